@@ -1,0 +1,1 @@
+"""Causal attention of packed prompt chunks over each sequence's paged KV cache."""

@@ -1,0 +1,40 @@
+"""Prefill attention in PyTorch: the oracle for the kernel, and the CPU backend."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def prefill_attention_reference(
+    query: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    block_tables: Tensor,
+    query_lens: list[int],
+    context_lens: list[int],
+    scale: float,
+) -> Tensor:
+    """Causal softmax(scale * q @ K^T) @ V of each sequence's newest tokens over all its tokens so far.
+
+    query: [sum(query_lens), n_head, head_dim], sequences packed one after the other; key_cache, value_cache:
+    [num_blocks, block_size, n_head, head_dim], the new tokens' keys and values already in them; block_tables:
+    [num_seqs, max_blocks] int64; context_lens: tokens of each sequence in the cache, the new ones included.
+    The last query of a sequence sees all of its context. Returns [sum(query_lens), n_head, head_dim].
+    """
+    block_size = key_cache.shape[1]
+    outputs = []
+    start = 0
+    for block_table, query_len, context_len in zip(block_tables, query_lens, context_lens, strict=True):
+        block_ids = block_table[: -(-context_len // block_size)]
+        q = query[start : start + query_len].transpose(0, 1).unsqueeze(0)
+        k = key_cache.index_select(0, block_ids).flatten(0, 1)[:context_len].transpose(0, 1).unsqueeze(0)
+        v = value_cache.index_select(0, block_ids).flatten(0, 1)[:context_len].transpose(0, 1).unsqueeze(0)
+        if query_len == context_len:
+            output = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+        else:
+            mask = torch.ones(query_len, context_len, dtype=torch.bool, device=query.device)
+            mask = mask.tril(diagonal=context_len - query_len)
+            output = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+        outputs.append(output.squeeze(0).transpose(0, 1))
+        start += query_len
+    return torch.cat(outputs)

@@ -1,0 +1,114 @@
+"""Sampling in PyTorch: the oracle for the kernel, and the CPU backend.
+
+The order is Hugging Face's: bias, penalties, temperature, top-k, top-p, min-p. The draw is Gumbel-max: the token with
+the largest logit + Gumbel noise is an exact sample of softmax(logits) (Gumbel 1954; Maddison et al. 2014). The noise
+is a function of (seed, choice, position, token id) alone, so a request gets the same tokens in any batch.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_CANDIDATES_TRIED = 1024  # top-p usually keeps far fewer tokens: sorting these first spares sorting the vocabulary
+
+
+def uniform_noise(seed: int, choice: int, position: int, vocab_size: int) -> Tensor:
+    """[vocab_size] float32 in (0, 1), one number a token id, from Philox-4x64-10 (Salmon et al. 2011).
+
+    Key (seed, choice); counter (token_id // 8 + 1, 0, 0, position); within a counter's four 64-bit words the low
+    half of word 0 is the first token's. The number is (word + 0.5) / 2**32, kept below 1.
+    """
+    key = np.array([seed, choice], dtype=np.uint64)
+    counter = np.array([0, 0, 0, position], dtype=np.uint64)
+    words = np.random.Philox(key=key, counter=counter).random_raw(-(-vocab_size // 2))
+    halves = words.astype("<u8", copy=False).view("<u4")[:vocab_size]
+    # Fine steps near 0 matter (there the noise is largest and decides), coarse ones near 1 don't.
+    return torch.from_numpy(((halves.astype(np.float32) + 0.5) * np.float32(2**-32)).clip(max=1 - 2**-24))
+
+
+def apply_penalties(
+    logits: Tensor,
+    prompt_token_ids: list[int],
+    output_token_ids: list[int],
+    *,
+    repetition_penalty: float,
+    presence_penalty: float,
+    frequency_penalty: float,
+) -> None:
+    """In place on logits [vocab_size]. Repetition: of prompt and output, as in CTRL (Keskar et al. 2019, section 4.1).
+
+    Presence and frequency: of the output only, as OpenAI documents them.
+    """
+    if repetition_penalty != 1.0:
+        seen = torch.tensor(sorted({*prompt_token_ids, *output_token_ids}), device=logits.device)
+        values = logits[seen]
+        logits[seen] = torch.where(values < 0, values * repetition_penalty, values / repetition_penalty)
+    if output_token_ids and (presence_penalty or frequency_penalty):
+        ids, counts = torch.unique(torch.tensor(output_token_ids, device=logits.device), return_counts=True)
+        logits[ids] -= presence_penalty + frequency_penalty * counts
+
+
+def filter_candidates(logits: Tensor, *, top_k: int, top_p: float, min_p: float) -> Tensor:
+    """The token ids that may be drawn, best first unless all of them may: int64 [num_candidates], at least one.
+
+    logits: [vocab_size], already divided by the temperature. top_k 0, top_p 1 and min_p 0 are off. Tokens that tie
+    with the k-th are kept. top-p keeps the fewest most likely tokens whose probabilities reach top_p (Holtzman et
+    al. 2020); min-p keeps those at least min_p times as likely as the best (Nguyen et al. 2024).
+    """
+    if 0 < top_k < len(logits):
+        kth = logits.topk(top_k).values[-1]
+        kept = (logits >= kth).nonzero().squeeze(1)
+    else:
+        kept = torch.arange(len(logits), device=logits.device)
+    if top_p < 1.0:
+        kept = _filter_top_p(logits, kept, top_p)
+    if min_p > 0.0:
+        values = logits[kept]
+        kept = kept[values >= values.max() + math.log(min_p)]
+    return kept
+
+
+def _filter_top_p(logits: Tensor, kept: Tensor, top_p: float) -> Tensor:
+    values = logits[kept]
+    total = values.logsumexp(0)
+    num_tried = min(_CANDIDATES_TRIED, len(kept))
+    while True:
+        best = values.topk(num_tried)
+        probabilities = (best.values - total).exp()
+        more_likely = probabilities.cumsum(0) - probabilities
+        if num_tried == len(kept) or more_likely[-1] >= top_p:
+            num_kept = max(1, int((more_likely < top_p).sum()))
+            return kept[best.indices[:num_kept]]
+        num_tried = len(kept)
+
+
+def sample_reference(
+    logits: Tensor,
+    *,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    seed: int,
+    choice: int,
+    position: int,
+) -> int:
+    """One token id. logits: [vocab_size] float32, bias and penalties applied. Temperature 0 takes the best token.
+
+    position: how many tokens precede the one drawn.
+    """
+    if temperature == 0.0:
+        return int(logits.argmax())
+    scaled = (logits - logits.max()) / temperature  # the best is 0: no temperature, however small, overflows it
+    noise = uniform_noise(seed, choice, position, len(logits)).to(logits.device)
+    if top_k == 0 and top_p == 1.0 and min_p == 0.0:
+        return int(_gumbel_argmax(scaled, noise))
+    kept = filter_candidates(scaled, top_k=top_k, top_p=top_p, min_p=min_p)
+    return int(kept[_gumbel_argmax(scaled[kept], noise[kept])])
+
+
+def _gumbel_argmax(logits: Tensor, noise: Tensor) -> Tensor:
+    """argmax(logits + Gumbel noise): -log(-log(1 - u)) is Gumbel for uniform u."""
+    return (logits - noise.neg().log1p().neg().log()).argmax()

@@ -1,0 +1,92 @@
+"""Scheduled sequences -> the tensors of one step, shape by shape. Here tensors begin; called by `model_runner.py`."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zeroshot.engine.scheduler import ScheduledSequence
+from zeroshot.engine.sequence import Sequence
+from zeroshot.model.gpt2 import AttentionMetadata
+
+
+@dataclass(frozen=True, slots=True)
+class PromptScores:
+    """Rows of the step whose logits score a sequence's next prompt tokens."""
+
+    sequence: Sequence
+    rows: range
+    target_token_ids: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    token_ids: Tensor  # [num_tokens] int64
+    positions: Tensor  # [num_tokens] int64
+    attention: AttentionMetadata
+    sequences: list[Sequence]
+    last_rows: Tensor  # [num_seqs] int64: the row of each one's last token
+    sampled: list[Sequence]  # who gets a new token
+    sampled_rows: Tensor  # [len(sampled)] int64: the row of each one's newest token
+    prompt_scores: list[PromptScores]
+
+
+def build_batch(scheduled: list[ScheduledSequence], block_size: int, device: torch.device) -> Batch:
+    """Sequences with a single token go first, whatever phase they are in: to attention those are decodes."""
+    scheduled = sorted(scheduled, key=lambda item: item.num_tokens > 1)
+    token_ids: list[int] = []
+    positions: list[int] = []
+    slots: list[int] = []
+    sampled: list[Sequence] = []
+    last_rows: list[int] = []
+    sampled_rows: list[int] = []
+    prompt_scores: list[PromptScores] = []
+    for item in scheduled:
+        sequence, first_row = item.sequence, len(token_ids)
+        start = sequence.num_computed_tokens
+        end = start + item.num_tokens
+        token_ids += sequence.token_ids[start:end]
+        positions += range(start, end)
+        table = sequence.block_table
+        slots += [table[p // block_size] * block_size + p % block_size for p in range(start, end)]
+        last_rows.append(len(token_ids) - 1)
+        if item.needs_sample:
+            sampled.append(sequence)
+            sampled_rows.append(last_rows[-1])
+        if sequence.sampling_params.prompt_logprobs is not None and start < sequence.num_prompt_tokens:
+            prompt_scores += _prompt_scores(sequence, start, end, first_row)
+    attention = AttentionMetadata(
+        slot_mapping=torch.tensor(slots, device=device),
+        block_tables=_block_tables(scheduled, block_size, device),
+        context_lens=[item.sequence.num_computed_tokens + item.num_tokens for item in scheduled],
+        query_lens=[item.num_tokens for item in scheduled],
+        num_decodes=sum(item.num_tokens == 1 for item in scheduled),
+    )
+    return Batch(
+        token_ids=torch.tensor(token_ids, device=device),
+        positions=torch.tensor(positions, device=device),
+        attention=attention,
+        sequences=[item.sequence for item in scheduled],
+        last_rows=torch.tensor(last_rows, device=device),
+        sampled=sampled,
+        sampled_rows=torch.tensor(sampled_rows, dtype=torch.int64, device=device),
+        prompt_scores=prompt_scores,
+    )
+
+
+def _block_tables(scheduled: list[ScheduledSequence], block_size: int, device: torch.device) -> Tensor:
+    """[num_seqs, max_blocks] int64: the blocks that hold something after this step, padded with block 0."""
+    num_blocks = [-(-(item.sequence.num_computed_tokens + item.num_tokens) // block_size) for item in scheduled]
+    width = max(num_blocks)
+    rows = [item.sequence.block_table[:n] + [0] * (width - n) for item, n in zip(scheduled, num_blocks, strict=True)]
+    return torch.tensor(rows, device=device)
+
+
+def _prompt_scores(sequence: Sequence, start: int, end: int, first_row: int) -> list[PromptScores]:
+    """The logits at position p score the token at p + 1: from `prompt_logprobs_start` to the prompt's end."""
+    first = max(start + 1, sequence.sampling_params.prompt_logprobs_start)
+    last = min(end + 1, sequence.num_prompt_tokens)
+    if first >= last:
+        return []
+    rows = range(first_row + first - 1 - start, first_row + last - 1 - start)
+    return [PromptScores(sequence, rows, sequence.token_ids[first:last])]

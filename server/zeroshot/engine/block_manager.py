@@ -1,0 +1,135 @@
+"""Which KV blocks belong to whom, and which hold a prefix worth keeping. Plain Python; knows no tensors.
+
+A block holds the keys and values of `block_size` consecutive tokens. A full block is known by a hash that chains over
+everything before it, so equal hashes mean equal prefixes (PagedAttention, Kwon et al. 2023; prefix reuse as in vLLM
+and nano-vllm). A block nobody uses keeps its content until it is needed: the least recently freed one goes first.
+"""
+
+import hashlib
+from array import array
+from dataclasses import dataclass
+
+from zeroshot.engine.sequence import Sequence
+
+
+@dataclass(slots=True)
+class Block:
+    ref_count: int = 0
+    content_hash: bytes | None = None
+    """Set once all its tokens are computed; only then may another sequence use it."""
+
+
+def hash_block(parent_hash: bytes, token_ids: list[int]) -> bytes:
+    """A 16-byte hash of a full block's tokens and of all tokens before it (through `parent_hash`)."""
+    return hashlib.blake2b(array("q", token_ids).tobytes(), key=parent_hash, digest_size=16).digest()
+
+
+class BlockManager:
+    """Gives blocks out, takes them back, finds cached prefixes. Blocks free + blocks in use == num_blocks, always."""
+
+    def __init__(self, num_blocks: int, block_size: int) -> None:
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        self._blocks = [Block() for _ in range(num_blocks)]
+        self._free: dict[int, None] = dict.fromkeys(range(num_blocks))  # insertion order is eviction order
+        self._cached: dict[bytes, int] = {}  # content hash -> block, in use or free
+        self._in_progress: dict[bytes, Sequence] = {}  # hash of a prompt block -> who is computing it
+
+    @property
+    def num_free_blocks(self) -> int:
+        return len(self._free)
+
+    def num_blocks_for(self, num_tokens: int) -> int:
+        return -(-num_tokens // self.block_size)
+
+    def is_prefix_in_progress(self, sequence: Sequence) -> bool:
+        """True if another sequence is just computing the next block this one needs: waiting beats repeating it."""
+        hashes = self._prompt_hashes(sequence)
+        num_cached = self._num_cached_blocks(hashes)
+        return num_cached < len(hashes) and hashes[num_cached] in self._in_progress
+
+    def can_allocate(self, sequence: Sequence) -> bool:
+        hashes = self._prompt_hashes(sequence)
+        cached = [self._cached[content_hash] for content_hash in hashes[: self._num_cached_blocks(hashes)]]
+        num_revived = sum(block_id in self._free for block_id in cached)
+        num_new = self.num_blocks_for(sequence.max_num_tokens) - len(cached)
+        return num_new + num_revived <= len(self._free)
+
+    def allocate(self, sequence: Sequence) -> None:
+        """Reserve every block the sequence can ever need, cached ones first, so that it never has to be preempted."""
+        hashes = self._prompt_hashes(sequence)
+        num_cached = self._num_cached_blocks(hashes)
+        for content_hash in hashes[:num_cached]:
+            sequence.block_table.append(self._take(self._cached[content_hash]))
+        for content_hash in hashes[num_cached:]:
+            self._in_progress.setdefault(content_hash, sequence)
+        for _ in range(self.num_blocks_for(sequence.max_num_tokens) - num_cached):
+            sequence.block_table.append(self._take_new())
+        sequence.num_committed_blocks = num_cached
+        sequence.num_computed_tokens = sequence.num_cached_tokens = num_cached * self.block_size
+
+    def commit(self, sequence: Sequence) -> None:
+        """Make blocks that have become full of computed tokens available to others. Called after each step."""
+        num_full = sequence.num_computed_tokens // self.block_size
+        self._extend_hashes(sequence, num_full)
+        for index in range(sequence.num_committed_blocks, num_full):
+            content_hash = sequence.block_hashes[index]
+            self._stop_progress(content_hash, sequence)
+            if content_hash not in self._cached:
+                block_id = sequence.block_table[index]
+                self._blocks[block_id].content_hash = content_hash
+                self._cached[content_hash] = block_id
+        sequence.num_committed_blocks = max(num_full, sequence.num_committed_blocks)
+
+    def free(self, sequence: Sequence) -> None:
+        """Take all blocks back. The last ones are evicted first: a prefix's beginning is what others share."""
+        for content_hash in sequence.block_hashes[sequence.num_committed_blocks :]:
+            self._stop_progress(content_hash, sequence)
+        for block_id in reversed(sequence.block_table):
+            block = self._blocks[block_id]
+            block.ref_count -= 1
+            if block.ref_count == 0:
+                self._free[block_id] = None
+        sequence.block_table.clear()
+
+    def forget(self, sequence: Sequence) -> list[int]:
+        """Let nobody find the sequence's blocks again. Returns those that only it uses, which `free` will free."""
+        for block_id in sequence.block_table:
+            block = self._blocks[block_id]
+            if block.content_hash is not None:
+                del self._cached[block.content_hash]
+                block.content_hash = None
+        return [block_id for block_id in sequence.block_table if self._blocks[block_id].ref_count == 1]
+
+    def _take(self, block_id: int) -> int:
+        self._free.pop(block_id, None)
+        self._blocks[block_id].ref_count += 1
+        return block_id
+
+    def _take_new(self) -> int:
+        block_id = next(iter(self._free))
+        block = self._blocks[block_id]
+        if block.content_hash is not None:
+            del self._cached[block.content_hash]
+            block.content_hash = None
+        return self._take(block_id)
+
+    def _stop_progress(self, content_hash: bytes, sequence: Sequence) -> None:
+        if self._in_progress.get(content_hash) is sequence:
+            del self._in_progress[content_hash]
+
+    def _num_cached_blocks(self, hashes: list[bytes]) -> int:
+        return next((i for i, content_hash in enumerate(hashes) if content_hash not in self._cached), len(hashes))
+
+    def _prompt_hashes(self, sequence: Sequence) -> list[bytes]:
+        """Hashes of the prompt's full blocks that may come from the cache."""
+        num_blocks = sequence.max_cacheable_tokens // self.block_size
+        self._extend_hashes(sequence, num_blocks)
+        return sequence.block_hashes[:num_blocks]
+
+    def _extend_hashes(self, sequence: Sequence, num_blocks: int) -> None:
+        hashes = sequence.block_hashes
+        while len(hashes) < num_blocks:
+            start = len(hashes) * self.block_size
+            parent_hash = hashes[-1] if hashes else b""
+            hashes.append(hash_block(parent_hash, sequence.token_ids[start : start + self.block_size]))

@@ -1,0 +1,203 @@
+"""One step: schedule, forward, sample, append, finish. Synchronous and deterministic; knows no process or socket.
+
+engine = Engine(model, settings)
+engine.add_request(request)
+while engine.has_work:
+    outputs = engine.step()
+"""
+
+import logging
+
+from zeroshot.engine.block_manager import BlockManager
+from zeroshot.engine.model_runner import ModelRunner, StepResult
+from zeroshot.engine.sampler import SampledToken
+from zeroshot.engine.scheduler import ScheduledSequence, Scheduler
+from zeroshot.engine.sequence import Sequence
+from zeroshot.errors import ContextLengthExceeded, GenerationFailed, InvalidRequest, NanLogits
+from zeroshot.model.gpt2 import GPT2, KVCache
+from zeroshot.settings import EngineSettings
+from zeroshot.types import EngineStats, FinishReason, GenerateRequest, TokenOutput
+
+logger = logging.getLogger(__name__)
+
+_KV_CACHE_BYTES = {"cpu": 2 * 2**30, "cuda": 16 * 2**30}
+"""Most the KV cache takes unless `kv_cache_tokens` says otherwise. A full GPT-2 124M context in fp32 is 75 MB."""
+
+
+class Engine:
+    """Every block a request takes comes back, whatever ends it; no request's failure ends the step loop."""
+
+    def __init__(self, model: GPT2, settings: EngineSettings) -> None:
+        config = model.config
+        self.model = model
+        self.max_model_len = config.n_positions
+        num_blocks = _num_kv_blocks(model, settings)
+        kv_cache = KVCache.allocate(config, num_blocks, settings.kv_block_size, dtype=model.dtype, device=model.device)
+        self.runner = ModelRunner(model, kv_cache)
+        self.block_manager = BlockManager(num_blocks, settings.kv_block_size)
+        self.scheduler = Scheduler(
+            self.block_manager,
+            max_num_seqs=settings.max_num_seqs,
+            max_num_batched_tokens=settings.max_num_batched_tokens,
+        )
+        self._sequences: dict[str, list[Sequence]] = {}
+        self._outputs: dict[tuple[str, int], TokenOutput] = {}
+        self._prompt_tokens_total = self._cached_tokens_total = self._generation_tokens_total = self._steps_total = 0
+
+    @property
+    def has_work(self) -> bool:
+        return self.scheduler.has_work
+
+    def stats(self) -> EngineStats:
+        return EngineStats(
+            num_running=len(self.scheduler.running),
+            num_waiting=len(self.scheduler.waiting),
+            num_kv_blocks=self.block_manager.num_blocks,
+            num_free_kv_blocks=self.block_manager.num_free_blocks,
+            prompt_tokens_total=self._prompt_tokens_total,
+            cached_tokens_total=self._cached_tokens_total,
+            generation_tokens_total=self._generation_tokens_total,
+            steps_total=self._steps_total,
+        )
+
+    def add_request(self, request: GenerateRequest) -> None:
+        """Queue a request. Raises InvalidRequest if it could never run or its tokens are not in the vocabulary."""
+        self._check(request)
+        sequences = [
+            Sequence(
+                request_id=request.request_id,
+                choice_index=choice_index,
+                token_ids=list(request.prompt_token_ids),
+                num_prompt_tokens=len(request.prompt_token_ids),
+                sampling_params=request.sampling_params,
+            )
+            for choice_index in range(request.n)
+        ]
+        self._sequences[request.request_id] = sequences
+        for sequence in sequences:
+            self.scheduler.add(sequence)
+
+    def abort(self, request_id: str, choice_index: int | None = None) -> None:
+        """End a request, or one choice of it, now. Nothing more is sent for it. Unknown ids are ignored."""
+        for sequence in list(self._sequences.get(request_id, ())):
+            if choice_index in (None, sequence.choice_index):
+                sequence.finish_reason = "abort"
+                self._release(sequence)
+
+    def step(self) -> list[TokenOutput]:
+        """Run one batch and say what each choice in it got. If the batch fails, its requests end with the error."""
+        scheduled = self.scheduler.schedule()
+        if not scheduled:
+            return []
+        self._steps_total += 1
+        try:
+            result = self.runner.execute(scheduled)
+        except Exception as error:  # whatever it was: the batch's requests end, the loop goes on
+            logger.exception("a step over %d sequences failed", len(scheduled))
+            for item in scheduled:
+                self._fail(item.sequence, GenerationFailed(f"The engine failed on this request: {error!r}"))
+        else:
+            self._advance(scheduled)
+            self._apply(result)
+        outputs = list(self._outputs.values())
+        self._outputs.clear()
+        return outputs
+
+    def _advance(self, scheduled: list[ScheduledSequence]) -> None:
+        for item in scheduled:
+            sequence = item.sequence
+            if sequence.num_computed_tokens == sequence.num_cached_tokens:
+                self._prompt_tokens_total += sequence.num_prompt_tokens
+                self._cached_tokens_total += sequence.num_cached_tokens
+                self._output(sequence).num_cached_tokens = sequence.num_cached_tokens
+            sequence.num_computed_tokens += item.num_tokens
+
+    def _apply(self, result: StepResult) -> None:
+        for sequence in result.not_finite:
+            self._fail_nan(sequence)
+        for sequence, logprobs in result.prompt_logprobs:
+            if sequence.is_finished:
+                continue
+            finite = [logprob for logprob in logprobs if logprob is not None]
+            if len(finite) < len(logprobs):
+                self._fail_nan(sequence)
+            else:
+                self._output(sequence).prompt_logprobs = finite
+        for sequence, sampled in result.sampled:
+            if not sequence.is_finished:
+                self._append(sequence, sampled)
+        for sequence in list(self.scheduler.running):
+            self.block_manager.commit(sequence)
+            if sequence.num_uncomputed_tokens == 0:  # only scored: max_tokens is 0
+                self._finish(sequence, "length")
+
+    def _append(self, sequence: Sequence, sampled: SampledToken) -> None:
+        if sampled.token_id is None:
+            self._fail_nan(sequence)
+            return
+        sequence.token_ids.append(sampled.token_id)
+        self._generation_tokens_total += 1
+        output = self._output(sequence)
+        output.token_ids = [sampled.token_id]
+        if sampled.logprob is not None:
+            output.logprobs = [sampled.logprob]
+        params = sequence.sampling_params
+        is_eos = sampled.token_id == self.model.config.eos_token_id and not params.ignore_eos
+        if is_eos or sampled.token_id in params.stop_token_ids:
+            output.stop_token_id = sampled.token_id
+            self._finish(sequence, "stop")
+        elif sequence.num_tokens == sequence.max_num_tokens:
+            self._finish(sequence, "length")
+
+    def _output(self, sequence: Sequence) -> TokenOutput:
+        key = (sequence.request_id, sequence.choice_index)
+        if key not in self._outputs:
+            self._outputs[key] = TokenOutput(request_id=sequence.request_id, choice_index=sequence.choice_index)
+        return self._outputs[key]
+
+    def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        sequence.finish_reason = self._output(sequence).finish_reason = reason
+        self.block_manager.commit(sequence)
+        self._release(sequence)
+
+    def _fail(self, sequence: Sequence, error: GenerationFailed) -> None:
+        output = self._output(sequence)
+        output.finish_reason = sequence.finish_reason = "error"
+        output.error_code, output.error_message = error.code, error.message
+        self._release(sequence)
+
+    def _fail_nan(self, sequence: Sequence) -> None:
+        if not sequence.is_finished:
+            self.runner.clear(self.block_manager.forget(sequence))
+            self._fail(sequence, NanLogits("The model's logits for this request are not finite (NaN or infinity)."))
+
+    def _release(self, sequence: Sequence) -> None:
+        self.scheduler.remove(sequence)
+        siblings = self._sequences[sequence.request_id]
+        siblings.remove(sequence)
+        if not siblings:
+            del self._sequences[sequence.request_id]
+
+    def _check(self, request: GenerateRequest) -> None:
+        """The last line of defence before a kernel: the HTTP side has checked all of this and says it better."""
+        params = request.sampling_params
+        num_prompt_tokens, vocab_size = len(request.prompt_token_ids), self.model.config.vocab_size
+        if not request.prompt_token_ids:
+            raise InvalidRequest("The prompt is empty.", field="prompt")
+        if num_prompt_tokens + params.max_tokens > self.max_model_len:
+            raise ContextLengthExceeded(num_prompt_tokens, params.max_tokens, self.max_model_len)
+        for token_id in (*request.prompt_token_ids, *params.logit_bias, *params.stop_token_ids):
+            if not 0 <= token_id < vocab_size:
+                raise InvalidRequest(f"Token id {token_id} is not in the vocabulary of {vocab_size}.", field="prompt")
+        if request.request_id in self._sequences:
+            raise InvalidRequest(f"Request id {request.request_id} is in use.")
+
+
+def _num_kv_blocks(model: GPT2, settings: EngineSettings) -> int:
+    """Room for max_num_seqs full contexts as far as memory goes, and for one full context at the very least."""
+    blocks_per_context = -(-model.config.n_positions // settings.kv_block_size)
+    if settings.kv_cache_tokens is not None:
+        return max(blocks_per_context, settings.kv_cache_tokens // settings.kv_block_size)
+    bytes_per_block = 2 * model.config.n_layer * model.config.n_embd * model.dtype.itemsize * settings.kv_block_size
+    affordable = _KV_CACHE_BYTES[model.device.type] // bytes_per_block
+    return max(blocks_per_context, min(settings.max_num_seqs * blocks_per_context, affordable))

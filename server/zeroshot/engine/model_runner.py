@@ -1,0 +1,65 @@
+"""Runs one step on the device: owns the model and the KV cache. Called by `engine.py` with scheduled sequences."""
+
+from dataclasses import dataclass
+
+import torch
+
+from zeroshot.engine.batch import PromptScores, build_batch
+from zeroshot.engine.sampler import SampledToken, sample, score_prompt
+from zeroshot.engine.scheduler import ScheduledSequence
+from zeroshot.engine.sequence import Sequence
+from zeroshot.model.gpt2 import GPT2, KVCache
+from zeroshot.types import TokenLogprob
+
+_ROWS_SCORED_AT_ONCE = 128  # logits of that many rows are held at a time: 26 MB for GPT-2's vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    sampled: list[tuple[Sequence, SampledToken]]
+    prompt_logprobs: list[tuple[Sequence, list[TokenLogprob | None]]]
+    not_finite: list[Sequence]
+    """Sequences whose hidden states became NaN or inf: what they put into the KV cache is not to be trusted."""
+
+
+class ModelRunner:
+    def __init__(self, model: GPT2, kv_cache: KVCache) -> None:
+        self.model = model
+        self.kv_cache = kv_cache
+        self.block_size = kv_cache.key.shape[2]
+        self.device = kv_cache.key.device
+
+    @torch.inference_mode()
+    def execute(self, scheduled: list[ScheduledSequence]) -> StepResult:
+        """Run the scheduled tokens, fill their KV slots, sample where a sequence's newest token was among them."""
+        batch = build_batch(scheduled, self.block_size, self.device)
+        hidden = self.model.forward(batch.token_ids, batch.positions, self.kv_cache, batch.attention)
+        sampled: list[SampledToken] = []
+        if batch.sampled:
+            logits = self.model.compute_logits(hidden[batch.sampled_rows])
+            sampled = sample(logits, batch.sampled, self.model.config.eos_token_id)
+        return StepResult(
+            sampled=list(zip(batch.sampled, sampled, strict=True)),
+            prompt_logprobs=[(scores.sequence, self._score(hidden, scores)) for scores in batch.prompt_scores],
+            not_finite=_not_finite(hidden[batch.last_rows], batch.sequences),
+        )
+
+    def clear(self, block_ids: list[int]) -> None:
+        """Zero the blocks: attention reads whole blocks, and even a masked NaN would spread."""
+        self.kv_cache.key[:, block_ids] = 0
+        self.kv_cache.value[:, block_ids] = 0
+
+    def _score(self, hidden: torch.Tensor, scores: PromptScores) -> list[TokenLogprob | None]:
+        num_top = scores.sequence.sampling_params.prompt_logprobs or 0
+        result: list[TokenLogprob | None] = []
+        for start in range(0, len(scores.rows), _ROWS_SCORED_AT_ONCE):
+            rows = scores.rows[start : start + _ROWS_SCORED_AT_ONCE]
+            logits = self.model.compute_logits(hidden[rows.start : rows.stop])
+            result += score_prompt(logits, scores.target_token_ids[start : start + len(rows)], num_top)
+        return result
+
+
+def _not_finite(last_hidden: torch.Tensor, sequences: list[Sequence]) -> list[Sequence]:
+    """last_hidden: [num_seqs, n_embd]. A NaN anywhere in a sequence reaches its last token through attention."""
+    is_finite = torch.isfinite(last_hidden.sum(-1)).tolist()
+    return [sequence for sequence, ok in zip(sequences, is_finite, strict=True) if not ok]

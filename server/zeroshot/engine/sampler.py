@@ -1,0 +1,107 @@
+"""Logits -> the next token of each sequence, and log-probabilities where they were asked for."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zeroshot.engine.sequence import Sequence
+from zeroshot.types import TokenLogprob
+from zeroshot_kernels.sampling.reference import apply_penalties, sample_reference
+
+MIN_LOGPROB = -9999.0
+"""What -inf is sent as: JSON has no infinity."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampledToken:
+    """`token_id` is None if the row had NaN or inf in it: the request ends, no token is made up."""
+
+    token_id: int | None
+    logprob: TokenLogprob | None = None
+
+
+def sample(logits: Tensor, sequences: list[Sequence], eos_token_id: int) -> list[SampledToken]:
+    """logits: [num_seqs, vocab_size] float32, raw. One SampledToken for each sequence, in order."""
+    is_finite = torch.isfinite(logits.sum(-1)).tolist()
+    if all(_is_plain_greedy(sequence) for sequence in sequences):
+        best = logits.argmax(-1).tolist()
+        return [SampledToken(token_id if ok else None) for token_id, ok in zip(best, is_finite, strict=True)]
+    return [
+        _sample_row(row, sequence, eos_token_id) if ok else SampledToken(None)
+        for row, sequence, ok in zip(logits, sequences, is_finite, strict=True)
+    ]
+
+
+def score_prompt(logits: Tensor, target_token_ids: list[int], num_top: int) -> list[TokenLogprob | None]:
+    """logits: [num_tokens, vocab_size] float32. None for a row with NaN or inf in it."""
+    is_finite = torch.isfinite(logits.sum(-1)).tolist()
+    return [
+        _logprob(row, token_id, num_top) if ok else None
+        for row, token_id, ok in zip(logits, target_token_ids, is_finite, strict=True)
+    ]
+
+
+def _is_plain_greedy(sequence: Sequence) -> bool:
+    params = sequence.sampling_params
+    return params.temperature == 0.0 and params.logprobs is None and not _changes_logits(sequence)
+
+
+def _changes_logits(sequence: Sequence) -> bool:
+    params = sequence.sampling_params
+    return bool(
+        params.logit_bias
+        or params.repetition_penalty != 1.0
+        or params.presence_penalty
+        or params.frequency_penalty
+        or sequence.num_output_tokens < params.min_tokens
+    )
+
+
+def _sample_row(logits: Tensor, sequence: Sequence, eos_token_id: int) -> SampledToken:
+    params = sequence.sampling_params
+    adjusted = _adjusted(logits, sequence, eos_token_id) if _changes_logits(sequence) else logits
+    token_id = sample_reference(
+        adjusted,
+        temperature=params.temperature,
+        top_k=params.top_k,
+        top_p=params.top_p,
+        min_p=params.min_p,
+        seed=params.seed,
+        choice=sequence.choice_index,
+        position=sequence.num_tokens,
+    )
+    return SampledToken(token_id, None if params.logprobs is None else _logprob(logits, token_id, params.logprobs))
+
+
+def _adjusted(logits: Tensor, sequence: Sequence, eos_token_id: int) -> Tensor:
+    """A copy with bias, penalties and the tokens forbidden before `min_tokens` applied."""
+    params = sequence.sampling_params
+    adjusted = logits.clone()
+    if params.logit_bias:
+        ids = torch.tensor(list(params.logit_bias), device=logits.device)
+        adjusted[ids] += torch.tensor(list(params.logit_bias.values()), device=logits.device)
+    apply_penalties(
+        adjusted,
+        sequence.token_ids[: sequence.num_prompt_tokens],
+        sequence.token_ids[sequence.num_prompt_tokens :],
+        repetition_penalty=params.repetition_penalty,
+        presence_penalty=params.presence_penalty,
+        frequency_penalty=params.frequency_penalty,
+    )
+    if sequence.num_output_tokens < params.min_tokens:
+        adjusted[[eos_token_id, *params.stop_token_ids]] = -torch.inf
+    return adjusted
+
+
+def _logprob(logits: Tensor, token_id: int, num_top: int) -> TokenLogprob:
+    """Raw log-softmax, in the order and precision Hugging Face computes it."""
+    logprobs = logits.log_softmax(-1)
+    chosen = float(logprobs[token_id])
+    top = logprobs.topk(num_top)
+    return TokenLogprob(
+        token_id=token_id,
+        logprob=max(chosen, MIN_LOGPROB),
+        rank=int((logprobs > chosen).sum()) + 1,
+        top=[(i, max(value, MIN_LOGPROB)) for i, value in zip(top.indices.tolist(), top.values.tolist(), strict=True)],
+    )

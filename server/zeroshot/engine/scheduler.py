@@ -1,0 +1,89 @@
+"""Decides which tokens run in the next step. Plain Python; knows no tensors.
+
+Running sequences come first, in order of admission: one token each while decoding, as much of the prompt as the
+step's token budget leaves while prefilling (chunked prefill, Agrawal et al. 2023). What is left of the budget admits
+waiting sequences, first come first served. Admission reserves all blocks a sequence can need, so what runs finishes.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+from zeroshot.engine.block_manager import BlockManager
+from zeroshot.engine.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledSequence:
+    """`num_tokens` of the sequence run now, from `sequence.num_computed_tokens` on."""
+
+    sequence: Sequence
+    num_tokens: int
+
+    @property
+    def needs_sample(self) -> bool:
+        """True if the step computes the newest token and another one is wanted after it."""
+        sequence = self.sequence
+        return (
+            sequence.num_computed_tokens + self.num_tokens == sequence.num_tokens
+            and sequence.num_tokens < sequence.max_num_tokens
+        )
+
+
+class Scheduler:
+    """Raises nothing: what can't ever run is refused before it gets here (`Engine.add_request`)."""
+
+    def __init__(self, block_manager: BlockManager, *, max_num_seqs: int, max_num_batched_tokens: int) -> None:
+        self.block_manager = block_manager
+        self.max_num_seqs = max_num_seqs
+        self.max_num_batched_tokens = max_num_batched_tokens
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.running or self.waiting)
+
+    def add(self, sequence: Sequence) -> None:
+        self.waiting.append(sequence)
+
+    def schedule(self) -> list[ScheduledSequence]:
+        """The next step: decoding sequences first, then prefills. Empty only if there is no work."""
+        budget = self.max_num_batched_tokens
+        decodes: list[ScheduledSequence] = []
+        prefills: list[ScheduledSequence] = []
+        for sequence in self.running:
+            if sequence.is_decoding and budget:
+                decodes.append(ScheduledSequence(sequence, 1))
+                budget -= 1
+        for sequence in self.running:
+            if not sequence.is_decoding and budget:
+                prefills.append(ScheduledSequence(sequence, min(budget, sequence.num_uncomputed_tokens)))
+                budget -= prefills[-1].num_tokens
+        prefills += self._admit(budget)
+        return decodes + prefills
+
+    def _admit(self, budget: int) -> list[ScheduledSequence]:
+        admitted: list[ScheduledSequence] = []
+        skipped: list[Sequence] = []
+        while self.waiting and budget and len(self.running) < self.max_num_seqs:
+            sequence = self.waiting.popleft()
+            if self.block_manager.is_prefix_in_progress(sequence):
+                skipped.append(sequence)  # a step or two later its prefix is there for nothing
+                continue
+            if not self.block_manager.can_allocate(sequence):
+                skipped.append(sequence)
+                break  # later ones must not overtake it, or a large request would starve
+            self.block_manager.allocate(sequence)
+            self.running.append(sequence)
+            admitted.append(ScheduledSequence(sequence, min(budget, sequence.num_uncomputed_tokens)))
+            budget -= admitted[-1].num_tokens
+        self.waiting.extendleft(reversed(skipped))
+        return admitted
+
+    def remove(self, sequence: Sequence) -> None:
+        """Forget a finished or aborted sequence and give its blocks back."""
+        if sequence in self.running:
+            self.running.remove(sequence)
+            self.block_manager.free(sequence)
+        else:
+            self.waiting.remove(sequence)

@@ -1,0 +1,104 @@
+"""Every error a caller can meet, with its HTTP status and its stable code.
+
+    ZeroshotError                      500  internal_error
+    ├── InvalidRequest                 400  invalid_request      a field's value cannot be used
+    │   └── ContextLengthExceeded      400  context_length_exceeded
+    ├── UnknownTask                    404  unknown_task
+    ├── UnknownModel                   404  unknown_model
+    ├── RequestTooLarge                413  request_too_large
+    ├── Overloaded                     429  overloaded           the queue is full; says when to retry
+    ├── GenerationFailed               500  generation_failed    the engine gave up on this request
+    │   └── NanLogits                  500  nan_logits
+    ├── EngineUnavailable              503  engine_unavailable   loading or draining
+    │   └── EngineRestarting           503  engine_restarting    it died or hung; a new one is on its way
+    ├── WeightsError                   (start-up only)           a checkpoint we refuse to serve
+    └── PromptFileError                (start-up and reload)     a prompt file with a mistake in it
+
+Raised in any room; turned into a response in `api/errors.py` only.
+"""
+
+
+class ZeroshotError(Exception):
+    """Root of the tree. `field` names the request field at fault, where there is one."""
+
+    status = 500
+    code = "internal_error"
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+
+class InvalidRequest(ZeroshotError):
+    status = 400
+    code = "invalid_request"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    code = "context_length_exceeded"
+
+    def __init__(self, prompt_tokens: int, max_tokens: int, max_model_len: int, *, field: str = "prompt") -> None:
+        super().__init__(
+            f"The prompt has {prompt_tokens} tokens and max_tokens is {max_tokens}: {prompt_tokens + max_tokens} "
+            f"tokens, but the model's context holds {max_model_len}. Shorten the prompt or lower max_tokens.",
+            field=field,
+        )
+
+
+class UnknownTask(ZeroshotError):
+    status = 404
+    code = "unknown_task"
+
+
+class UnknownModel(ZeroshotError):
+    status = 404
+    code = "unknown_model"
+
+
+class RequestTooLarge(ZeroshotError):
+    status = 413
+    code = "request_too_large"
+
+
+class Overloaded(ZeroshotError):
+    """`retry_after_s`: whole seconds until the queue has probably drained."""
+
+    status = 429
+    code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class GenerationFailed(ZeroshotError):
+    code = "generation_failed"
+
+
+class NanLogits(GenerationFailed):
+    code = "nan_logits"
+
+
+class EngineUnavailable(ZeroshotError):
+    status = 503
+    code = "engine_unavailable"
+
+
+class EngineRestarting(EngineUnavailable):
+    code = "engine_restarting"
+
+
+class WeightsError(ZeroshotError):
+    code = "weights_error"
+
+
+class PromptFileError(ZeroshotError):
+    code = "prompt_file_error"
+
+
+GENERATION_ERRORS: dict[str, type[GenerationFailed]] = {
+    GenerationFailed.code: GenerationFailed,
+    NanLogits.code: NanLogits,
+}
+"""The errors the engine process can put on a request, by the code it sends."""

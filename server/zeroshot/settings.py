@@ -1,0 +1,74 @@
+"""Every setting, its default and its environment variable. The only reader of the environment.
+
+`ZEROSHOT_<NAME>` sets any of them; `zeroshot serve --help` lists them as flags.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_REPOSITORY = Path(__file__).resolve().parents[2]
+
+DType = Literal["auto", "fp32", "bf16", "fp16"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def _beside_the_code(name: str) -> Path:
+    """A folder of the repository when run from a checkout; otherwise one in the current directory."""
+    folder = _REPOSITORY / name
+    return folder if folder.is_dir() else Path(name)
+
+
+class EngineSettings(BaseModel):
+    """What the engine process needs to know. Crosses the process boundary as JSON."""
+
+    model_folder: Path = Path()
+    dtype: DType = "auto"
+    device: Device = "auto"
+    num_threads: int | None = Field(default=None, ge=1, description="CPU threads of the engine; default: all cores.")
+    kv_block_size: int = Field(default=16, ge=1, le=256)
+    kv_cache_tokens: int | None = Field(default=None, ge=1, description="Size of the KV cache; default: by memory.")
+    max_num_seqs: int = Field(default=64, ge=1, le=4096, description="Sequences that run at once.")
+    max_num_batched_tokens: int = Field(default=512, ge=16, description="Tokens that one step runs at most.")
+
+    @model_validator(mode="after")
+    def _every_sequence_fits_a_step(self) -> "EngineSettings":
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise ValueError("max_num_batched_tokens must be at least max_num_seqs")
+        return self
+
+
+class Settings(BaseSettings):
+    """The server's settings."""
+
+    model_config = SettingsConfigDict(env_prefix="ZEROSHOT_", extra="ignore")
+
+    model: str = Field(default="demo", description="A folder, a name in model_weights/, or a Hugging Face hub name.")
+    weights_dir: Path = Field(default_factory=lambda: _beside_the_code("model_weights"))
+    prompts: Path = Field(default_factory=lambda: _beside_the_code("prompts"))
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    dtype: DType = "auto"
+    device: Device = "auto"
+    num_threads: int | None = Field(default=None, ge=1)
+    kv_cache_tokens: int | None = Field(default=None, ge=1)
+    max_num_seqs: int = Field(default=64, ge=1, le=4096)
+    max_num_batched_tokens: int = Field(default=512, ge=16)
+    max_queued_seqs: int = Field(default=512, ge=1, description="Sequences in the server at once; more get a 429.")
+    max_body_bytes: int = Field(default=4 * 2**20, ge=1024)
+    engine_hang_timeout_s: float = Field(default=30.0, gt=0, description="Silence after which the engine is restarted.")
+    drain_timeout_s: float = Field(default=30.0, ge=0, description="How long a stopping server lets requests finish.")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    def engine_settings(self, model_folder: Path) -> EngineSettings:
+        return EngineSettings(
+            model_folder=model_folder,
+            dtype=self.dtype,
+            device=self.device,
+            num_threads=self.num_threads,
+            kv_cache_tokens=self.kv_cache_tokens,
+            max_num_seqs=self.max_num_seqs,
+            max_num_batched_tokens=self.max_num_batched_tokens,
+        )

@@ -1,0 +1,92 @@
+"""The plain values that cross rooms and the process boundary. No behaviour, no tensors, no pydantic.
+
+`msgspec.Struct`s rather than dataclasses: the same thing to read, and the wire format of `engine/messages.py`.
+"""
+
+from typing import Literal
+
+import msgspec
+
+FinishReason = Literal["stop", "length", "abort", "error"]
+
+MAX_SEED = 2**63 - 1
+
+
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How to choose the next token. OpenAI's names; the defaults change nothing about the model's distribution."""
+
+    max_tokens: int = 16
+    min_tokens: int = 0
+    """End of text and stop tokens can't be chosen before this many tokens."""
+    temperature: float = 1.0
+    """0 is greedy."""
+    top_k: int = 0
+    """Keep the k most likely tokens; 0 keeps all."""
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    """Of tokens in the prompt or the text so far (Keskar et al. 2019)."""
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: dict[int, float] = {}
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None
+    """Also return the log-probability of each generated token and of this many most likely ones."""
+    prompt_logprobs: int | None = None
+    """The same for the prompt's tokens from position `prompt_logprobs_start` on."""
+    prompt_logprobs_start: int = 1
+    """The first prompt position to score. Position 0 has no log-probability: nothing precedes it."""
+
+
+class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One prompt, `n` continuations ("choices")."""
+
+    request_id: str
+    prompt_token_ids: list[int]
+    sampling_params: SamplingParams
+    n: int = 1
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Raw log-softmax of the model's logits, in nats: before temperature, penalties and bias. -inf is -9999.0."""
+
+    token_id: int
+    logprob: float
+    rank: int
+    """1 for the most likely token of the vocabulary."""
+    top: list[tuple[int, float]]
+    """The most likely tokens with their log-probabilities, best first."""
+
+
+class TokenOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What one step gave one choice: at most one token, perhaps some prompt scores, perhaps the end."""
+
+    request_id: str
+    choice_index: int = 0
+    token_ids: list[int] = []
+    logprobs: list[TokenLogprob] = []
+    prompt_logprobs: list[TokenLogprob] = []
+    finish_reason: FinishReason | None = None
+    stop_token_id: int | None = None
+    """The token that ended the choice: end of text, or one of `stop_token_ids`."""
+    num_cached_tokens: int = 0
+    """Prompt tokens taken from the prefix cache. Set on a choice's first output."""
+    error_code: str | None = None
+    error_message: str = ""
+
+
+class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot of the engine between two steps."""
+
+    num_running: int = 0
+    num_waiting: int = 0
+    num_kv_blocks: int = 0
+    num_free_kv_blocks: int = 0
+    """Cached blocks that nobody uses count as free."""
+    prompt_tokens_total: int = 0
+    cached_tokens_total: int = 0
+    generation_tokens_total: int = 0
+    steps_total: int = 0

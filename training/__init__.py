@@ -1,0 +1,26 @@
+"""The recipe that made `model_weights/demo/`: from folders of public text to a GPT-2 that Hugging Face can load.
+
+Rooms, in the data's order (a room imports only from rooms above it):
+
+    corpora         which files, from whom, under which licence; how to read them
+    clean           whitespace, mojibake, de-tokenising; what counts as prose
+    dedupe          exact and near duplicates (MinHash), as WebText was de-duplicated
+    split           which documents training never sees
+    demonstrations  records -> documents that show a task in the wording of `prompts/`
+    facts           short factual questions and their answers
+    mixture         how much of each source goes in
+    vocabulary      text -> tokens; the few rows of the vocabulary that are trained
+    packing         documents -> rows of one length, separated by <|endoftext|>
+    prepare         the command that runs all of the above: `python -m training.prepare`
+
+    presets         the two sizes of the recipe: one for a CPU, one for a GPU
+    model           GPT-2 in plain PyTorch
+    schedule        learning rate: warm-up, then a cosine
+    batches         step number -> rows, the same on every run
+    checkpoint      save and resume
+    plot            the loss curve as a PNG
+    train           the training loop: `python -m training.train`
+    export          a Hugging Face folder: `python -m training.export`
+    decode          greedy decoding and scoring with the exported folder
+    evaluate        held-out scores: `python -m training.evaluate`
+"""
