@@ -1,9 +1,47 @@
-"""`EngineClient`: the only door between HTTP and the engine process. Interface first; see `generate` and `complete`."""
+"""`EngineClient`: the only door between HTTP and the engine process. An asyncio façade; imports no torch.
 
-from collections.abc import AsyncIterator
+Sends requests, hands each one its tokens as text, cuts stop strings, refuses what the queue can't hold, and turns the
+engine's death into an error for everyone who was waiting for it.
+"""
+
+import asyncio
+import logging
+import math
+import time
+import uuid
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Literal
 
-from zeroshot.types import FinishReason, GenerateRequest, TokenLogprob
+import zmq
+import zmq.asyncio
+
+from zeroshot.engine.messages import STATE_TOPIC, Abort, Command, Generate, decode_outputs, decode_state, encode
+from zeroshot.engine.supervisor import EngineSupervisor
+from zeroshot.errors import (
+    GENERATION_ERRORS,
+    ContextLengthExceeded,
+    EngineRestarting,
+    EngineUnavailable,
+    GenerationFailed,
+    InvalidRequest,
+    Overloaded,
+    ZeroshotError,
+)
+from zeroshot.model.config import GPT2Config
+from zeroshot.settings import EngineSettings
+from zeroshot.text.detokenizer import Detokenizer
+from zeroshot.text.tokenizer import Tokenizer
+from zeroshot.types import EngineStats, FinishReason, GenerateRequest, TokenLogprob, TokenOutput
+
+logger = logging.getLogger(__name__)
+
+EngineStatus = Literal["loading", "ready", "restarting"]
+
+_MAX_RETRY_AFTER_S = 120
+_RATE_WINDOW = 256  # how many finished choices the service rate is measured over
 
 
 @dataclass(slots=True)
@@ -24,13 +62,179 @@ class ChoiceDelta:
 class Completion(ChoiceDelta):
     """A finished choice: all its deltas in one."""
 
+    def add(self, delta: ChoiceDelta) -> None:
+        self.text += delta.text
+        self.token_ids += delta.token_ids
+        self.logprobs += delta.logprobs
+        self.prompt_logprobs += delta.prompt_logprobs
+        self.finish_reason = delta.finish_reason
+        self.stop_reason = delta.stop_reason
+        self.num_cached_tokens = max(self.num_cached_tokens, delta.num_cached_tokens)
+
 
 class EngineClient:
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[ChoiceDelta]:
-        """Deltas of all choices as they come; ends when every choice has finished. Leaving early aborts the rest."""
-        raise NotImplementedError
-        yield
+    """`start` and `stop` it inside a running event loop. `status` is "ready" only after an engine's first token."""
+
+    def __init__(self, settings: EngineSettings, *, max_queued_seqs: int = 512, hang_timeout_s: float = 30.0) -> None:
+        config = GPT2Config.from_folder(settings.model_folder)
+        self.tokenizer = Tokenizer.from_folder(settings.model_folder)
+        self.model_name = settings.model_folder.name
+        self.max_model_len = config.n_positions
+        self.vocab_size = config.vocab_size
+        self.eos_token_id = config.eos_token_id
+        self.status: EngineStatus = "loading"
+        self.stats = EngineStats()
+        self.max_queued_seqs = max_queued_seqs
+        self.num_queued_seqs = 0
+        self.supervisor = EngineSupervisor(settings, hang_timeout_s=hang_timeout_s, on_down=self._engine_is_down)
+        self._client_id = uuid.uuid4().bytes
+        self._queues: dict[str, asyncio.Queue[TokenOutput | ZeroshotError]] = {}
+        self._finish_times: deque[float] = deque(maxlen=_RATE_WINDOW)
+        self._context: zmq.asyncio.Context | None = None
+        self._pump: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the engine. Returns at once; see `status` and `wait_until_ready`."""
+        self._context = zmq.asyncio.Context()
+        self._commands = zmq.Socket(self._context, zmq.PUSH)  # a plain socket: sending never waits
+        self._commands.set_hwm(0)
+        self._commands.connect(self.supervisor.command_address)
+        self._outputs = self._context.socket(zmq.SUB)
+        self._outputs.set_hwm(0)
+        # In this order: a heartbeat received proves that the engine also knows of the subscription before it.
+        self._outputs.subscribe(self._client_id)
+        self._outputs.subscribe(STATE_TOPIC)
+        self._outputs.connect(self.supervisor.output_address)
+        self._pump = asyncio.create_task(self._receive())
+        self.supervisor.start()
+
+    async def stop(self) -> None:
+        await self.supervisor.stop()
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.gather(self._pump, return_exceptions=True)
+        if self._context is not None:
+            self._commands.close(linger=0)
+            self._outputs.close(linger=0)
+            self._context.term()
+
+    async def wait_until_ready(self, timeout_s: float) -> None:
+        """Raises EngineUnavailable when it takes longer."""
+        deadline = time.monotonic() + timeout_s
+        while self.status != "ready":
+            if time.monotonic() > deadline:
+                raise EngineUnavailable(f"The engine was not ready after {timeout_s:g} s.")
+            await asyncio.sleep(0.02)
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[ChoiceDelta, None]:
+        """Deltas of all choices as they come; ends when every choice has finished. Leaving early aborts the rest.
+
+        Raises InvalidRequest, Overloaded or EngineUnavailable before the first delta, GenerationFailed or
+        EngineRestarting at any time. Close it when leaving early: `async with aclosing(client.generate(...))`.
+        """
+        self._check(request)
+        queue: asyncio.Queue[TokenOutput | ZeroshotError] = asyncio.Queue()
+        self._queues[request.request_id] = queue
+        self.num_queued_seqs += request.n
+        params = request.sampling_params
+        detokenizers = {
+            index: Detokenizer(self.tokenizer, params.stop, min_tokens=params.min_tokens) for index in range(request.n)
+        }
+        self._send(Generate(self._client_id, self.supervisor.generation, request))
+        try:
+            while detokenizers:
+                output = await queue.get()
+                if isinstance(output, ZeroshotError):
+                    raise output
+                if output.error_code is not None:
+                    raise GENERATION_ERRORS.get(output.error_code, GenerationFailed)(output.error_message)
+                index = output.choice_index
+                if index not in detokenizers:
+                    continue  # a step that was already running when we cut this choice at a stop string
+                delta = self._delta(output, detokenizers[index])
+                if delta.finish_reason is not None:
+                    del detokenizers[index]
+                    self._finish_times.append(time.monotonic())
+                    if output.finish_reason is None:
+                        self._abort(request, index)
+                yield delta
+        finally:
+            if detokenizers:
+                self._abort(request, None)
+            self.num_queued_seqs -= request.n
+            del self._queues[request.request_id]
 
     async def complete(self, request: GenerateRequest) -> list[Completion]:
         """All choices, finished, in order of their index."""
-        raise NotImplementedError
+        completions = [Completion(index) for index in range(request.n)]
+        async with aclosing(self.generate(request)) as deltas:
+            async for delta in deltas:
+                completions[delta.index].add(delta)
+        return completions
+
+    def _delta(self, output: TokenOutput, detokenizer: Detokenizer) -> ChoiceDelta:
+        text = detokenizer.feed(output.token_ids, is_last=output.finish_reason is not None)
+        is_stopped = detokenizer.stop is not None
+        return ChoiceDelta(
+            index=output.choice_index,
+            text=text,
+            token_ids=output.token_ids,
+            logprobs=output.logprobs,
+            prompt_logprobs=output.prompt_logprobs,
+            finish_reason="stop" if is_stopped else output.finish_reason,
+            stop_reason=detokenizer.stop if is_stopped else output.stop_token_id,
+            num_cached_tokens=output.num_cached_tokens,
+        )
+
+    def _check(self, request: GenerateRequest) -> None:
+        num_prompt_tokens, max_tokens = len(request.prompt_token_ids), request.sampling_params.max_tokens
+        if num_prompt_tokens == 0:
+            raise InvalidRequest("The prompt is empty: give it at least one token.", field="prompt")
+        if num_prompt_tokens + max_tokens > self.max_model_len:
+            raise ContextLengthExceeded(num_prompt_tokens, max_tokens, self.max_model_len)
+        if self.status == "loading":
+            raise EngineUnavailable("The model is still loading. Try again in a moment.")
+        if self.status == "restarting":
+            raise EngineRestarting("The engine is being restarted. Try again in a moment.")
+        if self.num_queued_seqs + request.n > self.max_queued_seqs:
+            raise Overloaded(
+                f"The server holds {self.num_queued_seqs} sequences of at most {self.max_queued_seqs}.",
+                retry_after_s=self._retry_after_s(),
+            )
+
+    def _retry_after_s(self) -> int:
+        """How long the queue takes to drain by half at the rate choices have lately been finishing."""
+        if len(self._finish_times) < 2:
+            return 1
+        elapsed = time.monotonic() - self._finish_times[0]
+        per_second = len(self._finish_times) / max(elapsed, 1e-3)
+        return min(_MAX_RETRY_AFTER_S, math.ceil(self.num_queued_seqs / 2 / per_second))
+
+    def _send(self, command: Command) -> None:
+        self._commands.send(encode(command), zmq.NOBLOCK)
+
+    def _abort(self, request: GenerateRequest, choice_index: int | None) -> None:
+        if not self._commands.closed:
+            self._send(Abort(self._client_id, self.supervisor.generation, request.request_id, choice_index))
+
+    async def _receive(self) -> None:
+        while True:
+            topic, payload = await self._outputs.recv_multipart()
+            if topic == STATE_TOPIC:
+                state = decode_state(payload)
+                if state.generation == self.supervisor.generation:
+                    self.supervisor.heard()
+                    self.status = "ready"
+                    self.stats = state.stats
+                continue
+            for output in decode_outputs(payload):
+                queue = self._queues.get(output.request_id)
+                if queue is not None:
+                    queue.put_nowait(output)
+
+    def _engine_is_down(self, reason: str) -> None:
+        if self.status == "ready":
+            self.status = "restarting"
+        self.stats = EngineStats()
+        for queue in self._queues.values():
+            queue.put_nowait(EngineRestarting(f"The engine {reason} and is being restarted. Send the request again."))

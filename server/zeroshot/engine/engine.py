@@ -77,6 +77,10 @@ class Engine:
         for sequence in sequences:
             self.scheduler.add(sequence)
 
+    def is_active(self, request_id: str) -> bool:
+        """True while a choice of the request is waiting or running."""
+        return request_id in self._sequences
+
     def abort(self, request_id: str, choice_index: int | None = None) -> None:
         """End a request, or one choice of it, now. Nothing more is sent for it. Unknown ids are ignored."""
         for sequence in list(self._sequences.get(request_id, ())):

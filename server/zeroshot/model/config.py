@@ -21,6 +21,14 @@ _REQUIRED_VALUES: dict[str, Any] = {
     "pruned_heads": {},
 }
 
+# transformers reads these as well (`GPT2Config.attribute_map`).
+_ALIASES = {
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
+
 
 @dataclass(frozen=True)
 class GPT2Config:
@@ -70,6 +78,7 @@ class GPT2Config:
         for name, accepted in _REQUIRED_VALUES.items():
             if raw.get(name, accepted) not in (accepted, None):
                 raise WeightsError(f"{origin}: {name}={raw[name]!r} is not supported (only {accepted!r})")
+        raw = {_ALIASES[name]: value for name, value in raw.items() if name in _ALIASES} | raw
         n_embd = _positive_int(raw, "n_embd", cls.n_embd, origin)
         n_inner = raw.get("n_inner")
         config = cls(
@@ -80,12 +89,12 @@ class GPT2Config:
             n_head=_positive_int(raw, "n_head", cls.n_head, origin),
             n_inner=4 * n_embd if n_inner is None else _positive_int(raw, "n_inner", n_inner, origin),
             activation_function=raw.get("activation_function", cls.activation_function),
-            layer_norm_epsilon=float(raw.get("layer_norm_epsilon", cls.layer_norm_epsilon)),
-            scale_attn_weights=bool(raw.get("scale_attn_weights", True)),
-            scale_attn_by_inverse_layer_idx=bool(raw.get("scale_attn_by_inverse_layer_idx", False)),
-            tie_word_embeddings=bool(raw.get("tie_word_embeddings", True)),
-            bos_token_id=_token_id(raw, "bos_token_id", cls.bos_token_id),
-            eos_token_id=_token_id(raw, "eos_token_id", cls.eos_token_id),
+            layer_norm_epsilon=_small_float(raw, "layer_norm_epsilon", cls.layer_norm_epsilon, origin),
+            scale_attn_weights=_bool(raw, "scale_attn_weights", True, origin),
+            scale_attn_by_inverse_layer_idx=_bool(raw, "scale_attn_by_inverse_layer_idx", False, origin),
+            tie_word_embeddings=_bool(raw, "tie_word_embeddings", True, origin),
+            bos_token_id=_token_id(raw, "bos_token_id", cls.bos_token_id, origin),
+            eos_token_id=_token_id(raw, "eos_token_id", cls.eos_token_id, origin),
         )
         if config.n_embd % config.n_head:
             raise WeightsError(f"{origin}: n_embd={config.n_embd} is not a multiple of n_head={config.n_head}")
@@ -109,8 +118,26 @@ def _positive_int(raw: dict[str, Any], name: str, default: int, origin: str) -> 
     return value
 
 
-def _token_id(raw: dict[str, Any], name: str, default: int) -> int:
+def _small_float(raw: dict[str, Any], name: str, default: float, origin: str) -> float:
+    value = raw.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise WeightsError(f"{origin}: {name} must be a number between 0 and 1, not {value!r}")
+    return float(value)
+
+
+def _bool(raw: dict[str, Any], name: str, default: bool, origin: str) -> bool:
+    value = raw.get(name, default)
+    if not isinstance(value, bool):
+        raise WeightsError(f"{origin}: {name} must be true or false, not {value!r}")
+    return value
+
+
+def _token_id(raw: dict[str, Any], name: str, default: int, origin: str) -> int:
     value = raw.get(name)
     if isinstance(value, list):  # some fine-tunes list several; the first is the one generation starts or stops on
         value = value[0] if value else None
-    return default if value is None else int(value)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise WeightsError(f"{origin}: {name} must be a token id, not {value!r}")
+    return value

@@ -1,0 +1,67 @@
+"""Strict field types for request bodies: what is not exactly right is refused, with the field's name."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from zeroshot.types import MAX_SEED
+
+MAX_LOGPROBS = 20
+MAX_STOPS = 16
+MAX_LOGIT_BIAS = 300
+
+
+class StrictBody(BaseModel):
+    """`true` is no number, "0.5" is no number, NaN is no number, and unknown fields are errors, not wishes."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+def check_encodable(text: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("the text has a lone surrogate (\\ud800 to \\udfff), which is no character") from None
+    return text
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _logit_bias_keys(value: Any) -> Any:
+    """JSON object keys are strings; OpenAI's `logit_bias` means token ids by them."""
+    if not isinstance(value, dict):
+        return value
+    for key in value:
+        if not (isinstance(key, int) or (isinstance(key, str) and key.isascii() and key.isdigit())):
+            raise ValueError(f"keys are token ids, not {str(key)[:20]!r}")
+    return {int(key) if len(str(key)) < 20 else MAX_SEED: bias for key, bias in value.items()}
+
+
+Text = Annotated[str, AfterValidator(check_encodable)]
+TokenId = Annotated[int, Field(ge=0)]
+Temperature = Annotated[float, Field(ge=0, le=100, description="0 is greedy: always the most likely token.")]
+TopK = Annotated[int, Field(ge=0, le=2**31 - 1, description="Draw from the k most likely tokens. 0 is off.")]
+TopP = Annotated[
+    float, Field(gt=0, le=1, description="Draw from the fewest tokens whose probabilities reach this. 1 is off.")
+]
+MinP = Annotated[
+    float, Field(ge=0, le=1, description="Draw from tokens at least this share as likely as the best. 0 is off.")
+]
+RepetitionPenalty = Annotated[float, Field(gt=0, le=100, description="Above 1 makes tokens seen before less likely.")]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED, description="The same request with the same seed gives the same text.")]
+Stop = Annotated[
+    list[Annotated[Text, Field(min_length=1, max_length=256)]],
+    BeforeValidator(_as_list),
+    Field(max_length=MAX_STOPS, description="Strings that end the text; they are not part of it."),
+]
+LogitBias = Annotated[
+    dict[TokenId, Annotated[float, Field(ge=-100, le=100)]],
+    BeforeValidator(_logit_bias_keys),
+    Field(max_length=MAX_LOGIT_BIAS, description="Added to the logits of these token ids."),
+]
+Logprobs = Annotated[
+    int, Field(ge=0, le=MAX_LOGPROBS, description="Also return log-probabilities, with this many alternatives.")
+]

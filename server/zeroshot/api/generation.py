@@ -1,0 +1,137 @@
+"""Many prompts, `n` continuations each, answered together. Shared by every surface that generates text."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from typing import Any
+
+from zeroshot.client import ChoiceDelta, Completion, EngineClient
+from zeroshot.errors import InvalidRequest
+from zeroshot.text.tokenizer import Tokenizer
+from zeroshot.types import GenerateRequest, TokenLogprob
+
+Prompt = str | list[int]
+
+MAX_PROMPTS = 128
+MAX_SEQS_PER_REQUEST = 256
+MAX_TOKEN_BYTES = 128
+"""GPT-2's longest token. A text longer than this times the context can't fit: no need to tokenise it to know."""
+
+
+class Generation:
+    """One HTTP request's GenerateRequests. Counts tokens as their deltas pass."""
+
+    def __init__(self, client: EngineClient, requests: list[GenerateRequest]) -> None:
+        self.client, self.requests = client, requests
+        self.completion_tokens = 0
+        self._cached_tokens = [0] * len(requests)
+
+    async def complete(self) -> list[list[Completion]]:
+        """Each request's choices, in order. If one request fails, the others are aborted."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self.client.complete(request)) for request in self.requests]
+        except* Exception as failures:
+            raise failures.exceptions[0] from None
+        completions = [task.result() for task in tasks]
+        for index, choices in enumerate(completions):
+            for choice in choices:
+                self._count(index, choice)
+        return completions
+
+    async def deltas(self) -> AsyncGenerator[tuple[int, ChoiceDelta], None]:
+        """(request number, delta) of all requests, merged as they come. Leaving early aborts the rest."""
+        queue: asyncio.Queue[tuple[int, ChoiceDelta | Exception | None]] = asyncio.Queue()
+
+        async def forward(index: int, request: GenerateRequest) -> None:
+            try:
+                async with aclosing(self.client.generate(request)) as deltas:
+                    async for delta in deltas:
+                        queue.put_nowait((index, delta))
+                queue.put_nowait((index, None))
+            except Exception as error:  # not hidden: raised again below, in the caller's own task
+                queue.put_nowait((index, error))
+
+        tasks = [asyncio.create_task(forward(index, request)) for index, request in enumerate(self.requests)]
+        try:
+            unfinished = len(tasks)
+            while unfinished:
+                index, item = await queue.get()
+                if isinstance(item, Exception):
+                    raise item
+                if item is None:
+                    unfinished -= 1
+                else:
+                    self._count(index, item)
+                    yield index, item
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def usage(self) -> dict[str, int]:
+        prompt_tokens = sum(len(request.prompt_token_ids) for request in self.requests)
+        return {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": prompt_tokens + self.completion_tokens,
+            "cached_tokens": sum(self._cached_tokens),
+        }
+
+    def _count(self, index: int, delta: ChoiceDelta) -> None:
+        self.completion_tokens += len(delta.token_ids)
+        self._cached_tokens[index] = max(self._cached_tokens[index], delta.num_cached_tokens)
+
+
+def as_prompts(prompt: str | list[str] | list[int] | list[list[int]]) -> list[Prompt]:
+    """The four shapes a prompt can have, as a list of prompts."""
+    if isinstance(prompt, str):
+        return [prompt]
+    token_ids = [item for item in prompt if isinstance(item, int)]
+    return [token_ids] if token_ids else [item for item in prompt if not isinstance(item, int)]
+
+
+async def tokenize_prompts(prompts: list[Prompt], n: int, client: EngineClient) -> list[list[int]]:
+    """Token ids of each prompt, all in the vocabulary. Raises InvalidRequest for too many, empty or too long ones."""
+    if len(prompts) > MAX_PROMPTS or len(prompts) * n > MAX_SEQS_PER_REQUEST:
+        raise InvalidRequest(
+            f"{len(prompts)} prompts x n={n} is too much for one request: at most {MAX_PROMPTS} prompts and "
+            f"{MAX_SEQS_PER_REQUEST} continuations.",
+            field="prompt",
+        )
+    return [await _tokenize(prompt, client) for prompt in prompts]
+
+
+async def _tokenize(prompt: Prompt, client: EngineClient) -> list[int]:
+    if not prompt:
+        raise InvalidRequest("The prompt is empty: give it at least one character or token.", field="prompt")
+    if not isinstance(prompt, str):
+        check_token_ids(prompt, "prompt", client.vocab_size)
+        return prompt
+    if len(prompt) > MAX_TOKEN_BYTES * client.max_model_len:
+        raise InvalidRequest(
+            f"The prompt has {len(prompt)} characters; no text of that length fits {client.max_model_len} tokens.",
+            field="prompt",
+        )
+    # In a thread: tokenising a long text takes tens of milliseconds, in which no stream would move.
+    return await asyncio.to_thread(client.tokenizer.encode_with_special, prompt)
+
+
+def check_token_ids(token_ids: Iterable[int], field: str, vocab_size: int) -> None:
+    """Raises InvalidRequest for an id outside the vocabulary: it must never reach the engine."""
+    bad = next((token_id for token_id in token_ids if not 0 <= token_id < vocab_size), None)
+    if bad is not None:
+        raise InvalidRequest(f"{field}: token id {bad} is not in the vocabulary of {vocab_size}.", field=field)
+
+
+def logprob_json(tokenizer: Tokenizer, logprob: TokenLogprob) -> dict[str, Any]:
+    return {
+        "token_id": logprob.token_id,
+        "token": tokenizer.token_text(logprob.token_id),
+        "logprob": logprob.logprob,
+        "rank": logprob.rank,
+        "top": [
+            {"token_id": token_id, "token": tokenizer.token_text(token_id), "logprob": value}
+            for token_id, value in logprob.top
+        ],
+    }

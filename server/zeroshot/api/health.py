@@ -1,0 +1,42 @@
+"""Is it up, and can it generate? `/health/live` says the first, `/health/ready` the second."""
+
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+import zeroshot
+from zeroshot.client import EngineClient
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/health/live", summary="The HTTP server answers.")
+async def live() -> dict[str, str]:
+    return {"status": "live"}
+
+
+@router.get(
+    "/health/ready",
+    summary="The engine has generated a token and its heartbeat is fresh.",
+    responses={503: {"description": "Loading or restarting."}},
+)
+async def ready(request: Request) -> JSONResponse:
+    client: EngineClient = request.app.state.client
+    is_ready = client.status == "ready"
+    return JSONResponse({"status": client.status}, status_code=200 if is_ready else 503)
+
+
+@router.get("/health", summary="The engine's state and load.", responses={503: {"description": "Not ready."}})
+async def health(request: Request) -> JSONResponse:
+    client: EngineClient = request.app.state.client
+    body: dict[str, Any] = {
+        "status": client.status,
+        "version": zeroshot.__version__,
+        "model": client.model_name,
+        "max_model_len": client.max_model_len,
+        "engine_restarts": client.supervisor.num_restarts,
+        "engine": msgspec.to_builtins(client.stats),
+    }
+    return JSONResponse(body, status_code=200 if client.status == "ready" else 503)

@@ -1,0 +1,173 @@
+"""The `zeroshot` command."""
+
+import logging
+import sys
+import uuid
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import zeroshot
+from zeroshot.errors import ZeroshotError
+from zeroshot.model.checkpoint import check_checkpoint
+from zeroshot.model.config import GPT2Config
+from zeroshot.model.hub import download_model, find_model
+from zeroshot.settings import Settings
+from zeroshot.types import MAX_SEED, GenerateRequest, SamplingParams
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="GPT-2, with prompt templates as typed endpoints.",
+)
+console = Console(stderr=True)
+
+ModelOption = Annotated[
+    str, typer.Option(envvar="ZEROSHOT_MODEL", help="A folder, a name in model_weights/, or a Hugging Face hub name.")
+]
+DTypeOption = Annotated[str, typer.Option(envvar="ZEROSHOT_DTYPE", help="auto, fp32, bf16 or fp16.")]
+DeviceOption = Annotated[str, typer.Option(envvar="ZEROSHOT_DEVICE", help="auto, cpu or cuda.")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads of the engine. Default: all cores.")]
+
+
+@app.callback(invoke_without_command=True)
+def _main(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        typer.echo(f"zeroshot {zeroshot.__version__}")
+        raise typer.Exit
+
+
+@app.command(epilog="Example: zeroshot serve --model gpt2 --port 8080")
+def serve(
+    model: ModelOption = "demo",
+    host: Annotated[str, typer.Option(envvar="ZEROSHOT_HOST", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="ZEROSHOT_PORT", help="Port to listen on.")] = 8000,
+    prompts: Annotated[Path | None, typer.Option(envvar="ZEROSHOT_PROMPTS", help="Folder of prompt files.")] = None,
+    dtype: DTypeOption = "auto",
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    max_num_seqs: Annotated[int | None, typer.Option(help="Sequences that run at once.")] = None,
+    log_level: Annotated[str, typer.Option(envvar="ZEROSHOT_LOG_LEVEL")] = "info",
+) -> None:
+    """Serve a model and the tasks in the prompts folder over HTTP.
+
+    Every setting also has an environment variable, ZEROSHOT_<NAME>; see docs/settings.md.
+    """
+    import uvicorn
+
+    from zeroshot.app import create_app
+
+    settings = _settings(
+        model=model,
+        host=host,
+        port=port,
+        prompts=prompts,
+        dtype=dtype,
+        device=device,
+        num_threads=threads,
+        max_num_seqs=max_num_seqs,
+        log_level=log_level,
+    )
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s server: %(message)s")
+    folder = _checked_model(settings)
+    application = create_app(settings, folder)
+    console.print(f"[bold]Zeroshot[/bold] {zeroshot.__version__} serves [bold]{folder.name}[/bold]")
+    console.print(f"  http://{settings.host}:{settings.port}/docs", highlight=False)
+    uvicorn.run(
+        application,
+        host=settings.host,
+        port=settings.port,
+        log_level=settings.log_level,
+        access_log=settings.log_level == "debug",
+        timeout_graceful_shutdown=int(settings.drain_timeout_s),
+    )
+
+
+@app.command(epilog="Example: zeroshot download gpt2-medium")
+def download(name: Annotated[str, typer.Argument(help="gpt2, gpt2-xl, distilgpt2, or any GPT-2 on the hub.")]) -> None:
+    """Fetch a checkpoint from the Hugging Face hub into model_weights/. Takes up an interrupted download."""
+    settings = _settings()
+    folder = find_model(name, settings.weights_dir) or download_model(name, settings.weights_dir)
+    check_checkpoint(folder, GPT2Config.from_folder(folder))
+    console.print(f"{name} is in {folder}. Serve it: zeroshot serve --model {name}")
+
+
+@app.command(epilog="Example: zeroshot generate 'It was a dark night, and' --max-tokens 40")
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The text to continue.")],
+    model: ModelOption = "demo",
+    max_tokens: Annotated[int, typer.Option(min=1)] = 64,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.8,
+    top_k: Annotated[int, typer.Option(min=0, help="0 is off.")] = 40,
+    seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED)] = None,
+    dtype: DTypeOption = "auto",
+    device: DeviceOption = "auto",
+) -> None:
+    """Continue a text in the terminal, without a server."""
+    import secrets
+
+    from zeroshot.engine.loader import load_engine
+    from zeroshot.text.detokenizer import Detokenizer
+    from zeroshot.text.tokenizer import Tokenizer
+
+    settings = _settings(model=model, dtype=dtype, device=device)
+    folder = _checked_model(settings)
+    tokenizer = Tokenizer.from_folder(folder)
+    engine = load_engine(settings.engine_settings(folder))
+    params = SamplingParams(
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        seed=secrets.randbelow(MAX_SEED) if seed is None else seed,
+    )
+    request = GenerateRequest(
+        request_id=uuid.uuid4().hex, prompt_token_ids=tokenizer.encode(prompt), sampling_params=params
+    )
+    engine.add_request(request)
+    detokenizer = Detokenizer(tokenizer)
+    while engine.has_work:
+        for output in engine.step():
+            text = detokenizer.feed(output.token_ids, is_last=output.finish_reason is not None)
+            typer.echo(text, nl=output.finish_reason is not None)
+
+
+@app.command(epilog="Example: zeroshot selfcheck --model gpt2")
+def selfcheck(model: ModelOption = "demo") -> None:
+    """Compare the served model's logits with Hugging Face's on the same checkpoint. Exit code 1 if they differ."""
+    from zeroshot.engine.selfcheck import TOLERANCE, compare_with_hugging_face
+
+    folder = _checked_model(_settings(model=model))
+    table = Table("prompt", "prefill", "tokens", "same first choice", "worst difference", title=f"{folder.name}, fp32")
+    worst = 0.0
+    for row in compare_with_hugging_face(folder):
+        worst = max(worst, row.worst)
+        same = f"{row.num_same_choice}/{row.num_tokens}"
+        table.add_row(row.prompt.split("\n")[0], row.prefill, str(row.num_tokens), same, f"{row.worst:.1e}")
+    Console().print(table)
+    verdict = "equal within" if worst <= TOLERANCE else "MORE than"
+    typer.echo(f"Worst difference of a logit from Hugging Face: {worst:.1e} ({verdict} {TOLERANCE:.0e})")
+    raise typer.Exit(int(worst > TOLERANCE))
+
+
+def main() -> None:
+    """The entry point: an error of ours is one readable line, not a traceback."""
+    try:
+        app()
+    except ZeroshotError as error:
+        console.print(f"[bold red]Error:[/bold red] {error.message}", highlight=False)
+        sys.exit(1)
+
+
+def _settings(**given: Any) -> Settings:
+    """Flags that were given win over the environment."""
+    return Settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def _checked_model(settings: Settings) -> Path:
+    folder = find_model(settings.model, settings.weights_dir) or download_model(settings.model, settings.weights_dir)
+    check_checkpoint(folder, GPT2Config.from_folder(folder))
+    return folder

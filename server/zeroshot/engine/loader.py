@@ -1,0 +1,52 @@
+"""Settings -> an engine with its model loaded. The one place that decides device, dtype and threads."""
+
+import logging
+
+import torch
+
+from zeroshot.engine.engine import Engine
+from zeroshot.model.config import GPT2Config
+from zeroshot.model.gpt2 import GPT2
+from zeroshot.model.weights import load_weights
+from zeroshot.settings import EngineSettings
+
+logger = logging.getLogger(__name__)
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def load_engine(settings: EngineSettings) -> Engine:
+    """Raises WeightsError for a checkpoint that can't be served."""
+    if settings.num_threads is not None:
+        torch.set_num_threads(settings.num_threads)
+    model = load_model(settings)
+    engine = Engine(model, settings)
+    logger.info(
+        "%s on %s in %s, %d threads, KV cache of %d tokens",
+        settings.model_folder.name,
+        model.device,
+        str(model.dtype).removeprefix("torch."),
+        torch.get_num_threads(),
+        engine.block_manager.num_blocks * settings.kv_block_size,
+    )
+    return engine
+
+
+def load_model(settings: EngineSettings) -> GPT2:
+    device = torch.device(_device_type(settings))
+    config = GPT2Config.from_folder(settings.model_folder)
+    weights = load_weights(settings.model_folder, config, dtype=_dtype(settings, device), device=device)
+    return GPT2(config, weights)
+
+
+def _device_type(settings: EngineSettings) -> str:
+    if settings.device != "auto":
+        return settings.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _dtype(settings: EngineSettings, device: torch.device) -> torch.dtype:
+    """fp32 on a CPU: exact, and the demo model is small. bf16 on a GPU."""
+    if settings.dtype != "auto":
+        return _DTYPES[settings.dtype]
+    return torch.bfloat16 if device.type == "cuda" else torch.float32

@@ -1,0 +1,54 @@
+"""What the HTTP process and the engine process say to each other. msgspec over ZeroMQ; never pickle.
+
+    client --PUSH--> engine    Command: Generate, Abort
+    engine --PUB-->  clients   STATE_TOPIC: EngineState, every step or at least every HEARTBEAT_S
+                               the client's id: list[TokenOutput], one message per step
+
+Every command names the engine's generation: what was meant for an engine that has died is not for its successor.
+"""
+
+import msgspec
+
+from zeroshot.types import EngineStats, GenerateRequest, TokenOutput
+
+HEARTBEAT_S = 0.1
+STATE_TOPIC = b"state"
+
+
+class Generate(msgspec.Struct, tag=True, frozen=True):
+    client_id: bytes
+    generation: int
+    request: GenerateRequest
+
+
+class Abort(msgspec.Struct, tag=True, frozen=True):
+    client_id: bytes
+    generation: int
+    request_id: str
+    choice_index: int | None = None
+
+
+Command = Generate | Abort
+
+
+class EngineState(msgspec.Struct, frozen=True):
+    """The heartbeat: sent only by an engine that has loaded its model and generated a first token with it."""
+
+    generation: int
+    pid: int
+    stats: EngineStats
+
+
+class Launch(msgspec.Struct, frozen=True):
+    """How the supervisor starts an engine process: one JSON document on its standard input."""
+
+    generation: int
+    command_address: str
+    output_address: str
+    settings: msgspec.Raw
+
+
+encode = msgspec.msgpack.Encoder().encode
+decode_command = msgspec.msgpack.Decoder(Command).decode
+decode_state = msgspec.msgpack.Decoder(EngineState).decode
+decode_outputs = msgspec.msgpack.Decoder(list[TokenOutput]).decode

@@ -1,0 +1,128 @@
+"""The engine process: owns the device and all torch state. Started by `supervisor.py`; ends when its parent does."""
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections import defaultdict
+
+import msgspec
+import zmq
+
+from zeroshot.engine.engine import Engine
+from zeroshot.engine.loader import load_engine
+from zeroshot.engine.messages import (
+    HEARTBEAT_S,
+    STATE_TOPIC,
+    Abort,
+    EngineState,
+    Generate,
+    Launch,
+    decode_command,
+    encode,
+)
+from zeroshot.errors import ZeroshotError
+from zeroshot.settings import EngineSettings
+from zeroshot.types import GenerateRequest, SamplingParams, TokenOutput
+
+logger = logging.getLogger(__name__)
+
+
+class EngineProcess:
+    """The loop: take commands, step, publish. Sleeps in `poll` when there is nothing to do."""
+
+    def __init__(self, engine: Engine, launch: Launch) -> None:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
+        self.engine = engine
+        self.generation = launch.generation
+        self.parent_pid = os.getppid()
+        self.clients: dict[str, bytes] = {}  # request id -> who wants its outputs
+        self.commands = context.socket(zmq.PULL)
+        self.commands.set_hwm(0)
+        self.commands.bind(launch.command_address)
+        self.outputs = context.socket(zmq.PUB)
+        self.outputs.set_hwm(0)  # the queue is bounded by what clients may have in flight, never by dropping tokens
+        self.outputs.bind(launch.output_address)
+
+    def run(self) -> None:
+        """Until the parent process is gone."""
+        last_heartbeat = 0.0
+        while os.getppid() == self.parent_pid:
+            self._receive(timeout_ms=0 if self.engine.has_work else int(HEARTBEAT_S * 1000))
+            if self.engine.has_work:
+                self._publish(self.engine.step())
+            now = time.monotonic()
+            if now - last_heartbeat >= HEARTBEAT_S:
+                last_heartbeat = now
+                state = EngineState(self.generation, os.getpid(), self.engine.stats())
+                self.outputs.send_multipart([STATE_TOPIC, encode(state)])
+
+    def _receive(self, timeout_ms: int) -> None:
+        if self.commands.poll(timeout_ms):
+            while True:
+                try:
+                    message = self.commands.recv(zmq.NOBLOCK)
+                except zmq.Again:
+                    return
+                self._handle(decode_command(message))
+
+    def _handle(self, command: Generate | Abort) -> None:
+        if command.generation != self.generation:
+            return
+        match command:
+            case Generate(client_id=client_id, request=request):
+                try:
+                    self.engine.add_request(request)
+                    self.clients[request.request_id] = client_id
+                except ZeroshotError as error:
+                    self._publish_to(client_id, [_refusal(request, error)])
+            case Abort(request_id=request_id, choice_index=choice_index):
+                self.engine.abort(request_id, choice_index)
+                if not self.engine.is_active(request_id):
+                    self.clients.pop(request_id, None)
+
+    def _publish(self, outputs: list[TokenOutput]) -> None:
+        """One message per client and step."""
+        by_client: dict[bytes, list[TokenOutput]] = defaultdict(list)
+        for output in outputs:
+            by_client[self.clients[output.request_id]].append(output)
+        for output in outputs:
+            if not self.engine.is_active(output.request_id):
+                self.clients.pop(output.request_id, None)
+        for client_id, client_outputs in by_client.items():
+            self._publish_to(client_id, client_outputs)
+
+    def _publish_to(self, client_id: bytes, outputs: list[TokenOutput]) -> None:
+        self.outputs.send_multipart([client_id, encode(outputs)])
+
+
+def _refusal(request: GenerateRequest, error: ZeroshotError) -> TokenOutput:
+    return TokenOutput(
+        request_id=request.request_id, finish_reason="error", error_code=error.code, error_message=error.message
+    )
+
+
+def probe(engine: Engine) -> None:
+    """Generate one token, so that "ready" means what it says. Raises if that fails."""
+    params = SamplingParams(max_tokens=1, temperature=0.0)
+    engine.add_request(GenerateRequest(request_id="probe", prompt_token_ids=[0], sampling_params=params))
+    while engine.has_work:
+        for output in engine.step():
+            if output.finish_reason == "error":
+                raise RuntimeError(f"the engine's first token failed: {output.error_message}")
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides when we stop
+    launch = msgspec.json.decode(sys.stdin.buffer.read(), type=Launch)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s engine: %(message)s")
+    started = time.monotonic()
+    engine = load_engine(EngineSettings.model_validate_json(bytes(launch.settings)))
+    probe(engine)
+    logger.info("ready in %.1f s (generation %d)", time.monotonic() - started, launch.generation)
+    EngineProcess(engine, launch).run()
+
+
+if __name__ == "__main__":
+    main()

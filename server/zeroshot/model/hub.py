@@ -1,0 +1,45 @@
+"""A model's name -> its folder, downloading it from the Hugging Face hub when it isn't here yet."""
+
+from pathlib import Path
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
+from zeroshot.errors import UnknownModel, WeightsError
+
+_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "vocab.json", "merges.txt"]
+
+
+def find_model(name: str, weights_dir: Path) -> Path | None:
+    """The folder of a model that is here: `name` itself if it is one, or `weights_dir/name`."""
+    for folder in (Path(name), weights_dir / name.replace("/", "--")):
+        if (folder / "config.json").is_file():
+            return folder.resolve()
+    return None
+
+
+def download_model(name: str, weights_dir: Path) -> Path:
+    """Fetch a checkpoint with a progress bar; an interrupted download is taken up where it stopped.
+
+    Afterwards the model is served with no network. Raises UnknownModel or WeightsError with what to do about it.
+    """
+    folder = weights_dir / name.replace("/", "--")
+    try:
+        files = HfApi().list_repo_files(name)
+        if not any(file.endswith(".safetensors") for file in files):
+            raise WeightsError(f"{name} has no safetensors file on the hub, and pickled weights are not read.")
+        snapshot_download(name, local_dir=folder, allow_patterns=_FILES)
+    except (RepositoryNotFoundError, GatedRepoError):
+        raise UnknownModel(
+            f"There is no model {name!r}: not a folder, not in {weights_dir}, and not on the Hugging Face hub."
+        ) from None
+    except HFValidationError:
+        raise UnknownModel(f"There is no model {name!r}: no such folder, not in {weights_dir}, no hub name.") from None
+    except WeightsError:
+        raise
+    except Exception as error:  # the hub's library lets the errors of whichever HTTP library it uses through
+        raise WeightsError(
+            f"{name} is not in {weights_dir} and the Hugging Face hub can't be reached ({error}). "
+            f"Run `zeroshot download {name}` where there is a network, or pass a folder."
+        ) from error
+    return folder.resolve()

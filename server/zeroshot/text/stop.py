@@ -1,0 +1,45 @@
+"""Finds stop strings in text that arrives in pieces."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class StopMatch:
+    text: str
+    """What comes before the stop string, of the text not yet emitted."""
+    stop: str
+
+
+class StopMatcher:
+    """Holds back the end of the text only while it may still become a stop string.
+
+    The longest suffix that is a proper prefix of a stop string is held; everything before it is safe to send.
+    """
+
+    def __init__(self, stops: tuple[str, ...]) -> None:
+        self.stops = stops
+        self._held = ""
+
+    def feed(self, text: str) -> str | StopMatch:
+        """Text that may be sent, or the match that ends it. The earliest stop wins; of two there, the first given."""
+        text = self._held + text
+        found = [(position, index) for index, stop in enumerate(self.stops) if (position := text.find(stop)) >= 0]
+        if found:
+            position, index = min(found)
+            self._held = ""
+            return StopMatch(text[:position], self.stops[index])
+        keep = self._num_held(text)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def flush(self) -> str:
+        """What was held back, when nothing more comes."""
+        held, self._held = self._held, ""
+        return held
+
+    def _num_held(self, text: str) -> int:
+        longest = max((len(stop) - 1 for stop in self.stops), default=0)
+        for length in range(min(longest, len(text)), 0, -1):
+            if any(stop.startswith(text[-length:]) for stop in self.stops):
+                return length
+        return 0
