@@ -1,6 +1,7 @@
 """The `zeroshot` command."""
 
 import logging
+import signal
 import sys
 import uuid
 from pathlib import Path
@@ -77,6 +78,8 @@ def serve(
     application = create_app(settings, folder)
     console.print(f"[bold]Zeroshot[/bold] {zeroshot.__version__} serves [bold]{folder.name}[/bold]")
     console.print(f"  http://{settings.host}:{settings.port}/docs", highlight=False)
+    # uvicorn drains on SIGTERM and then raises it again: a server told to stop has not failed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run(
         application,
         host=settings.host,

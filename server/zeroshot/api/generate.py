@@ -25,23 +25,28 @@ DEFAULT_MAX_TOKENS = 64
 MAX_CHOICES = 128
 
 
+def _is_token_ids(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(item) is int and item >= 0 for item in value)
+
+
 def _check_prompt_type(value: Any) -> Any:
     """One message instead of one for each member of the union."""
     items = value if isinstance(value, list) else [value]
-    for item in items:
-        if isinstance(item, str):
-            fields.check_encodable(item)
-    rows = [row for row in items if isinstance(row, list)]
-    is_texts = all(isinstance(item, str) for item in items)
-    is_ids = isinstance(value, list) and all(type(item) is int for item in items)
-    is_rows = len(rows) == len(items) and all(type(token_id) is int for row in rows for token_id in row)
-    if not (items and (is_texts or is_ids or (is_rows and all(rows)))):
-        raise ValueError("expected a text, a list of texts, a list of token ids, or a list of such lists; none empty")
+    is_texts = bool(items) and all(isinstance(item, str) for item in items)
+    is_rows = isinstance(value, list) and bool(value) and all(_is_token_ids(item) for item in value)
+    if not (is_texts or is_rows or _is_token_ids(value)):
+        raise ValueError(
+            "expected a text, a list of texts, a list of token ids (whole numbers from 0), or a list of such lists; "
+            "none of them empty"
+        )
+    if is_texts:
+        for text in items:
+            fields.check_encodable(text)
     return value
 
 
 Prompt = Annotated[
-    str | list[str] | list[fields.TokenId] | list[list[fields.TokenId]],
+    str | list[str] | list[int] | list[list[int]],
     BeforeValidator(_check_prompt_type),
     Field(description="A text, a list of texts, a list of token ids, or a list of lists of token ids."),
 ]

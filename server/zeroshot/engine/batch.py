@@ -75,11 +75,14 @@ def build_batch(scheduled: list[ScheduledSequence], block_size: int, device: tor
 
 
 def _block_tables(scheduled: list[ScheduledSequence], block_size: int, device: torch.device) -> Tensor:
-    """[num_seqs, max_blocks] int64: the blocks that hold something after this step, padded with block 0."""
+    """[num_seqs, max_blocks] int64: the blocks that hold something after this step, padded with the last of them.
+
+    Attention may read the padding before it masks it, and a masked NaN would spread: so it is never another's block.
+    """
     num_blocks = [-(-(item.sequence.num_computed_tokens + item.num_tokens) // block_size) for item in scheduled]
     width = max(num_blocks)
-    rows = [item.sequence.block_table[:n] + [0] * (width - n) for item, n in zip(scheduled, num_blocks, strict=True)]
-    return torch.tensor(rows, device=device)
+    tables = [item.sequence.block_table[:n] for item, n in zip(scheduled, num_blocks, strict=True)]
+    return torch.tensor([table + table[-1:] * (width - len(table)) for table in tables], device=device)
 
 
 def _prompt_scores(sequence: Sequence, start: int, end: int, first_row: int) -> list[PromptScores]:

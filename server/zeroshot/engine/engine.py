@@ -165,6 +165,7 @@ class Engine:
         self._release(sequence)
 
     def _fail(self, sequence: Sequence, error: GenerationFailed) -> None:
+        self.runner.clear(self.block_manager.forget(sequence))  # whatever it wrote, NaN perhaps, nobody may read
         output = self._output(sequence)
         output.finish_reason = sequence.finish_reason = "error"
         output.error_code, output.error_message = error.code, error.message
@@ -172,7 +173,6 @@ class Engine:
 
     def _fail_nan(self, sequence: Sequence) -> None:
         if not sequence.is_finished:
-            self.runner.clear(self.block_manager.forget(sequence))
             self._fail(sequence, NanLogits("The model's logits for this request are not finite (NaN or infinity)."))
 
     def _release(self, sequence: Sequence) -> None:

@@ -90,7 +90,9 @@ def _adjusted(logits: Tensor, sequence: Sequence, eos_token_id: int) -> Tensor:
         frequency_penalty=params.frequency_penalty,
     )
     if sequence.num_output_tokens < params.min_tokens:
-        adjusted[[eos_token_id, *params.stop_token_ids]] = -torch.inf
+        # A small vocabulary may lack the end of text that config.json names.
+        ends = [i for i in (eos_token_id, *params.stop_token_ids) if 0 <= i < len(adjusted)]
+        adjusted[ends] = -torch.inf
     return adjusted
 
 

@@ -39,7 +39,7 @@ class AttentionMetadata:
     """Where one sequence ends and the next begins. Decoding sequences come first, one token each; then prefills."""
 
     slot_mapping: Tensor  # [num_tokens] int64: flat KV position (block * block_size + offset) of each token
-    block_tables: Tensor  # [num_seqs, max_blocks] int64, padded with block 0
+    block_tables: Tensor  # [num_seqs, max_blocks] int64, padded with a block of the same sequence
     context_lens: list[int]  # tokens of each sequence in the cache after this step
     query_lens: list[int]  # tokens of each sequence in this step
     num_decodes: int
@@ -52,7 +52,7 @@ class GPT2:
         self.config = config
         self.wte = weights.wte
         self.wpe = weights.wpe
-        linear = linear_factory(weights.layers[0].fc_weight)
+        linear = linear_factory(weights.lm_head.t())
         self.layers = [Layer(config, layer, index, linear) for index, layer in enumerate(weights.layers)]
         self.ln_f = LayerNorm(weights.ln_f_weight, weights.ln_f_bias, config.layer_norm_epsilon)
         self.lm_head = linear(weights.lm_head.t(), None)

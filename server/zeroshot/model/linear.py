@@ -2,17 +2,20 @@
 
 On a CPU oneDNN reads weights that it has reordered once into its own blocked layout, and applies GELU or adds the
 residual while the result is still in registers: the operators PyTorch's own compiler emits. Whether plain `F.linear`
-is faster for a single row differs between processors, so it is measured once, when the model loads.
+is faster for a single row differs between processors, so it is measured when the model loads.
 """
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 _ROWS_HINT = 32  # what oneDNN lays the weight out for; within 3 % of the best hint from 1 to 512 rows on Zen 5
+_TIMED_RUNS = 7
+_CLEARLY_FASTER = 0.85
 _FUSED_ACTIVATIONS = {"gelu_new": ("gelu", "tanh"), "gelu_pytorch_tanh": ("gelu", "tanh"), "gelu": ("gelu", "none")}
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -70,24 +73,21 @@ class PackedLinear(Linear):
 LinearFactory = Callable[[Tensor, Tensor | None], Linear]
 
 
-def linear_factory(weight: Tensor) -> LinearFactory:
-    """How to build the model's linear layers, decided on one of its weights: [in, out]."""
+def linear_factory(lm_head: Tensor) -> LinearFactory:
+    """How to build the model's linear layers, decided on the largest of its weights: [n_embd, vocab_size]."""
     has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if weight.device.type != "cpu" or not has_onednn or weight.dtype == torch.float16:
+    if lm_head.device.type != "cpu" or not has_onednn or lm_head.dtype == torch.float16:
         return Linear
-    row = torch.zeros(1, weight.shape[0], dtype=weight.dtype)
-    packed = PackedLinear(weight, None, plain_for_one_row=False)
-    plain_for_one_row = _seconds(Linear(weight, None), row) < 0.9 * _seconds(packed, row)
-    return lambda weight, bias: PackedLinear(weight, bias, plain_for_one_row=plain_for_one_row)
+    plain, packed = Linear(lm_head, None), PackedLinear(lm_head, None, plain_for_one_row=False)
+    row = torch.zeros(1, lm_head.shape[0], dtype=lm_head.dtype)
+    plain_s = packed_s = float("inf")
+    for _ in range(_TIMED_RUNS):  # taken in turn, so that a busy moment of the machine hits both
+        plain_s = min(plain_s, _seconds(plain, row))
+        packed_s = min(packed_s, _seconds(packed, row))
+    return partial(PackedLinear, plain_for_one_row=plain_s < _CLEARLY_FASTER * packed_s)
 
 
 def _seconds(linear: Linear, row: Tensor) -> float:
-    """The best of a few runs over one row, each after the caches were swept as the rest of a step would sweep them."""
-    sweep = torch.zeros(8 * 1024 * 1024)
-    best = float("inf")
-    for _ in range(5):
-        sweep.add_(1.0)
-        start = time.perf_counter()
-        linear(row)
-        best = min(best, time.perf_counter() - start)
-    return best
+    start = time.perf_counter()
+    linear(row)
+    return time.perf_counter() - start

@@ -21,13 +21,16 @@ class StopMatcher:
         self._held = ""
 
     def feed(self, text: str) -> str | StopMatch:
-        """Text that may be sent, or the match that ends it. The earliest stop wins; of two there, the first given."""
+        """Text that may be sent, or the match that ends it.
+
+        The stop that is complete first wins, of two at once the longer: so it makes no difference how text is cut.
+        """
         text = self._held + text
-        found = [(position, index) for index, stop in enumerate(self.stops) if (position := text.find(stop)) >= 0]
+        found = [(start + len(stop), start, stop) for stop in self.stops if (start := text.find(stop)) >= 0]
         if found:
-            position, index = min(found)
+            _, start, stop = min(found)
             self._held = ""
-            return StopMatch(text[:position], self.stops[index])
+            return StopMatch(text[:start], stop)
         keep = self._num_held(text)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

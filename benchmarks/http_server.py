@@ -1,0 +1,64 @@
+"""A server process to measure, and a load of concurrent requests on it."""
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+
+@contextmanager
+def running_server(model: Path, *arguments: str) -> Iterator[str]:
+    """`zeroshot serve` on a free port, ready. Yields its URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "zeroshot", "serve", "--model", str(model), "--port", str(port), *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait_until_ready(url, process)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(3000):
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended with exit code {process.returncode}")
+        try:
+            if httpx.get(f"{url}/health/ready").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise RuntimeError("the server did not become ready")
+
+
+async def seconds_for(url: str, bodies: list[dict[str, Any]]) -> float:
+    """Wall time from the first request sent to the last answer received, all of them at once."""
+    limits = httpx.Limits(max_connections=len(bodies))
+    async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
+        start = time.perf_counter()
+        await asyncio.gather(*(_post(client, body) for body in bodies))
+        return time.perf_counter() - start
+
+
+async def _post(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
+    if not body.get("stream"):
+        answer = (await client.post("/generate", json=body)).json()
+    else:
+        async with client.stream("POST", "/generate", json=body) as response:
+            lines = [line async for line in response.aiter_lines() if line]
+        answer = json.loads(lines[-2].removeprefix("data: "))
+    if answer["usage"]["completion_tokens"] != body["max_tokens"]:
+        raise RuntimeError(f"asked for {body['max_tokens']} tokens, got {answer['usage']}")

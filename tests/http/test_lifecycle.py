@@ -1,0 +1,168 @@
+"""Clients that leave, engines that die or hang, a queue that is full, a server that is told to stop."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+LONG = {"prompt": "On and on", "max_tokens": 1000, "ignore_eos": True}
+StartServer = Callable[..., AbstractContextManager[Any]]
+
+
+def raw_request(server: Any, body: dict[str, Any]) -> socket.socket:
+    """A request on a bare socket, which the test can drop whenever it likes."""
+    content = json.dumps(body).encode()
+    headers = f"Host: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    connection = socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1])))
+    connection.sendall(b"POST /generate HTTP/1.1\r\n" + headers.encode() + content)
+    return connection
+
+
+def engine_pid(server: Any) -> int:
+    children = psutil.Process(server.process.pid).children()
+    return next(child.pid for child in children if "zeroshot.engine.process" in child.cmdline())
+
+
+def post_in_background(pool: ThreadPoolExecutor, server: Any, body: dict[str, Any]) -> Future[httpx.Response]:
+    return pool.submit(httpx.post, f"{server.url}/generate", json=body, timeout=60)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("num_clients", [1, 20])
+def test_a_client_that_leaves_frees_its_blocks(server: Any, is_stream: bool, num_clients: int) -> None:
+    server.wait_until_idle()
+    steps_before = server.health()["engine"]["generation_tokens_total"]
+    connections = [raw_request(server, LONG | {"stream": is_stream, "seed": i}) for i in range(num_clients)]
+    server.wait_until(lambda health: health["engine"]["num_running"] == num_clients)
+    for connection in connections:
+        connection.close()
+    health = server.wait_until_idle()
+    # It stopped because they left, not because they were done.
+    assert health["engine"]["generation_tokens_total"] - steps_before < 1000 * num_clients
+
+
+def test_a_client_that_leaves_while_it_waits_in_the_queue(start_server: StartServer) -> None:
+    with start_server("--max-num-seqs", "2") as server:
+        running = [raw_request(server, LONG) for _ in range(2)]
+        waiting = [raw_request(server, LONG) for _ in range(3)]
+        server.wait_until(lambda health: health["engine"]["num_waiting"] == 3)
+        for connection in waiting:
+            connection.close()
+        server.wait_until(lambda health: health["engine"]["num_waiting"] == 0 and health["engine"]["num_running"] == 2)
+        for connection in running:
+            connection.close()
+        server.wait_until_idle()
+
+
+def test_killed_engine_answers_503_and_recovers(fresh_server: Any) -> None:
+    expected = fresh_server.generate(prompt="before", max_tokens=5, temperature=0)["choices"]
+    with ThreadPoolExecutor(3) as pool:
+        plain = post_in_background(pool, fresh_server, LONG)
+        stream = post_in_background(pool, fresh_server, LONG | {"stream": True})
+        fresh_server.wait_until(lambda health: health["engine"]["num_running"] == 2)
+        os.kill(engine_pid(fresh_server), signal.SIGKILL)
+        response = plain.result()
+        assert response.status_code == 503
+        assert response.json()["error"]["code"] == "engine_restarting"
+        assert response.headers["retry-after"]
+        lines = [line for line in stream.result().text.split("\n") if line]
+    assert json.loads(lines[-2].removeprefix("data: "))["error"]["code"] == "engine_restarting"
+    assert lines[-1] == "data: [DONE]"
+    health = fresh_server.wait_until(lambda health: health["status"] == "ready")
+    assert health["engine_restarts"] == 1
+    assert fresh_server.generate(prompt="before", max_tokens=5, temperature=0)["choices"] == expected
+
+
+def test_ready_tells_the_truth_while_the_engine_is_down(fresh_server: Any) -> None:
+    os.kill(engine_pid(fresh_server), signal.SIGKILL)
+    fresh_server.wait_until(lambda health: health["status"] == "restarting")
+    assert fresh_server.http.get("/health/ready").status_code == 503
+    assert fresh_server.http.get("/health/live").status_code == 200
+    refused = fresh_server.http.post("/generate", json={"prompt": "a"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "engine_restarting")
+    fresh_server.wait_until(lambda health: health["status"] == "ready")
+
+
+def test_hung_engine_is_replaced(start_server: StartServer) -> None:
+    with start_server(ZEROSHOT_ENGINE_HANG_TIMEOUT_S="2") as server, ThreadPoolExecutor(1) as pool:
+        request = post_in_background(pool, server, LONG)
+        server.wait_until(lambda health: health["engine"]["num_running"] == 1)
+        os.kill(engine_pid(server), signal.SIGSTOP)
+        assert request.result().json()["error"]["code"] == "engine_restarting"
+        server.wait_until(lambda health: health["status"] == "ready")
+        assert server.generate(prompt="after", max_tokens=3)["choices"]
+
+
+def test_a_full_queue_answers_429_and_says_when_to_retry(start_server: StartServer) -> None:
+    with start_server(ZEROSHOT_MAX_QUEUED_SEQS="4") as server:
+        connections = [raw_request(server, LONG | {"n": 2}) for _ in range(2)]
+        server.wait_until(lambda health: health["engine"]["num_running"] == 4)
+        refused = server.http.post("/generate", json={"prompt": "a"})
+        assert refused.status_code == 429
+        assert refused.json()["error"]["code"] == "overloaded"
+        assert 1 <= int(refused.headers["retry-after"]) <= 120
+        for connection in connections:
+            connection.close()
+        server.wait_until_idle()
+        assert server.http.post("/generate", json={"prompt": "a", "max_tokens": 2}).status_code == 200
+
+
+def test_sigterm_lets_running_requests_finish(start_server: StartServer) -> None:
+    with start_server() as server, ThreadPoolExecutor(1) as pool:
+        request = post_in_background(pool, server, LONG | {"max_tokens": 300})
+        server.wait_until(lambda health: health["engine"]["num_running"] == 1)
+        server.process.terminate()
+        assert request.result().json()["usage"]["completion_tokens"] == 300
+        assert server.process.wait(timeout=30) == 0
+
+
+def test_the_engine_ends_when_its_server_is_killed(fresh_server: Any) -> None:
+    engine = psutil.Process(engine_pid(fresh_server))
+    fresh_server.process.kill()
+    engine.wait(timeout=10)
+    assert not engine.is_running()
+
+
+def test_idle_means_idle(fresh_server: Any) -> None:
+    fresh_server.generate(prompt="wake up", max_tokens=5)
+    fresh_server.wait_until_idle()
+    processes = [psutil.Process(fresh_server.process.pid), psutil.Process(engine_pid(fresh_server))]
+    before = sum(sum(process.cpu_times()[:2]) for process in processes)
+    time.sleep(2)
+    used_s = sum(sum(process.cpu_times()[:2]) for process in processes) - before
+    assert used_s / 2 < 0.05  # share of one core: timers, no busy loop
+
+
+def test_startup_errors_are_one_readable_line(tmp_path: Any) -> None:
+    command = [sys.executable, "-m", "zeroshot", "serve", "--model", str(tmp_path / "nothing" / "here" / "at all")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1
+    assert "Error:" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_slow_reader_does_not_stop_others(server: Any) -> None:
+    slow = raw_request(server, LONG | {"stream": True, "logprobs": 20})
+    server.wait_until(lambda health: health["engine"]["num_running"] >= 1)
+    done = threading.Event()
+
+    def quick() -> None:
+        server.generate(prompt="quick", max_tokens=5)
+        done.set()
+
+    threading.Thread(target=quick, daemon=True).start()
+    assert done.wait(timeout=30)
+    slow.close()
+    server.wait_until_idle()
