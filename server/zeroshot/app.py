@@ -1,33 +1,45 @@
 """Builds the FastAPI app: routers, lifespan, error handlers. No logic."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI
+from fastapi_swagger import patch_fastapi
 
 import zeroshot
-from zeroshot.api import errors, generate, health
+from zeroshot.api import errors, generate, health, tasks
 from zeroshot.api.limits import BodyLimitMiddleware
 from zeroshot.client import EngineClient
 from zeroshot.settings import Settings
+from zeroshot.tasks.catalog import Catalog
+from zeroshot.tasks.openapi import install_task_openapi
+from zeroshot.tasks.prewarm import keep_warm
 
 
 def create_app(settings: Settings, model_folder: Path) -> FastAPI:
-    """The app for one checkpoint. The engine process starts with the app and ends with it."""
+    """The app for one checkpoint. The engine process starts with the app and ends with it.
+
+    Raises WeightsError or PromptFileError where the checkpoint or a prompt file can't be served.
+    """
     client = EngineClient(
         settings.engine_settings(model_folder),
         max_queued_seqs=settings.max_queued_seqs,
         hang_timeout_s=settings.engine_hang_timeout_s,
     )
+    catalog = Catalog(settings.prompts, tokenizer=client.tokenizer, max_model_len=client.max_model_len)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
-        app.state.client = client
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[None, None]:
         await client.start()
+        background = [asyncio.create_task(catalog.watch()), asyncio.create_task(keep_warm(catalog, client))]
         try:
             yield
         finally:
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
             await client.stop()
 
     app = FastAPI(
@@ -35,9 +47,17 @@ def create_app(settings: Settings, model_folder: Path) -> FastAPI:
         version=zeroshot.__version__,
         summary="GPT-2, with prompt templates as typed endpoints.",
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
     )
+    app.state.client = client
+    app.state.catalog = catalog
     app.add_middleware(BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes)
     errors.install(app)
     app.include_router(health.router)
+    app.include_router(tasks.router)
     app.include_router(generate.router)
+    patch_fastapi(app)  # FastAPI's own /docs page loads its scripts from another host; this one works offline
+    install_task_openapi(app, catalog)
     return app

@@ -1,22 +1,27 @@
 """The `zeroshot` command."""
 
+import asyncio
+import json
 import logging
 import signal
 import sys
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
 import zeroshot
-from zeroshot.errors import ZeroshotError
+from zeroshot.errors import InvalidRequest, ZeroshotError
 from zeroshot.model.checkpoint import check_checkpoint
 from zeroshot.model.config import GPT2Config
 from zeroshot.model.hub import download_model, find_model
-from zeroshot.settings import Settings
+from zeroshot.settings import Settings, load_settings
 from zeroshot.types import MAX_SEED, GenerateRequest, SamplingParams
 
 app = typer.Typer(
@@ -138,6 +143,43 @@ def generate(
             typer.echo(text, nl=output.finish_reason is not None)
 
 
+@app.command(
+    epilog="Examples: zeroshot task translate text='I am hungry.' ||| "
+    "zeroshot task sentiment --input reviews.jsonl --output labels.jsonl"
+)
+def task(
+    name: Annotated[str, typer.Argument(help="The task's name: a file in the prompts folder.")],
+    inputs: Annotated[list[str] | None, typer.Argument(help="Inputs as name=value.", show_default=False)] = None,
+    source: Annotated[Path | None, typer.Option("--input", help="JSONL: one object of inputs a line.")] = None,
+    target: Annotated[Path | None, typer.Option("--output", help="JSONL: one result a line, in order.")] = None,
+    model: ModelOption = "demo",
+    prompts: Annotated[Path | None, typer.Option(envvar="ZEROSHOT_PROMPTS", help="Folder of prompt files.")] = None,
+    dtype: DTypeOption = "auto",
+    device: DeviceOption = "auto",
+) -> None:
+    """Run a task without a server: on one set of inputs, or on each line of a file.
+
+    A run over a file that was interrupted goes on where it stopped; a line that fails becomes an error in its place.
+    """
+    from zeroshot.tasks.offline import run_file, run_once
+
+    settings = _settings(model=model, prompts=prompts, dtype=dtype, device=device)
+    if (source is None) != (target is None):
+        raise InvalidRequest("--input and --output go together.")
+    folder = _checked_model(settings)
+    if source is None or target is None:
+        result = asyncio.run(run_once(settings, folder, name, inputs or []))
+        typer.echo(json.dumps(result, ensure_ascii=False, indent=2))
+        raise typer.Exit(int("error" in result))
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console) as progress:
+        update = partial(progress.update, progress.add_task(name))
+        work = run_file(
+            settings, folder, name, source, target, on_done=lambda done, total: update(completed=done, total=total)
+        )
+        num_errors = asyncio.run(work)
+    console.print(f"{target}: {num_errors} lines are errors" if num_errors else f"{target}: done")
+
+
 @app.command(epilog="Example: zeroshot selfcheck --model gpt2")
 def selfcheck(model: ModelOption = "demo") -> None:
     """Compare the served model's logits with Hugging Face's on the same checkpoint. Exit code 1 if they differ."""
@@ -161,13 +203,13 @@ def main() -> None:
     try:
         app()
     except ZeroshotError as error:
-        console.print(f"[bold red]Error:[/bold red] {error.message}", highlight=False)
+        console.print("[bold red]Error:[/bold red]", escape(error.message), highlight=False)
         sys.exit(1)
 
 
 def _settings(**given: Any) -> Settings:
     """Flags that were given win over the environment."""
-    return Settings(**{name: value for name, value in given.items() if value is not None})
+    return load_settings(**{name: value for name, value in given.items() if value is not None})
 
 
 def _checked_model(settings: Settings) -> Path:

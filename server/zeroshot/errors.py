@@ -2,7 +2,8 @@
 
     ZeroshotError                      500  internal_error
     ├── InvalidRequest                 400  invalid_request      a field's value cannot be used
-    │   └── ContextLengthExceeded      400  context_length_exceeded
+    │   ├── ContextLengthExceeded      400  context_length_exceeded
+    │   └── ValidationFailed           422  validation_error     the body doesn't fit its schema
     ├── UnknownTask                    404  unknown_task
     ├── UnknownModel                   404  unknown_model
     ├── RequestTooLarge                413  request_too_large
@@ -12,10 +13,14 @@
     ├── EngineUnavailable              503  engine_unavailable   loading or draining
     │   └── EngineRestarting           503  engine_restarting    it died or hung; a new one is on its way
     ├── WeightsError                   (start-up only)           a checkpoint we refuse to serve
+    ├── SettingsError                  (start-up only)           a setting with a value that can't be
     └── PromptFileError                (start-up and reload)     a prompt file with a mistake in it
 
 Raised in any room; turned into a response in `api/errors.py` only.
 """
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 class ZeroshotError(Exception):
@@ -28,6 +33,12 @@ class ZeroshotError(Exception):
         super().__init__(message)
         self.message = message
         self.field = field
+
+    def as_body(self) -> dict[str, Any]:
+        """The JSON that says it: `{"error": {"code", "message", "field"}}`."""
+        # The message may quote the caller, and a lone surrogate can't be encoded.
+        message = self.message.encode("utf-8", "replace").decode("utf-8")
+        return {"error": {"code": self.code, "message": message, "field": self.field}}
 
 
 class InvalidRequest(ZeroshotError):
@@ -44,6 +55,27 @@ class ContextLengthExceeded(InvalidRequest):
             f"tokens, but the model's context holds {max_model_len}. Shorten the prompt or lower max_tokens.",
             field=field,
         )
+
+
+class ValidationFailed(InvalidRequest):
+    status = 422
+    code = "validation_error"
+
+    @classmethod
+    def from_pydantic(cls, errors: Sequence[Mapping[str, Any]]) -> "ValidationFailed":
+        """The first of pydantic's `errors()`, as the path of the field and what was expected there."""
+        first = errors[0]
+        # Beside field names and list positions, a path holds pydantic's names for the members of a union.
+        path = [part for part in first["loc"] if part != "body" and (isinstance(part, int) or part.isidentifier())]
+        field = ".".join(map(str, path)) or None
+        if first["type"] == "json_invalid":
+            return cls("The body is not valid JSON.")
+        if field is None and first["type"] in ("missing", "model_attributes_type", "model_type", "dict_type"):
+            return cls("The body must be a JSON object, sent with `Content-Type: application/json`.")
+        if first["type"] == "extra_forbidden":
+            return cls(f"There is no field {field!r} here.", field=field)
+        message = first["msg"].removeprefix("Value error, ")
+        return cls(f"{field}: {message}" if field else message, field=field)
 
 
 class UnknownTask(ZeroshotError):
@@ -91,6 +123,10 @@ class EngineRestarting(EngineUnavailable):
 
 class WeightsError(ZeroshotError):
     code = "weights_error"
+
+
+class SettingsError(ZeroshotError):
+    code = "settings_error"
 
 
 class PromptFileError(ZeroshotError):

@@ -4,10 +4,12 @@
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from zeroshot.errors import SettingsError
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -72,3 +74,15 @@ class Settings(BaseSettings):
             max_num_seqs=self.max_num_seqs,
             max_num_batched_tokens=self.max_num_batched_tokens,
         )
+
+
+def load_settings(**given: Any) -> Settings:
+    """Settings from the environment and what is `given`, which wins. Raises SettingsError, naming the setting."""
+    try:
+        settings = Settings(**given)
+        settings.engine_settings(Path())
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = f"{first['loc'][0]}: " if first["loc"] else ""
+        raise SettingsError(f"Setting {name}{first['msg'].removeprefix('Value error, ')}") from None
+    return settings

@@ -95,11 +95,12 @@ def sample_reference(
     choice: int,
     position: int,
 ) -> int:
-    """One token id. logits: [vocab_size] float32, bias and penalties applied. Temperature 0 takes the best token.
+    """One token id. logits: [vocab_size] float32, bias and penalties applied; none is NaN or +inf, one is not -inf.
 
+    temperature: 0, or too small for float32, takes the best token.
     position: how many tokens precede the one drawn.
     """
-    if temperature == 0.0:
+    if temperature < torch.finfo(torch.float32).tiny:
         return int(logits.argmax())
     scaled = (logits - logits.max()) / temperature  # the best is 0: no temperature, however small, overflows it
     noise = uniform_noise(seed, choice, position, len(logits)).to(logits.device)

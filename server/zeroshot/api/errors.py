@@ -1,28 +1,19 @@
 """Errors -> responses: `{"error": {"code", "message", "field"}}`, always valid JSON, never a traceback."""
 
-import json
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from zeroshot.errors import Overloaded, ZeroshotError
+from zeroshot.errors import Overloaded, ValidationFailed, ZeroshotError
 
 logger = logging.getLogger(__name__)
 
 _HTTP_CODES = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed", 415: "unsupported_media_type"}
-
-
-class ValidationFailed(ZeroshotError):
-    """The body does not fit the schema."""
-
-    status = 422
-    code = "validation_error"
 
 
 class ErrorDetail(BaseModel):
@@ -35,15 +26,6 @@ class ErrorResponse(BaseModel):
     """What every error looks like."""
 
     error: ErrorDetail
-
-
-def error_body(error: ZeroshotError) -> dict[str, Any]:
-    return {"error": {"code": error.code, "message": _clean(error.message), "field": error.field}}
-
-
-def from_validation_error(error: ValidationError) -> ValidationFailed:
-    """The first thing wrong with a body, with the path of the field and what was expected there."""
-    return _first_failure(error.errors(include_url=False, include_context=False, include_input=False))
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -66,13 +48,13 @@ async def _on_zeroshot_error(_request: Request, error: Exception) -> JSONRespons
         headers["Retry-After"] = str(error.retry_after_s)
     elif error.status == 503:
         headers["Retry-After"] = "1"
-    return JSONResponse(error_body(error), status_code=error.status, headers=headers)
+    return JSONResponse(error.as_body(), status_code=error.status, headers=headers)
 
 
 async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, RequestValidationError):
         raise error
-    return await _on_zeroshot_error(request, _first_failure(error.errors()))
+    return await _on_zeroshot_error(request, ValidationFailed.from_pydantic(error.errors()))
 
 
 async def _on_http_exception(_request: Request, error: Exception) -> JSONResponse:
@@ -85,24 +67,4 @@ async def _on_http_exception(_request: Request, error: Exception) -> JSONRespons
 
 async def _on_unexpected_error(request: Request, error: Exception) -> JSONResponse:
     logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return JSONResponse(error_body(ZeroshotError("The server failed on this request.")), status_code=500)
-
-
-def _first_failure(errors: Sequence[Any]) -> ValidationFailed:
-    first = errors[0]
-    # Beside field names and list positions, a path holds pydantic's names for the members of a union.
-    path = [str(part) for part in first["loc"] if part != "body" and (isinstance(part, int) or part.isidentifier())]
-    field = ".".join(path) or None
-    if first["type"] == "json_invalid":
-        return ValidationFailed("The body is not valid JSON.")
-    if not path and first["type"] in ("missing", "model_attributes_type", "model_type", "dict_type"):
-        return ValidationFailed("The body must be a JSON object, sent with `Content-Type: application/json`.")
-    if first["type"] == "extra_forbidden":
-        return ValidationFailed(f"There is no field {field!r} here.", field=field)
-    message = first["msg"].removeprefix("Value error, ")
-    return ValidationFailed(f"{field}: {message}" if field else message, field=field)
-
-
-def _clean(message: str) -> str:
-    """A message may quote the caller: lone surrogates can't be encoded."""
-    return json.loads(json.dumps(message.encode("utf-8", "replace").decode("utf-8")))  # type: ignore[no-any-return]
+    return JSONResponse(ZeroshotError("The server failed on this request.").as_body(), status_code=500)

@@ -8,7 +8,6 @@ from typing import Any
 
 from fastapi.responses import StreamingResponse
 
-from zeroshot.api.errors import error_body
 from zeroshot.errors import ZeroshotError
 
 logger = logging.getLogger(__name__)
@@ -36,10 +35,10 @@ async def _encode(first: dict[str, Any], events: AsyncGenerator[dict[str, Any], 
             async for event in events:
                 yield _event(event)
         except ZeroshotError as error:
-            yield _event(error_body(error))
+            yield _event(error.as_body())
         except Exception:
             logger.exception("a stream failed")
-            yield _event(error_body(ZeroshotError("The server failed on this request.")))
+            yield _event(ZeroshotError("The server failed on this request.").as_body())
         yield DONE
 
 

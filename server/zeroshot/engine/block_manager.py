@@ -2,11 +2,13 @@
 
 A block holds the keys and values of `block_size` consecutive tokens. A full block is known by a hash that chains over
 everything before it, so equal hashes mean equal prefixes (PagedAttention, Kwon et al. 2023; prefix reuse as in vLLM
-and nano-vllm). A block nobody uses keeps its content until it is needed: the least recently freed one goes first.
+and nano-vllm). A block nobody uses keeps its content until it is needed: those that hold no prefix go first, then the
+least recently freed one.
 """
 
 import hashlib
 from array import array
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from zeroshot.engine.sequence import Sequence
@@ -31,7 +33,7 @@ class BlockManager:
         self.num_blocks = num_blocks
         self.block_size = block_size
         self._blocks = [Block() for _ in range(num_blocks)]
-        self._free: dict[int, None] = dict.fromkeys(range(num_blocks))  # insertion order is eviction order
+        self._free = OrderedDict.fromkeys(range(num_blocks))  # in order of eviction
         self._cached: dict[bytes, int] = {}  # content hash -> block, in use or free
         self._in_progress: dict[bytes, Sequence] = {}  # hash of a prompt block -> who is computing it
 
@@ -90,6 +92,8 @@ class BlockManager:
             block.ref_count -= 1
             if block.ref_count == 0:
                 self._free[block_id] = None
+                if block.content_hash is None:
+                    self._free.move_to_end(block_id, last=False)
         sequence.block_table.clear()
 
     def forget(self, sequence: Sequence) -> list[int]:

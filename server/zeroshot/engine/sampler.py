@@ -89,6 +89,7 @@ def _adjusted(logits: Tensor, sequence: Sequence, eos_token_id: int) -> Tensor:
         presence_penalty=params.presence_penalty,
         frequency_penalty=params.frequency_penalty,
     )
+    adjusted.clamp_(max=torch.finfo(adjusted.dtype).max)  # a logit divided by a tiny penalty overflows
     if sequence.num_output_tokens < params.min_tokens:
         # A small vocabulary may lack the end of text that config.json names.
         ends = [i for i in (eos_token_id, *params.stop_token_ids) if 0 <= i < len(adjusted)]

@@ -1,0 +1,152 @@
+"""`/tasks`: what there is, and one typed endpoint for each prompt file.
+
+The routes are generic, because prompt files come and go while the server runs; `zeroshot.tasks.openapi` shows each task
+with its own schema. A request is validated against the task as it is at that moment.
+"""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.exceptions import HTTPException
+
+from zeroshot.api.disconnect import cancel_on_disconnect
+from zeroshot.api.errors import documented
+from zeroshot.client import EngineClient
+from zeroshot.errors import ValidationFailed, ZeroshotError
+from zeroshot.tasks.catalog import Catalog
+from zeroshot.tasks.results import TaskUsage
+from zeroshot.tasks.schema import MAX_BATCH_ITEMS, example_request
+from zeroshot.tasks.scoring import together
+from zeroshot.tasks.task import Task
+
+router = APIRouter(tags=["tasks"])
+
+_BATCH_CONCURRENCY = 16
+
+TaskName = Annotated[str, Path(description="The task's name, as in GET /tasks.")]
+
+
+class TaskSummary(BaseModel):
+    name: str
+    summary: str
+    kind: str = Field(description="`text`, `label`, `choice` or `score`.")
+    version: str = Field(description="Changes with the prompt file.")
+    url: str = Field(description="POST the inputs here; GET it for the schema.")
+
+
+class BrokenFile(BaseModel):
+    file: str
+    message: str = Field(description="The line and the mistake.")
+    serving: str | None = Field(description="The task that goes on serving the file's last good version.")
+
+
+class TaskList(BaseModel):
+    tasks: list[TaskSummary]
+    errors: list[BrokenFile]
+
+
+class TaskDetails(TaskSummary):
+    prompt_file: dict[str, Any]
+    example: dict[str, Any] | None = Field(description="A body to try.")
+    request_schema: dict[str, Any]
+    response_schema: dict[str, Any]
+
+
+class BatchBody(BaseModel):
+    """Items are validated one by one against the task: a bad one is an error of its own."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    inputs: list[Any] = Field(min_length=1, max_length=MAX_BATCH_ITEMS)
+
+
+@router.get("/tasks", summary="The tasks, and the prompt files with mistakes in them.")
+async def list_tasks(request: Request) -> TaskList:
+    catalog: Catalog = request.app.state.catalog
+    return TaskList(
+        tasks=[TaskSummary(**_summary(task)) for task in catalog.tasks],
+        errors=[BrokenFile(file=error.file, message=error.message, serving=error.serving) for error in catalog.errors],
+    )
+
+
+@router.get("/tasks/{name}", summary="A task's prompt file and schemas.", responses=documented(404))
+async def get_task(name: TaskName, request: Request) -> TaskDetails:
+    task = _task(request, name)
+    return TaskDetails(
+        **_summary(task),
+        prompt_file=task.file.model_dump(mode="json", exclude_unset=True),
+        example=example_request(task.file),
+        request_schema=task.request_model.model_json_schema(),
+        response_schema=task.response_model.model_json_schema(),
+    )
+
+
+# Not in the schema: `install_task_openapi` puts each task there with its own.
+@router.post("/tasks/{name}", include_in_schema=False)
+async def run_task(name: TaskName, request: Request) -> Response:
+    task = _task(request, name)
+    body = await _json_body(request)
+    try:
+        inputs = task.request_model.model_validate_json(body)
+    except ValidationError as error:
+        raise ValidationFailed.from_pydantic(error.errors()) from None
+    client: EngineClient = request.app.state.client
+    result = await cancel_on_disconnect(request, task.run(client, inputs))
+    return JSONResponse({"task": task.name, "version": task.version} | result.as_body())
+
+
+@router.post("/tasks/{name}/batch", include_in_schema=False)
+async def run_batch(name: TaskName, request: Request) -> Response:
+    task = _task(request, name)
+    body = await _json_body(request)
+    try:
+        batch = BatchBody.model_validate_json(body)
+    except ValidationError as error:
+        raise ValidationFailed.from_pydantic(error.errors()) from None
+    client: EngineClient = request.app.state.client
+    results = await cancel_on_disconnect(request, _run_all(task, client, batch.inputs))
+    fields = TaskUsage.model_fields
+    usage = {field: sum(result.get("usage", {}).get(field, 0) for result in results) for field in fields}
+    return JSONResponse({"task": task.name, "version": task.version, "results": results, "usage": usage})
+
+
+async def _run_all(task: Task, client: EngineClient, items: list[Any]) -> list[dict[str, Any]]:
+    slots = asyncio.Semaphore(_BATCH_CONCURRENCY)
+
+    async def run_one(item: Any) -> dict[str, Any]:
+        async with slots:
+            try:
+                result = await task.run(client, task.request_model.model_validate(item))
+            except ValidationError as error:
+                return ValidationFailed.from_pydantic(error.errors()).as_body()
+            except ZeroshotError as error:
+                return error.as_body()
+            return result.as_body()
+
+    return await together(run_one(item) for item in items)
+
+
+def _task(request: Request, name: str) -> Task:
+    catalog: Catalog = request.app.state.catalog
+    return catalog.get(name)
+
+
+async def _json_body(request: Request) -> bytes:
+    """Refuses what isn't declared as JSON: a web page elsewhere can send forms here, but not JSON."""
+    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise HTTPException(415, "Send the inputs as JSON, with the header Content-Type: application/json.")
+    return await request.body()
+
+
+def _summary(task: Task) -> dict[str, Any]:
+    return {
+        "name": task.name,
+        "summary": task.file.summary,
+        "kind": task.file.output.kind,
+        "version": task.version,
+        "url": f"/tasks/{task.name}",
+    }

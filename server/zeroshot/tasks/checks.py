@@ -1,0 +1,164 @@
+"""One prompt file, read and checked: a `PromptFile`, or PromptFileError with one message: file, line, mistake."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from zeroshot.errors import PromptFileError
+from zeroshot.tasks.inputs import ListInput, StringInput
+from zeroshot.tasks.prompt_file import (
+    OPTION_FIELD,
+    RESERVED_NAMES,
+    ChoiceOutput,
+    Decoding,
+    LabelOutput,
+    PromptFile,
+    TextOutput,
+)
+from zeroshot.tasks.template import TemplateError
+from zeroshot.tasks.yaml_source import YamlPath, YamlSource
+
+_MAX_FILE_BYTES = 256 * 1024
+_BOUNDS = (("min", "max"), ("min_chars", "max_chars"), ("min_items", "max_items"))
+_STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+def read(path: Path) -> bytes:
+    """Raises PromptFileError where the file can't be read."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise PromptFileError(f"{path.name}: can't be read: {error.strerror}") from None
+    if len(content) > _MAX_FILE_BYTES:
+        raise PromptFileError(f"{path.name}: larger than {_MAX_FILE_BYTES} bytes")
+    return content
+
+
+def version_of(content: bytes) -> str:
+    """A short name for exactly this content."""
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def parse(file: str, content: bytes) -> tuple[PromptFile, YamlSource]:
+    """Check one file's content; `file` is its name in messages. Raises PromptFileError."""
+    source = YamlSource.parse(file, content)
+    try:
+        prompt_file = PromptFile.model_validate(source.value)
+    except ValidationError as error:
+        raise _first_mistake(source, error) from None
+    for place, message in _mistakes(prompt_file):
+        raise source.mistake(place, message)
+    return prompt_file, source
+
+
+def _first_mistake(source: YamlSource, error: ValidationError) -> PromptFileError:
+    first = error.errors(include_url=False)[0]
+    place, context = first["loc"], first.get("ctx", {})
+    match first["type"]:
+        case "extra_forbidden":
+            return source.mistake(place, "there is no such key")
+        case "missing":
+            return source.mistake(place, "this key is missing")
+        case "union_tag_not_found":
+            key = str(context["discriminator"]).strip("'")
+            return source.mistake((*place, key), "this key is missing")
+        case "union_tag_invalid":
+            key = str(context["discriminator"]).strip("'")
+            return source.mistake((*place, key), f"expected one of {context['expected_tags']}")
+        case "string_type":
+            return source.mistake(place, 'expected a string; "quote" what YAML reads as a number, yes/no or nothing')
+    return source.mistake(place, str(first["msg"]))
+
+
+def _mistakes(file: PromptFile) -> Iterator[tuple[YamlPath, str]]:
+    """Everything the schema can't say, as (place in the file, message). Later checks rely on the earlier ones."""
+    for name in file.inputs:
+        if name in RESERVED_NAMES:
+            yield ("inputs", name), f"this name is taken: {', '.join(sorted(RESERVED_NAMES))} have a meaning already"
+    yield from _style_mistakes(file)
+    yield from _template_mistakes(file)
+    yield from _output_mistakes(file)
+    yield from _input_mistakes(file)
+
+
+def _style_mistakes(file: PromptFile) -> Iterator[tuple[YamlPath, str]]:
+    if file.styles and file.style is None:
+        yield ("styles",), "with other styles, the first wording needs a name too: add `style: NAME`"
+    if file.style is not None and not file.styles:
+        yield ("style",), "there is only one wording; remove this key or add `styles`"
+    if file.style in file.styles:
+        yield ("styles", file.style or ""), "this is the name of the first wording"
+
+
+def _template_mistakes(file: PromptFile) -> Iterator[tuple[YamlPath, str]]:
+    known = set(file.inputs) | ({OPTION_FIELD} if file.scores_inside else set())
+    for index, (style, wording) in enumerate(file.wordings.items()):
+        place: YamlPath = ("template",) if index == 0 else ("styles", style, "template")
+        try:
+            fields = wording.compiled.fields
+        except TemplateError as error:
+            yield place, str(error)
+            return
+        for name in fields:
+            if name == OPTION_FIELD and name not in known:
+                yield place, "{option} needs `output: {kind: choice, scoring: partial}` (or full)"
+            elif name not in known:
+                yield place, f"{{{name}}} is not among the inputs: {', '.join(file.inputs)}"
+        if file.scores_inside and fields.count(OPTION_FIELD) != 1:
+            yield place, "`scoring` needs {option} in the template, exactly once"
+        if wording.template.endswith(" "):
+            yield place, "the template ends with a space: GPT-2's tokens begin with theirs, so leave it to the answer"
+
+
+def _input_mistakes(file: PromptFile) -> Iterator[tuple[YamlPath, str]]:
+    used = [set(wording.compiled.fields) for wording in file.wordings.values()]
+    for name, field in file.inputs.items():
+        is_used_in = [name in fields or name == file.options_input for fields in used]
+        if not any(is_used_in):
+            yield ("inputs", name), "no template uses this input"
+        if not all(is_used_in) and field.default is None:
+            yield ("inputs", name), "some styles don't use this input: give it a default"
+        for low, high in _BOUNDS:
+            least, most = getattr(field, low, None), getattr(field, high, None)
+            if least is not None and most is not None and least > most:
+                yield ("inputs", name, low), f"{least} is more than {high}, {most}"
+        adapter: TypeAdapter[Any] = TypeAdapter(field.value_type, config=_STRICT)
+        for key in ("default", "example"):
+            value = getattr(field, key)
+            if value is None:
+                continue
+            try:
+                adapter.validate_python(value)
+            except ValidationError as error:
+                yield ("inputs", name, key), error.errors()[0]["msg"]
+    cut = [name for name, field in file.inputs.items() if isinstance(field, StringInput) and field.truncate]
+    if len(cut) > 1:
+        yield ("inputs", cut[1], "truncate"), f"{cut[0]} is already the input that is cut"
+
+
+def _output_mistakes(file: PromptFile) -> Iterator[tuple[YamlPath, str]]:
+    output = file.output
+    if not isinstance(output, TextOutput) and file.decoding != Decoding():
+        yield ("decoding",), f"a {output.kind} task generates nothing: remove this key"
+    if not isinstance(output, LabelOutput | ChoiceOutput):
+        return
+    name = file.options_input
+    if name is not None and not isinstance(file.inputs.get(name), ListInput):
+        key = "labels" if isinstance(output, LabelOutput) else "options"
+        yield ("output", key), f"{name!r} is not an input of type list"
+    if isinstance(output, LabelOutput) and isinstance(output.labels, tuple):
+        for index, label in enumerate(output.labels):
+            if label != label.strip():
+                yield ("output", "labels", index), "no white space around a label: the space before it is put there"
+            if label in output.labels[:index]:
+                yield ("output", "labels", index), f"{label!r} stands here twice"
+        if len(output.labels) < 2:
+            yield ("output", "labels"), "a choice needs at least two labels"
+        if output.example is not None and output.example not in output.labels:
+            yield ("output", "example"), "this is none of the labels"
+    if output.calibration not in file.calibrations:
+        yield ("output", "calibration"), f"this task has the means for {', '.join(file.calibrations)} only"

@@ -1,0 +1,45 @@
+"""Runs what the prompts begin with through the engine once, so that the first request finds it in the prefix cache."""
+
+import asyncio
+import logging
+import uuid
+
+from zeroshot.client import EngineClient
+from zeroshot.errors import ZeroshotError
+from zeroshot.tasks.catalog import Catalog
+from zeroshot.types import GenerateRequest, SamplingParams
+
+logger = logging.getLogger(__name__)
+
+MIN_PREFIX_TOKENS = 16
+"""The prefix cache keeps whole blocks: of fewer tokens nothing would stay."""
+
+_CHECK_INTERVAL_S = 0.5
+
+
+async def prewarm(catalog: Catalog, client: EngineClient) -> int:
+    """Returns how many prefixes were run. What the engine can't do now, it does at the first request."""
+    prefixes = [token_ids for token_ids in catalog.prefixes() if len(token_ids) >= MIN_PREFIX_TOKENS]
+    for number, token_ids in enumerate(prefixes):
+        request = GenerateRequest(
+            request_id=uuid.uuid4().hex,
+            prompt_token_ids=token_ids[: client.max_model_len],
+            sampling_params=SamplingParams(max_tokens=0),
+        )
+        try:
+            await client.complete(request)
+        except ZeroshotError as error:
+            logger.warning("prompt prefixes were not prefilled: %s", error.message)
+            return number
+    return len(prefixes)
+
+
+async def keep_warm(catalog: Catalog, client: EngineClient) -> None:
+    """Prewarm a new engine, and again whenever the catalog has changed. Runs until cancelled."""
+    warmed: tuple[int, int] | None = None
+    while True:
+        wanted = (client.supervisor.generation, catalog.generation)
+        if client.status == "ready" and warmed != wanted:
+            await prewarm(catalog, client)
+            warmed = wanted
+        await asyncio.sleep(_CHECK_INTERVAL_S)

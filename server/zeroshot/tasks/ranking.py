@@ -1,0 +1,161 @@
+"""Label and choice tasks: which of the candidates does the model find most probable here? Called by `task.py`."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from zeroshot.client import EngineClient
+from zeroshot.errors import InvalidRequest
+from zeroshot.tasks.prompt import Context, Prompt, fit_prompt, render_prompt
+from zeroshot.tasks.prompt_file import OPTION_FIELD, Calibration, ChoiceOutput, LabelOutput, PromptFile
+from zeroshot.tasks.results import Score
+from zeroshot.tasks.schema import TaskRequest
+from zeroshot.tasks.scoring import (
+    CONTENT_FREE,
+    Candidate,
+    Scored,
+    contextual,
+    continuation,
+    pmi_dc,
+    probabilities,
+    score,
+)
+from zeroshot.tasks.template import Template
+from zeroshot.text.tokenizer import Tokenizer
+
+_MAX_PRIORS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    prompt: Prompt
+    scores: list[Score]
+    """Best first."""
+    calibration: Calibration
+    scored: list[Scored]
+    """All that was sent to the engine, calibration too."""
+
+
+class Ranker:
+    """Ranks for one prompt file and, as it remembers the scores of content-free prompts, for one model."""
+
+    def __init__(self, file: PromptFile, output: LabelOutput | ChoiceOutput) -> None:
+        self.file = file
+        self.output = output
+        self._priors: dict[tuple[str, str], Scored] = {}
+
+    async def rank(
+        self, client: EngineClient, template: Template, request: TaskRequest, values: Mapping[str, str]
+    ) -> Ranking:
+        """Raises ContextLengthExceeded, InvalidRequest, and what the client raises."""
+        labels = self._labels(request)
+        length_norm: bool = getattr(request, "length_norm", self.output.length_norm)
+        calibration: Calibration = getattr(request, "calibration", "none")
+        # In a thread: tokenising long inputs takes tens of milliseconds, in which no other request would move.
+        prompt, candidates = await asyncio.to_thread(self._candidates, client, template, request, values, labels)
+        scored = await score(client, candidates)
+        prior_prompts = self._prior_prompts(calibration, template, values)
+        priors, fresh = await self._score_priors(client, prior_prompts, labels)
+
+        own = [item.value(length_norm=length_norm) for item in scored]
+        rows = [[item.value(length_norm=length_norm) for item in row] for row in priors]
+        match calibration:
+            case "contextual":
+                shares = contextual(own, rows)
+            case "pmi_dc":
+                shares = pmi_dc(own, rows[0])
+            case "none":
+                shares = probabilities(own)
+        scores = [
+            Score(label=label, probability=share, logprob=item.logprob, tokens=item.num_tokens)
+            for label, share, item in zip(labels, shares, scored, strict=True)
+        ]
+        scores.sort(key=lambda item: -item.probability)
+        if self.file.scores_inside:
+            best = render_prompt(template, {**prompt.values, OPTION_FIELD: scores[0].label}, client.tokenizer)
+            prompt = replace(best, truncated=prompt.truncated)
+        return Ranking(prompt, scores, calibration, scored + fresh)
+
+    def _labels(self, request: TaskRequest) -> Sequence[str]:
+        name = self.file.options_input
+        if name is not None:
+            brought: list[str] = request.values[name]
+            return brought
+        return self.output.labels if isinstance(self.output, LabelOutput) else ()
+
+    def _candidates(
+        self,
+        client: EngineClient,
+        template: Template,
+        request: TaskRequest,
+        values: Mapping[str, str],
+        labels: Sequence[str],
+    ) -> tuple[Prompt, list[Candidate]]:
+        if self.file.scores_inside:
+            return self._candidates_inside(client, template, request, values, labels)
+        tokenizer = client.tokenizer
+        ending = template.render(values).text[-1:]
+        targets = [tokenizer.encode(continuation(ending, label)) for label in labels]
+        context = Context(tokenizer, client.max_model_len, reserved=max(map(len, targets)))
+        prompt = fit_prompt(self.file, template, values, context, truncate=request.truncate)
+        prompt_ids = prompt.token_ids or [client.eos_token_id]
+        return prompt, [Candidate(prompt_ids, target) for target in targets]
+
+    def _candidates_inside(
+        self,
+        client: EngineClient,
+        template: Template,
+        request: TaskRequest,
+        values: Mapping[str, str],
+        labels: Sequence[str],
+    ) -> tuple[Prompt, list[Candidate]]:
+        """Trinh and Le 2018: each option stands in the text; `partial` scores what follows it, `full` everything."""
+        tokenizer = client.tokenizer
+        longest = max(labels, key=lambda label: len(tokenizer.encode(label)))
+        # One more than the text, in case it is scored from its first token: that one comes after an end of text.
+        # Another for the boundary after the option, where a token may be split.
+        context = Context(tokenizer, client.max_model_len, reserved=2)
+        prompt = fit_prompt(self.file, template, {**values, OPTION_FIELD: longest}, context, truncate=request.truncate)
+        is_full = getattr(request, "scoring", "partial") == "full"
+        candidates = []
+        for label in labels:
+            rendered = template.render({**prompt.values, OPTION_FIELD: label})
+            split = rendered.end_of(OPTION_FIELD)
+            before, after = tokenizer.encode(rendered.text[:split]), tokenizer.encode(rendered.text[split:])
+            if not after and not is_full:
+                raise InvalidRequest("Nothing follows the option: there is nothing to score partially.")
+            candidates.append(Candidate([client.eos_token_id], before + after) if is_full else Candidate(before, after))
+        return prompt, candidates
+
+    def _prior_prompts(self, calibration: Calibration, template: Template, values: Mapping[str, str]) -> list[str]:
+        match calibration:
+            case "contextual":
+                free = [dict.fromkeys(self.file.content_inputs, text) for text in CONTENT_FREE]
+                return [template.render({**values, **replaced}).text for replaced in free]
+            case "pmi_dc":
+                return [self.output.premise or template.text_after_last_field.lstrip()]
+            case "none":
+                return []
+
+    async def _score_priors(
+        self, client: EngineClient, prompts: list[str], labels: Sequence[str]
+    ) -> tuple[list[list[Scored]], list[Scored]]:
+        """[num_prompts][num_labels], and those of them that had to be computed."""
+        if len(self._priors) > _MAX_PRIORS:
+            self._priors.clear()
+        pairs = [(prompt, label) for prompt in prompts for label in labels]
+        known = {pair: self._priors[pair] for pair in pairs if pair in self._priors}
+        missing = [pair for pair in dict.fromkeys(pairs) if pair not in known]
+        candidates = await asyncio.to_thread(_prior_candidates, client.tokenizer, client.eos_token_id, missing)
+        fresh = await score(client, candidates)
+        new = dict(zip(missing, fresh, strict=True))
+        self._priors |= new
+        known |= new
+        return [[known[prompt, label] for label in labels] for prompt in prompts], fresh
+
+
+def _prior_candidates(tokenizer: Tokenizer, eos_token_id: int, pairs: list[tuple[str, str]]) -> list[Candidate]:
+    return [
+        Candidate(tokenizer.encode(prompt) or [eos_token_id], tokenizer.encode(continuation(prompt, label)))
+        for prompt, label in pairs
+    ]

@@ -1,0 +1,173 @@
+"""One task: a request in its own model -> the engine -> a result in its own model. Called by `api/tasks.py`."""
+
+import asyncio
+import math
+import secrets
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from zeroshot.client import EngineClient
+from zeroshot.errors import InvalidRequest
+from zeroshot.tasks import schema
+from zeroshot.tasks.decoding import kept_text, sampling_params
+from zeroshot.tasks.prompt import Context, Prompt, fit_prompt, prompt_parts
+from zeroshot.tasks.prompt_file import ChoiceOutput, LabelOutput, PromptFile, ScoreOutput, TextOutput
+from zeroshot.tasks.ranking import Ranker
+from zeroshot.tasks.results import Explanation, TaskResult, TaskUsage, TextScore
+from zeroshot.tasks.schema import TaskRequest
+from zeroshot.tasks.scoring import Candidate, score
+from zeroshot.tasks.template import Template
+from zeroshot.text.tokenizer import Tokenizer
+from zeroshot.types import MAX_SEED, GenerateRequest, SamplingParams
+
+
+class Task:
+    """One version of one prompt file. A request that has it keeps it, whatever happens to the file meanwhile."""
+
+    def __init__(self, file: PromptFile, version: str) -> None:
+        self.file = file
+        self.name = file.name
+        self.version = version
+        self.request_model = schema.request_model(file)
+        self.result_model = schema.result_model(file)
+        self.response_model = schema.response_model(file, self.result_model)
+        output = file.output
+        self._ranker = Ranker(file, output) if isinstance(output, LabelOutput | ChoiceOutput) else None
+
+    async def run(self, client: EngineClient, request: TaskRequest) -> TaskResult:
+        """`request` is an instance of `request_model`. Raises InvalidRequest, and what the client raises."""
+        style = getattr(request, "style", None) or next(iter(self.file.wordings))
+        template = self.file.wordings[style].compiled
+        values = {name: self.file.inputs[name].as_text(value) for name, value in request.values.items()}
+        match self.file.output:
+            case TextOutput() as output:
+                return await self._generate(client, template, request, values, output)
+            case ScoreOutput():
+                return await self._score(client, template, request, values)
+        return await self._rank(client, template, request, values)
+
+    def prefixes(self) -> list[str]:
+        """What each wording's prompt begins with when a request gives only what it must."""
+        inputs = self.file.inputs.items()
+        defaults = {name: field.as_text(field.default) for name, field in inputs if field.default is not None}
+        # Without its last white space, which GPT-2 reads together with what follows.
+        return [wording.compiled.prefix(defaults).rstrip() for wording in self.file.wordings.values()]
+
+    def check_fits(self, tokenizer: Tokenizer, max_model_len: int) -> tuple[str, int] | None:
+        """None, or the style whose fixed text leaves no room for any input, and that text's number of tokens."""
+        output = self.file.output
+        reserved = self.file.decoding.max_tokens if isinstance(output, TextOutput) else 1
+        for style, wording in self.file.wordings.items():
+            fixed = len(tokenizer.encode("".join(segment.text for segment in wording.compiled.segments)))
+            if fixed + reserved >= max_model_len:
+                return style, fixed
+        return None
+
+    async def _generate(
+        self,
+        client: EngineClient,
+        template: Template,
+        request: TaskRequest,
+        values: Mapping[str, str],
+        output: TextOutput,
+    ) -> TaskResult:
+        asked: Any = request  # max_tokens, temperature and seed are fields of every text task's request
+        seed = secrets.randbelow(MAX_SEED) if asked.seed is None else asked.seed
+        params = sampling_params(
+            self.file.decoding, max_tokens=asked.max_tokens, temperature=asked.temperature, seed=seed
+        )
+        prompt = await self._fit(client, template, request, values, reserved=params.max_tokens)
+        token_ids = prompt.token_ids or [client.eos_token_id]
+        completion = (
+            await client.complete(
+                GenerateRequest(request_id=uuid.uuid4().hex, prompt_token_ids=token_ids, sampling_params=params)
+            )
+        )[0]
+        usage = _usage(len(token_ids), len(completion.token_ids), completion.num_cached_tokens)
+        details = {
+            "seed": seed,
+            "decoding": _settings(params),
+            "finish_reason": completion.finish_reason,
+            "stop_reason": completion.stop_reason,
+            "completion": completion.text,
+        }
+        fields = {"output": kept_text(completion.text, output), "usage": usage}
+        return self.result_model(**fields, **_explain(client, request, prompt, usage.cached_tokens, details))
+
+    async def _rank(
+        self, client: EngineClient, template: Template, request: TaskRequest, values: Mapping[str, str]
+    ) -> TaskResult:
+        if self._ranker is None:
+            raise TypeError(f"a {self.file.output.kind} task has nothing to rank")
+        ranking = await self._ranker.rank(client, template, request, values)
+        read = sum(item.num_read_tokens for item in ranking.scored)
+        usage = _usage(read, 0, sum(item.num_cached_tokens for item in ranking.scored))
+        fields: dict[str, Any] = {
+            "output": ranking.scores[0].label,
+            "scores": ranking.scores,
+            "calibration": ranking.calibration,
+            "usage": usage,
+        }
+        return self.result_model(**fields, **_explain(client, request, ranking.prompt, usage.cached_tokens, {}))
+
+    async def _score(
+        self, client: EngineClient, template: Template, request: TaskRequest, values: Mapping[str, str]
+    ) -> TaskResult:
+        prompt = await self._fit(client, template, request, values, reserved=1)
+        if not prompt.token_ids:
+            raise InvalidRequest("There is no text to score.", field=template.fields[0])
+        # After an end of text, as GPT-2 saw the beginning of every text: so the first token has a probability too.
+        item = (await score(client, [Candidate([client.eos_token_id], prompt.token_ids)]))[0]
+        usage = _usage(item.num_read_tokens, 0, item.num_cached_tokens)
+        perplexity = math.exp(min(-item.logprob / item.num_tokens, 700.0))
+        output = TextScore(logprob=item.logprob, perplexity=perplexity, tokens=item.num_tokens)
+        fields = {"output": output, "usage": usage}
+        return self.result_model(**fields, **_explain(client, request, prompt, usage.cached_tokens, {}))
+
+    async def _fit(
+        self,
+        client: EngineClient,
+        template: Template,
+        request: TaskRequest,
+        values: Mapping[str, str],
+        *,
+        reserved: int,
+    ) -> Prompt:
+        context = Context(client.tokenizer, client.max_model_len, reserved)
+        # In a thread: tokenising a long input takes tens of milliseconds, in which no other request would move.
+        return await asyncio.to_thread(fit_prompt, self.file, template, values, context, truncate=request.truncate)
+
+
+def _usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> TaskUsage:
+    return TaskUsage(
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        total_tokens=prompt_tokens + completion_tokens,
+        cached_tokens=cached_tokens,
+    )
+
+
+def _settings(params: SamplingParams) -> dict[str, Any]:
+    """What makes these settings special: `seed` is told by itself."""
+    usual = SamplingParams()
+    names = [name for name in params.__struct_fields__ if name not in ("seed", "max_tokens", "temperature")]
+    settings = {name: getattr(params, name) for name in names if getattr(params, name) != getattr(usual, name)}
+    return {"max_tokens": params.max_tokens, "temperature": params.temperature, **settings}
+
+
+def _explain(
+    client: EngineClient, request: TaskRequest, prompt: Prompt, cached_tokens: int, details: Mapping[str, Any]
+) -> dict[str, Explanation]:
+    """{"explain": ...} if the request asks for it, else nothing."""
+    if not request.explain:
+        return {}
+    explanation = Explanation(
+        prompt=prompt.rendered.text,
+        parts=prompt_parts(prompt, client.tokenizer),
+        prompt_tokens=len(prompt.token_ids),
+        cached_tokens=cached_tokens,
+        truncated=prompt.truncated,
+        **details,
+    )
+    return {"explain": explanation}

@@ -1,0 +1,141 @@
+"""The `zeroshot` command as somebody types it: real processes, a small random checkpoint."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from zeroshot.text.tokenizer import Tokenizer
+
+PROMPTS = Path(__file__).parents[2] / "prompts"
+
+
+@pytest.fixture(scope="session")
+def model(checkpoint: Callable[..., Any]) -> Any:
+    return checkpoint(vocab_size=50257, n_positions=1024, n_embd=64, n_layer=2, n_head=4)
+
+
+def zeroshot(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "zeroshot", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment
+    )
+
+
+@pytest.mark.parametrize("command", ["serve", "download", "generate", "task", "selfcheck"])
+def test_help_has_an_example(command: str) -> None:
+    result = zeroshot(command, "--help")
+    assert result.returncode == 0
+    assert f"zeroshot {command}" in result.stdout
+    assert "Example" in result.stdout
+
+
+def test_version() -> None:
+    assert zeroshot("--version").stdout.startswith("zeroshot 0.")
+
+
+def test_selfcheck_passes_on_a_checkpoint_of_hugging_faces(model: Any) -> None:
+    result = zeroshot("selfcheck", "--model", str(model.folder))
+    assert result.returncode == 0, result.stderr
+    assert "equal within 1e-04" in result.stdout
+
+
+def test_generate_prints_what_hugging_face_generates(model: Any) -> None:
+    result = zeroshot(
+        "generate",
+        "hello world",
+        "--model",
+        str(model.folder),
+        "--max-tokens",
+        "8",
+        "--temperature",
+        "0",
+        "--top-k",
+        "0",
+    )
+    assert result.returncode == 0, result.stderr
+    with torch.inference_mode():
+        ids = model.model.generate(torch.tensor([[31373, 995]]), max_new_tokens=8, do_sample=False)[0, 2:].tolist()
+    assert result.stdout.rstrip("\n") == Tokenizer.from_folder(model.folder).decode(ids).rstrip("\n")
+
+
+def test_task_on_inputs(model: Any) -> None:
+    result = zeroshot("task", "sentiment", "text=Fine.", "--model", str(model.folder), "--prompts", str(PROMPTS))
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["output"] in ("positive", "negative")
+
+
+def test_task_with_a_wrong_input_exits_with_1(model: Any) -> None:
+    result = zeroshot("task", "sentiment", "txt=Fine.", "--model", str(model.folder), "--prompts", str(PROMPTS))
+    assert result.returncode == 1
+    assert json.loads(result.stdout)["error"]["code"] == "validation_error"
+
+
+def test_task_on_a_file_keeps_order_and_takes_up_an_interrupted_run(model: Any, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    items = [{"text": f"Review number {i}."} if i != 3 else {"txt": "wrong"} for i in range(8)]
+    source.write_text("\n".join(map(json.dumps, items)))
+    arguments = ["task", "sentiment", "--input", str(source), "--output", str(target), "--model", str(model.folder)]
+    assert zeroshot(*arguments, "--prompts", str(PROMPTS)).returncode == 0
+    whole = target.read_text().splitlines()
+    results = [json.loads(line) for line in whole]
+    assert ["error" in result for result in results] == [i == 3 for i in range(8)]
+
+    marked = json.dumps({"output": "kept as it was"})
+    target.write_text("\n".join([marked, *whole[1:4], whole[4][:20]]))  # interrupted while writing its fifth line
+    assert zeroshot(*arguments, "--prompts", str(PROMPTS)).returncode == 0
+    again = target.read_text().splitlines()
+    assert again[0] == marked
+    assert [json.loads(line).get("output") for line in again[1:]] == [r.get("output") for r in results[1:]]
+
+    source.write_text(json.dumps(items[0]))
+    refused = zeroshot(*arguments, "--prompts", str(PROMPTS))
+    assert refused.returncode == 1
+    assert "another file's?" in " ".join(refused.stderr.split())
+
+
+def test_an_unknown_model_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
+    result = zeroshot("selfcheck", "--model", "not a model", ZEROSHOT_WEIGHTS_DIR=str(tmp_path))
+    assert result.returncode == 1
+    assert "There is no model" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_pickled_checkpoint_is_refused_with_the_way_out(tmp_path: Path, model: Any) -> None:
+    (tmp_path / "config.json").write_bytes((model.folder / "config.json").read_bytes())
+    (tmp_path / "pytorch_model.bin").write_bytes(b"anything")
+    result = zeroshot("serve", "--model", str(tmp_path))
+    assert result.returncode == 1
+    assert "save_pretrained" in result.stderr
+
+
+def test_a_broken_prompt_file_stops_the_start_and_names_its_line(tmp_path: Path, model: Any) -> None:
+    (tmp_path / "bad.yaml").write_text(
+        "name: bad\nsummary: Bad.\ninputs: {text: {type: string}}\ntemplate: '{nope}'\noutput: {kind: text}\n"
+    )
+    result = zeroshot("serve", "--model", str(model.folder), "--prompts", str(tmp_path), "--port", "0")
+    assert result.returncode == 1
+    assert "bad.yaml:4" in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        (["--dtype", "fp7"], {}),
+        ([], {"ZEROSHOT_MAX_NUM_SEQS": "many"}),
+        ([], {"ZEROSHOT_MAX_NUM_SEQS": "600", "ZEROSHOT_MAX_NUM_BATCHED_TOKENS": "500"}),
+    ],
+)
+def test_a_wrong_setting_is_named(model: Any, arguments: list[str], environment: dict[str, str]) -> None:
+    result = zeroshot("serve", "--model", str(model.folder), *arguments, **environment)
+    assert result.returncode == 1
+    assert "Error:" in result.stderr
+    assert "dtype" in result.stderr or "max_num" in result.stderr
+    assert "Traceback" not in result.stderr

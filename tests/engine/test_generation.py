@@ -1,0 +1,296 @@
+"""What the engine generates: Hugging Face's greedy tokens, and the same tokens however a request is run."""
+
+import pytest
+import torch
+
+from zeroshot.errors import ContextLengthExceeded, InvalidRequest
+from zeroshot_kernels.sampling.reference import sample_reference
+
+LENGTHS = [1, 2, 15, 16, 17, 31, 33, 48, 5, 64, 3, 80]
+SAMPLED = {"temperature": 0.9, "top_k": 40, "top_p": 0.95, "seed": 1234, "max_tokens": 20, "ignore_eos": True}
+
+
+@pytest.fixture(scope="module")
+def small(checkpoint):
+    return checkpoint()
+
+
+@pytest.fixture(scope="module")
+def engine(small, load_engine):
+    return load_engine(small.folder, kv_cache_tokens=4096)
+
+
+@pytest.fixture
+def fresh(small, load_engine):
+    """fresh(**EngineSettings): an engine with an empty cache."""
+    return lambda **options: load_engine(small.folder, **options)
+
+
+# Greedy: Hugging Face's tokens
+
+
+def test_greedy_alone(engine, small, prompts_of, run, request_of, hugging_face_greedy):
+    for prompt in prompts_of(1, LENGTHS):
+        result = run(engine, request_of("a", prompt, max_tokens=32))["a", 0]
+        expected = hugging_face_greedy(small.model, prompt, 32)
+        assert result.token_ids == expected
+        assert result.finish_reason == ("stop" if expected[-1] == 210 else "length")
+
+
+def test_greedy_in_one_batch(fresh, small, prompts_of, run, request_of, hugging_face_greedy):
+    prompts = prompts_of(2, LENGTHS)
+    max_tokens = [32 - i for i in range(len(prompts))]
+    requests = [request_of(str(i), p, max_tokens=m) for i, (p, m) in enumerate(zip(prompts, max_tokens, strict=True))]
+    results = run(fresh(), *requests)
+    for i, prompt in enumerate(prompts):
+        assert results[str(i), 0].token_ids == hugging_face_greedy(small.model, prompt, max_tokens[i])
+
+
+def test_greedy_with_more_requests_than_room(fresh, small, prompts_of, run, request_of, hugging_face_greedy):
+    """Three at a time, sixteen tokens a step, a cache for little more than one context."""
+    prompts = prompts_of(3, LENGTHS * 2)
+    requests = [request_of(str(i), prompt, max_tokens=12) for i, prompt in enumerate(prompts)]
+    results = run(fresh(max_num_seqs=3, max_num_batched_tokens=16, kv_cache_tokens=160, kv_block_size=8), *requests)
+    for i, prompt in enumerate(prompts):
+        assert results[str(i), 0].token_ids == hugging_face_greedy(small.model, prompt, 12)
+
+
+def test_the_real_vocabulary(checkpoint, load_engine, prompts_of, run, request_of, hugging_face_greedy):
+    folder, model = checkpoint(vocab_size=50257, n_embd=32, n_head=2)
+    engine = load_engine(folder)
+    prompts = prompts_of(4, [7, 20], vocab_size=50256)
+    results = run(engine, *(request_of(str(i), prompt, max_tokens=10) for i, prompt in enumerate(prompts)))
+    for i, prompt in enumerate(prompts):
+        assert results[str(i), 0].token_ids == hugging_face_greedy(model, prompt, 10)
+
+
+def test_two_threads(fresh, small, prompts_of, run, request_of, hugging_face_greedy):
+    try:
+        engine = fresh(num_threads=2)
+        assert torch.get_num_threads() == 2
+        prompts = prompts_of(5, [40, 3])
+        results = run(engine, *(request_of(str(i), prompt, max_tokens=10) for i, prompt in enumerate(prompts)))
+    finally:
+        torch.set_num_threads(1)
+    for i, prompt in enumerate(prompts):
+        assert results[str(i), 0].token_ids == hugging_face_greedy(small.model, prompt, 10)
+
+
+def test_exactly_the_last_position_of_1024(checkpoint, load_engine, prompts_of, run, request_of, hugging_face_greedy):
+    folder, model = checkpoint(n_positions=1024, n_embd=32, n_head=2)
+    engine = load_engine(folder, max_num_seqs=4)
+    (prompt,) = prompts_of(6, [1000])
+    expected = hugging_face_greedy(model, prompt, 24, eos_token_id=None)
+    result = run(engine, request_of("a", prompt, max_tokens=24, ignore_eos=True))["a", 0]
+    assert len(result.token_ids) == 24
+    assert result.token_ids == expected
+    full = (prompt + expected)[:1023]
+    assert run(engine, request_of("b", full, max_tokens=1))["b", 0].token_ids == expected[-1:]
+    scored = run(engine, request_of("c", [*full, expected[-1]], max_tokens=0, prompt_logprobs=0))["c", 0]
+    assert len(scored.prompt_logprobs) == 1023
+    assert scored.prompt_logprobs[-1].rank == 1
+
+
+# The same request, run in other ways: the same tokens
+
+
+@pytest.fixture(scope="module")
+def reference(small, load_engine, prompts_of, run, request_of):
+    """(prompts, what each one gives alone in a fresh engine)"""
+    prompts = prompts_of(7, [37, 4, 16, 50])
+    engine_of = lambda: load_engine(small.folder)  # noqa: E731
+    return prompts, [run(engine_of(), request_of("r", p, **SAMPLED))["r", 0].token_ids for p in prompts]
+
+
+def test_sampling_is_not_greedy_and_depends_on_the_seed(engine, reference, run, request_of):
+    prompts, alone = reference
+    other_seed = run(engine, request_of("s", prompts[0], **SAMPLED | {"seed": 99}))["s", 0].token_ids
+    greedy = run(engine, request_of("g", prompts[0], max_tokens=20, ignore_eos=True))["g", 0].token_ids
+    assert len({tuple(alone[0]), tuple(other_seed), tuple(greedy)}) == 3
+
+
+def test_draws_are_a_function_of_seed_choice_and_position(
+    reference, small, hugging_face_logits, run, request_of, fresh
+):
+    """Hugging Face's logits and the sampling op alone, without engine, give the same tokens."""
+    prompts, alone = reference
+    four = run(fresh(), request_of("a", prompts[1], n=4, **SAMPLED))
+    for choice, tokens in [(0, alone[1]), *((choice, four["a", choice].token_ids) for choice in range(4))]:
+        text = list(prompts[1])
+        for expected in tokens:
+            logits = hugging_face_logits(small.model, text)[-1]
+            options = {name: SAMPLED[name] for name in ("temperature", "top_k", "top_p", "seed")}
+            assert sample_reference(logits, min_p=0.0, choice=choice, position=len(text), **options) == expected
+            text.append(expected)
+
+
+def test_in_a_batch_in_any_order(fresh, reference, prompts_of, run, request_of):
+    prompts, alone = reference
+    others = [request_of(f"o{i}", p, max_tokens=9, temperature=1.0) for i, p in enumerate(prompts_of(8, [3, 60, 21]))]
+    own = [request_of(str(i), prompt, **SAMPLED) for i, prompt in enumerate(prompts)]
+    for requests in (own + others, others + own[::-1]):
+        results = run(fresh(), *requests)
+        assert [results[str(i), 0].token_ids for i in range(4)] == alone
+
+
+def test_joining_a_batch_that_runs(fresh, reference, prompts_of, step, drain, request_of):
+    prompts, alone = reference
+    engine, results = fresh(), {}
+    for i, other in enumerate(prompts_of(9, [44, 12])):
+        engine.add_request(request_of(f"o{i}", other, max_tokens=30, temperature=1.0))
+    for i, prompt in enumerate(prompts):
+        step(engine, results)
+        engine.add_request(request_of(str(i), prompt, **SAMPLED))
+    drain(engine, results)
+    assert [results[str(i), 0].token_ids for i in range(4)] == alone
+
+
+@pytest.mark.parametrize("budget", [16, 17, 23, 64])
+def test_chunked(fresh, reference, run, request_of, budget):
+    prompts, alone = reference
+    engine = fresh(max_num_batched_tokens=budget, max_num_seqs=8)
+    results = run(engine, *(request_of(str(i), prompt, **SAMPLED) for i, prompt in enumerate(prompts)))
+    assert [results[str(i), 0].token_ids for i in range(4)] == alone
+
+
+@pytest.mark.parametrize("block_size", [1, 3, 16, 128])
+def test_with_a_cached_prefix(fresh, reference, run, request_of, block_size):
+    prompts, alone = reference
+    engine = fresh(kv_block_size=block_size)
+    for i, prompt in enumerate(prompts):
+        cold = run(engine, request_of("cold", prompt, **SAMPLED))["cold", 0]
+        warm = run(engine, request_of("warm", prompt, **SAMPLED))["warm", 0]
+        assert cold.token_ids == warm.token_ids == alone[i]
+        assert cold.num_cached_tokens == 0
+        assert warm.num_cached_tokens == (len(prompt) - 1) // block_size * block_size
+    assert engine.stats().cached_tokens_total == sum((len(p) - 1) // block_size * block_size for p in prompts)
+
+
+def test_continuing_generated_text_uses_its_cache(fresh, reference, run, request_of, small, hugging_face_greedy):
+    prompts, _ = reference
+    engine = fresh()
+    first = run(engine, request_of("a", prompts[0], max_tokens=30, ignore_eos=True))["a", 0].token_ids
+    longer = prompts[0] + first
+    second = run(engine, request_of("b", longer, max_tokens=10, ignore_eos=True))["b", 0]
+    assert second.num_cached_tokens == 64  # of 67 tokens, the last of which was never run
+    assert second.token_ids == hugging_face_greedy(small.model, longer, 10, eos_token_id=None)
+
+
+def test_choices(fresh, reference, run, request_of):
+    """Choice 0 is the request alone; every choice is its own; the prompt is computed once."""
+    prompts, alone = reference
+    engine = fresh()
+    four = run(engine, request_of("a", prompts[0], n=4, **SAMPLED))
+    assert four["a", 0].token_ids == alone[0]
+    assert len({tuple(four["a", i].token_ids) for i in range(4)}) == 4
+    assert [four["a", i].num_cached_tokens for i in range(4)] == [0, 32, 32, 32]
+    two = run(fresh(max_num_batched_tokens=16, max_num_seqs=1), request_of("b", prompts[0], n=2, **SAMPLED))
+    assert two["b", 1].token_ids == four["a", 1].token_ids
+
+
+def test_greedy_choices_are_equal(engine, prompts_of, run, request_of):
+    (prompt,) = prompts_of(10, [18])
+    results = run(engine, request_of("a", prompt, n=3, max_tokens=8))
+    assert results["a", 0].token_ids == results["a", 1].token_ids == results["a", 2].token_ids
+
+
+# Where a choice ends
+
+
+@pytest.fixture(scope="module")
+def greedy(engine, prompts_of, run, request_of):
+    """(a prompt, its first 20 greedy tokens, end of text or not)"""
+    (prompt,) = prompts_of(11, [12])
+    return prompt, run(engine, request_of("a", prompt, max_tokens=20, ignore_eos=True))["a", 0].token_ids
+
+
+def test_stop_token_ids(engine, greedy, run, request_of):
+    prompt, tokens = greedy
+    stop = tokens[5]
+    end = tokens.index(stop) + 1
+    result = run(engine, request_of("a", prompt, max_tokens=20, stop_token_ids=(stop,)))["a", 0]
+    assert result.token_ids == tokens[:end]
+    assert (result.finish_reason, result.stop_token_id) == ("stop", stop)
+    ignoring = run(engine, request_of("b", prompt, max_tokens=20, stop_token_ids=(stop,), ignore_eos=True))["b", 0]
+    assert ignoring.token_ids == tokens[:end]
+
+
+def test_end_of_text_and_ignore_eos(engine, greedy, run, request_of):
+    prompt, _ = greedy
+    always = {"max_tokens": 4, "logit_bias": {210: 1000.0}}
+    result = run(engine, request_of("a", prompt, **always))["a", 0]
+    assert (result.token_ids, result.finish_reason, result.stop_token_id) == ([210], "stop", 210)
+    result = run(engine, request_of("b", prompt, ignore_eos=True, **always))["b", 0]
+    assert (result.token_ids, result.finish_reason, result.stop_token_id) == ([210] * 4, "length", None)
+
+
+def test_min_tokens(engine, greedy, run, request_of):
+    prompt, _ = greedy
+    bias = {210: 1000.0, 7: 500.0}
+    result = run(engine, request_of("a", prompt, max_tokens=9, min_tokens=3, logit_bias=bias))["a", 0]
+    assert (result.token_ids, result.finish_reason) == ([7, 7, 7, 210], "stop")
+    forbidden = {"stop_token_ids": (7,), "logit_bias": bias | {8: 100.0}, "min_tokens": 2, "max_tokens": 9}
+    result = run(engine, request_of("b", prompt, ignore_eos=True, **forbidden))["b", 0]
+    assert result.token_ids[:2] != [210, 210]
+    assert 7 not in result.token_ids[:2]
+    result = run(engine, request_of("c", prompt, max_tokens=3, min_tokens=3, logit_bias=bias))["c", 0]
+    assert (result.token_ids, result.finish_reason) == ([7, 7, 7], "length")
+
+
+def test_min_tokens_when_end_of_text_is_outside_the_vocabulary(checkpoint, load_engine, run, request_of):
+    """Hugging Face's default end of text is 50256, whatever the size of the vocabulary."""
+    engine = load_engine(checkpoint(eos_token_id=50256).folder)
+    result = run(engine, request_of("a", [1, 2, 3], max_tokens=4, min_tokens=2))["a", 0]
+    assert (len(result.token_ids), result.finish_reason) == (4, "length")
+
+
+def test_max_tokens(engine, greedy, run, request_of):
+    prompt, tokens = greedy
+    for max_tokens in (1, 2, 20):
+        result = run(engine, request_of("a", prompt, max_tokens=max_tokens, ignore_eos=True))["a", 0]
+        assert (result.token_ids, result.finish_reason) == (tokens[:max_tokens], "length")
+
+
+def test_max_tokens_zero_runs_the_prompt_only(fresh, greedy, run, request_of):
+    prompt, tokens = greedy
+    engine = fresh(kv_block_size=4)
+    result = run(engine, request_of("a", prompt, max_tokens=0))["a", 0]
+    assert (result.token_ids, result.finish_reason) == ([], "length")
+    warm = run(engine, request_of("b", prompt, max_tokens=5, ignore_eos=True))["b", 0]
+    assert warm.num_cached_tokens == 8
+    assert warm.token_ids == tokens[:5]
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("prompt", "params", "error"),
+    [
+        ([], {}, InvalidRequest),
+        ([1] * 128, {"max_tokens": 1}, ContextLengthExceeded),
+        ([1] * 129, {"max_tokens": 0}, ContextLengthExceeded),
+        ([1], {"max_tokens": 128}, ContextLengthExceeded),
+        ([1, 211], {}, InvalidRequest),
+        ([-1], {}, InvalidRequest),
+        ([1], {"logit_bias": {211: 1.0}}, InvalidRequest),
+        ([1], {"stop_token_ids": (-1,)}, InvalidRequest),
+    ],
+)
+def test_a_request_that_can_not_run_is_refused(engine, run, request_of, prompt, params, error):
+    with pytest.raises(error):
+        engine.add_request(request_of("bad", prompt, **params))
+    assert not engine.has_work
+    assert not engine.is_active("bad")
+    assert run(engine, request_of("bad", [1, 2], max_tokens=1))["bad", 0].finish_reason in ("stop", "length")
+
+
+def test_an_id_in_use_is_refused(engine, request_of, drain):
+    engine.add_request(request_of("same", [1, 2], max_tokens=3))
+    with pytest.raises(InvalidRequest, match="same"):
+        engine.add_request(request_of("same", [3], max_tokens=3))
+    assert list(drain(engine)) == [("same", 0)]
+
+
+def test_exactly_the_context_is_accepted(engine, run, request_of):
+    assert len(run(engine, request_of("a", [1] * 100, max_tokens=28, ignore_eos=True))["a", 0].token_ids) == 28

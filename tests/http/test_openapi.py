@@ -1,0 +1,32 @@
+"""The OpenAPI page: served by us alone, and true."""
+
+import re
+from typing import Any
+
+
+def test_docs_page_needs_no_other_host(server: Any) -> None:
+    page = server.http.get("/docs")
+    assert page.status_code == 200
+    addresses = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(addresses) >= 2
+    for address in addresses:
+        assert address.startswith((server.url, "/")), address
+        assert server.http.get(address).status_code == 200
+    assert server.http.get("/", follow_redirects=True).url.path == "/docs"
+
+
+def test_every_task_is_there_with_its_own_schema(server: Any) -> None:
+    page = server.http.get("/openapi.json").json()
+    for task in server.http.get("/tasks").json()["tasks"]:
+        operation = page["paths"][task["url"]]["post"]
+        reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+        schema = page["components"]["schemas"][reference.rsplit("/", 1)[1]]
+        assert schema["additionalProperties"] is False
+        assert operation["summary"] == task["summary"]
+
+
+def test_references_all_lead_somewhere(server: Any) -> None:
+    page = server.http.get("/openapi.json")
+    names = set(re.findall(r'"#/components/schemas/([^"]+)"', page.text))
+    assert names <= page.json()["components"]["schemas"].keys()
+    assert "GenerateBody" in names

@@ -1,0 +1,135 @@
+"""Tasks over a real socket: from a prompt file to an answer, and from an edit to a new endpoint."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+
+PROMPTS = Path(__file__).parents[2] / "prompts"
+
+SHOUT = """
+name: shout
+summary: Say it loudly.
+inputs:
+  text: {type: string, description: What to say.}
+template: "Say {text} loudly:"
+decoding: {temperature: 0, max_tokens: 4}
+output: {kind: text}
+"""
+
+
+@pytest.fixture
+def server_with_prompts(start_server: Callable[..., Any], tmp_path: Path) -> Iterator[tuple[Any, Path]]:
+    folder = tmp_path / "prompts"
+    shutil.copytree(PROMPTS, folder)
+    with start_server("--prompts", str(folder)) as server:
+        yield server, folder
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_task_is_its_prompt(server: Any) -> None:
+    answer = server.http.post(
+        "/tasks/translate", json={"text": "I am hungry.", "explain": True, "max_tokens": 6}
+    ).json()
+    prompt = "translate English to French: I am hungry. ="
+    assert answer["explain"]["prompt"] == prompt
+    completion = server.generate(prompt=prompt, temperature=0, max_tokens=6, stop=["\n"])["choices"][0]
+    assert answer["explain"]["completion"] == completion["text"]
+    assert answer["task"] == "translate"
+    assert answer["usage"]["prompt_tokens"] == 11
+
+
+def test_a_label_is_the_one_the_model_finds_more_probable(server: Any, gpt2_checkpoint: Any) -> None:
+    answer = server.http.post("/tasks/sentiment", json={"text": "A warm, funny film."}).json()
+    prompt = [14832, 25, 317, 5814, 11, 8258, 2646, 13, 198, 31837, 3681, 25]
+    with torch.inference_mode():
+        logprobs = gpt2_checkpoint.model(torch.tensor([prompt])).logits[0, -1].log_softmax(-1)
+    expected = {"positive": float(logprobs[3967]), "negative": float(logprobs[4633])}
+    assert answer["output"] == max(expected, key=expected.__getitem__)
+    for score in answer["scores"]:
+        assert score["logprob"] == pytest.approx(expected[score["label"]], abs=1e-4)
+    assert sum(score["probability"] for score in answer["scores"]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        ({}, 422, "text"),
+        ({"text": 1}, 422, "text"),
+        ({"text": "a", "texts": "b"}, 422, "texts"),
+        ({"text": "a", "temperature": True}, 422, "temperature"),
+        ({"text": "a" * 4001}, 422, "text"),
+        ({"text": "word " * 800, "max_tokens": 500}, 400, "text"),
+        ({"text": "a", "style": "rude"}, 422, "style"),
+    ],
+)
+def test_bad_inputs_name_the_field(server: Any, body: dict[str, Any], status: int, field: str) -> None:
+    response = server.http.post("/tasks/translate", json=body)
+    assert (response.status_code, response.json()["error"]["field"]) == (status, field)
+
+
+def test_unknown_task(server: Any) -> None:
+    response = server.http.post("/tasks/nothing", json={})
+    assert (response.status_code, response.json()["error"]["code"]) == (404, "unknown_task")
+    assert server.http.post("/tasks/..%2fetc", json={}).status_code == 404
+
+
+def test_a_batch_keeps_order_and_errors_stay_in_their_place(server: Any) -> None:
+    inputs = [{"text": f"Sentence {i}."} if i % 3 else {"txt": i} for i in range(9)]
+    answer = server.http.post("/tasks/sentiment/batch", json={"inputs": inputs}).json()
+    assert ["error" in result for result in answer["results"]] == [i % 3 == 0 for i in range(9)]
+    alone = server.http.post("/tasks/sentiment", json=inputs[4]).json()
+    assert answer["results"][4]["scores"] == alone["scores"]
+
+
+def test_a_file_dropped_in_is_an_endpoint_and_a_broken_edit_keeps_the_last_good_one(
+    server_with_prompts: tuple[Any, Path],
+) -> None:
+    server, folder = server_with_prompts
+    assert server.http.post("/tasks/shout", json={"text": "hello"}).status_code == 404
+    (folder / "shout.yaml").write_text(SHOUT)
+    until(lambda: server.http.post("/tasks/shout", json={"text": "hello"}).status_code == 200)
+    first = server.http.post("/tasks/shout", json={"text": "hello", "explain": True}).json()
+    assert first["explain"]["prompt"] == "Say hello loudly:"
+    assert "/tasks/shout" in server.http.get("/openapi.json").json()["paths"]
+
+    (folder / "shout.yaml").write_text(SHOUT.replace("{text} loudly", "{txet} loudly"))
+    until(lambda: bool(server.http.get("/tasks").json()["errors"]))
+    (error,) = server.http.get("/tasks").json()["errors"]
+    assert error["file"] == "shout.yaml"
+    assert error["serving"] == "shout"
+    assert "txet" in error["message"]
+    again = server.http.post("/tasks/shout", json={"text": "hello"}).json()
+    assert (again["version"], again["output"]) == (first["version"], first["output"])
+
+    (folder / "shout.yaml").write_text(SHOUT.replace("loudly:", "quietly:"))
+    until(lambda: server.http.post("/tasks/shout", json={"text": "hello"}).json()["version"] != first["version"])
+    assert server.http.get("/tasks").json()["errors"] == []
+
+    (folder / "shout.yaml").unlink()
+    until(lambda: server.http.post("/tasks/shout", json={"text": "hello"}).status_code == 404)
+
+
+def test_few_shot_examples_are_in_the_cache_before_the_first_request(server_with_prompts: tuple[Any, Path]) -> None:
+    server, _ = server_with_prompts
+    server.wait_until(lambda health: health["engine"]["prompt_tokens_total"] > 60)
+    server.wait_until_idle()
+    answer = server.http.post("/tasks/answer", json={"question": "Who?", "explain": True}).json()
+    assert answer["explain"]["cached_tokens"] >= 16
+
+
+def test_a_client_that_leaves_a_task_frees_its_blocks(server: Any) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        server.http.post("/tasks/complete", json={"text": "On", "max_tokens": 1000}, timeout=0.3)
+    server.wait_until_idle()

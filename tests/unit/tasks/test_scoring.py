@@ -1,0 +1,218 @@
+"""Label and choice scores against Hugging Face on the same weights, and what calibration does to them."""
+
+import asyncio
+import copy
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import GPT2LMHeadModel
+
+from zeroshot.tasks.scoring import contextual, continuation, pmi_dc, probabilities
+from zeroshot.tasks.task import Task
+from zeroshot.text.tokenizer import Tokenizer
+
+MOOD = """\
+name: mood
+summary: The mood of a text.
+inputs:
+  text: {type: string, truncate: right}
+template: "Review: {text}\\nSentiment:"
+output: {kind: label, labels: [positive, rather negative, catastrophically bad]}
+"""
+COREFERENCE = """\
+name: who
+summary: Who is meant.
+inputs:
+  before: {type: string}
+  after: {type: string}
+  options: {type: list}
+template: "{before} {option} {after}"
+output: {kind: choice, options: options, scoring: partial}
+"""
+SCORE = """\
+name: surprise
+summary: How surprising.
+inputs: {text: {type: string, min_chars: 0}}
+template: "{text}"
+output: {kind: score}
+"""
+YES_OR_NO = """\
+name: yes-or-no
+summary: Yes or no.
+inputs: {text: {type: string}}
+template: "{text}\\nAnswer:"
+output: {kind: label, labels: ["yes", "no"]}
+"""
+LABELS = ["positive", "rather negative", "catastrophically bad"]
+
+
+def truth(hf: GPT2LMHeadModel, prompt_ids: list[int], target_ids: list[int]) -> float:
+    """log P(target | prompt) by Hugging Face."""
+    with torch.no_grad():
+        logits = hf(torch.tensor([prompt_ids + target_ids])).logits[0].double()
+    logprobs = torch.log_softmax(logits, -1)
+    start = len(prompt_ids)
+    return math.fsum(float(logprobs[start + i - 1, token]) for i, token in enumerate(target_ids))
+
+
+@pytest.fixture
+def mood(make_task: Callable[[str], Task]) -> Task:
+    return make_task(MOOD)
+
+
+def test_label_scores_are_hugging_faces(
+    mood: Task, run: Callable[..., Any], hf: GPT2LMHeadModel, tokenizer: Tokenizer
+) -> None:
+    result = run(mood, text="A warm, funny film. <|endoftext|> {text}")
+    prompt_ids = tokenizer.encode("Review: A warm, funny film. <|endoftext|> {text}\nSentiment:")
+    expected = {label: truth(hf, prompt_ids, tokenizer.encode(f" {label}")) for label in LABELS}
+    assert {score.label: score.logprob for score in result.scores} == pytest.approx(expected, abs=1e-4)
+    assert {score.label: score.tokens for score in result.scores} == {
+        label: len(tokenizer.encode(f" {label}")) for label in LABELS
+    }
+    total = math.fsum(map(math.exp, expected.values()))
+    shares = {label: math.exp(logprob) / total for label, logprob in expected.items()}
+    assert {score.label: score.probability for score in result.scores} == pytest.approx(shares, abs=1e-4)
+    assert result.output == max(expected, key=lambda label: expected[label]) == result.scores[0].label
+    assert result.calibration == "none"
+
+
+def test_labels_share_the_prompts_blocks(mood: Task, run: Callable[..., Any], client: Any) -> None:
+    result = run(mood, text="word " * 60)
+    num_shared = (len(client.requests[0].prompt_token_ids) - 2) // 16 * 16
+    assert result.usage.cached_tokens == 2 * num_shared
+    assert len(client.requests) == 3
+
+
+@pytest.mark.parametrize("length_norm", [False, True])
+def test_contextual_calibration_is_that_of_the_paper(
+    mood: Task, run: Callable[..., Any], hf: GPT2LMHeadModel, tokenizer: Tokenizer, length_norm: bool
+) -> None:
+    def shares(text: str) -> list[float]:
+        prompt_ids = tokenizer.encode(f"Review: {text}\nSentiment:")
+        targets = [tokenizer.encode(f" {label}") for label in LABELS]
+        weights = [math.exp(truth(hf, prompt_ids, target) / (len(target) if length_norm else 1)) for target in targets]
+        return [weight / sum(weights) for weight in weights]
+
+    result = run(mood, text="A dull film.", calibration="contextual", length_norm=length_norm)
+    content_free = [shares(text) for text in ("N/A", "[MASK]", "")]
+    priors = [sum(column) / 3 for column in zip(*content_free, strict=True)]
+    quotients = [share / prior for share, prior in zip(shares("A dull film."), priors, strict=True)]
+    expected = dict(zip(LABELS, [quotient / sum(quotients) for quotient in quotients], strict=True))
+    assert {score.label: score.probability for score in result.scores} == pytest.approx(expected, abs=1e-3)
+    assert result.calibration == "contextual"
+
+
+def test_pmi_dc_divides_by_the_domain_premise(
+    mood: Task, run: Callable[..., Any], hf: GPT2LMHeadModel, tokenizer: Tokenizer
+) -> None:
+    result = run(mood, text="A dull film.", calibration="pmi_dc")
+    prompt, premise = (tokenizer.encode(text) for text in ("Review: A dull film.\nSentiment:", "Sentiment:"))
+    targets = {label: tokenizer.encode(f" {label}") for label in LABELS}
+    gains = {label: truth(hf, prompt, ids) - truth(hf, premise, ids) for label, ids in targets.items()}
+    total = math.fsum(map(math.exp, gains.values()))
+    expected = {label: math.exp(gain) / total for label, gain in gains.items()}
+    assert {score.label: score.probability for score in result.scores} == pytest.approx(expected, abs=1e-3)
+
+
+def test_calibration_takes_a_bias_of_the_model_out(
+    make_task: Callable[[str], Task],
+    checkpoint: Callable[..., Any],
+    tokenizer: Tokenizer,
+    load_engine: Callable[..., Any],
+    in_process: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    """A model made to say " no" whatever it reads: calibrated, it says what it said before."""
+    mild = checkpoint(vocab_size=50257, n_positions=256, n_embd=64, n_layer=2, n_head=4, initializer_range=0.03)
+    model = copy.deepcopy(mild.model)
+    no = model.transformer.wte.weight[tokenizer.encode(" no")[0]].detach()
+    model.transformer.ln_f.bias.data += 6 * no / no.dot(no)
+    model.save_pretrained(tmp_path)
+    plain, biased = (
+        in_process(load_engine(folder, kv_cache_tokens=4096), tokenizer) for folder in (mild.folder, tmp_path)
+    )
+    texts = [f"{word} {word}" for word in ("sun", "rain?", "A book!", "stone;", "river river", "1984", "non", "Ja,")]
+
+    def share_of_no(client: Any, calibration: str) -> list[float]:
+        task = make_task(YES_OR_NO)
+        bodies = [{"text": text, "calibration": calibration} for text in texts]
+        results: list[Any] = [asyncio.run(task.run(client, task.request_model.model_validate(body))) for body in bodies]
+        return [score.probability for result in results for score in result.scores if score.label == "no"]
+
+    def shift(calibration: str) -> float:
+        pairs = zip(share_of_no(plain, calibration), share_of_no(biased, calibration), strict=True)
+        return max(abs(after - before) for before, after in pairs)
+
+    assert min(share_of_no(biased, "none")) > 0.9
+    assert shift("none") > 0.4
+    assert shift("contextual") < 0.1
+    assert shift("pmi_dc") < 1e-3
+
+
+def test_content_free_scores_are_computed_once(mood: Task, run: Callable[..., Any], client: Any) -> None:
+    first = run(mood, text="A dull film.", calibration="contextual")
+    assert len(client.requests) == 3 + 3 * 3
+    second = run(mood, text="A dull film.", calibration="contextual")
+    assert len(client.requests) == 12 + 3
+    assert [score.probability for score in second.scores] == pytest.approx(
+        [score.probability for score in first.scores]
+    )
+
+
+@pytest.mark.parametrize("scoring", ["partial", "full"])
+def test_options_inside_the_template(
+    make_task: Callable[[str], Task],
+    run: Callable[..., Any],
+    hf: GPT2LMHeadModel,
+    tokenizer: Tokenizer,
+    client: Any,
+    scoring: str,
+) -> None:
+    options = ["the trophy", "the brown suitcase"]
+    before, after = "It doesn't fit because", "is too large."
+    result = run(make_task(COREFERENCE), before=before, after=after, options=options, scoring=scoring, explain=True)
+    expected = {}
+    for option in options:
+        head, tail = tokenizer.encode(f"{before} {option}"), tokenizer.encode(f" {after}")
+        expected[option] = (
+            truth(hf, head, tail) if scoring == "partial" else truth(hf, [client.eos_token_id], head + tail)
+        )
+    assert {score.label: score.logprob for score in result.scores} == pytest.approx(expected, abs=1e-4)
+    assert result.explain.prompt == f"{before} {result.output} {after}"
+
+
+def test_the_score_of_a_text(
+    make_task: Callable[[str], Task], run: Callable[..., Any], hf: GPT2LMHeadModel, tokenizer: Tokenizer, client: Any
+) -> None:
+    text = "The cat sat on the mat. 猫"
+    output = run(make_task(SCORE), text=text).output
+    token_ids = tokenizer.encode(text)
+    expected = truth(hf, [client.eos_token_id], token_ids)
+    assert output.logprob == pytest.approx(expected, abs=1e-4)
+    assert output.tokens == len(token_ids)
+    assert output.perplexity == pytest.approx(math.exp(-expected / len(token_ids)), rel=1e-4)
+
+
+def test_a_prompt_that_ends_with_a_line_end_gets_no_space() -> None:
+    assert continuation("Answer:", "yes") == " yes"
+    assert continuation("Answer:\n", "yes") == "yes"
+    assert continuation("", "yes") == "yes"
+
+
+values = st.lists(st.floats(-9999, 0), min_size=2, max_size=6)
+
+
+@given(values, st.data())
+def test_probabilities_sum_to_one_whatever_the_scores(own: list[float], data: st.DataObject) -> None:
+    row = st.lists(st.floats(-9999, 0), min_size=len(own), max_size=len(own))
+    rows = data.draw(st.lists(row, min_size=3, max_size=3))
+    for result in (probabilities(own), contextual(own, rows), pmi_dc(own, rows[0])):
+        assert math.fsum(result) == pytest.approx(1)
+        assert all(0 <= share <= 1 for share in result)
