@@ -79,6 +79,7 @@ def serve(
         log_level=log_level,
     )
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s server: %(message)s")
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it counts every file event
     folder = _checked_model(settings)
     application = create_app(settings, folder)
     console.print(f"[bold]Zeroshot[/bold] {zeroshot.__version__} serves [bold]{folder.name}[/bold]")

@@ -49,10 +49,12 @@ class InvalidRequest(ZeroshotError):
 class ContextLengthExceeded(InvalidRequest):
     code = "context_length_exceeded"
 
-    def __init__(self, prompt_tokens: int, max_tokens: int, max_model_len: int, *, field: str = "prompt") -> None:
+    def __init__(
+        self, prompt_tokens: int, max_tokens: int, max_model_len: int, *, field: str = "prompt", hint: str = ""
+    ) -> None:
         super().__init__(
             f"The prompt has {prompt_tokens} tokens and max_tokens is {max_tokens}: {prompt_tokens + max_tokens} "
-            f"tokens, but the model's context holds {max_model_len}. Shorten the prompt or lower max_tokens.",
+            f"tokens, but the model's context holds {max_model_len}. Shorten the prompt{hint} or lower max_tokens.",
             field=field,
         )
 

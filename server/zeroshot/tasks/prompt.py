@@ -45,7 +45,13 @@ def fit_prompt(
             return replace(shorter, truncated=Truncation(field=field, tokens=cut_tokens))
     if context.reserved >= context.max_model_len:
         field = "max_tokens"
-    raise ContextLengthExceeded(len(prompt.token_ids), context.reserved, context.max_model_len, field=field or "inputs")
+    raise ContextLengthExceeded(
+        len(prompt.token_ids),
+        context.reserved,
+        context.max_model_len,
+        field=field or "inputs",
+        hint="" if truncate else " (`truncate: true` does it)",
+    )
 
 
 def render_prompt(template: Template, values: Mapping[str, str], tokenizer: Tokenizer) -> Prompt:

@@ -20,9 +20,12 @@ class Tokenizer:
     """Raises WeightsError where the files are missing or don't fit the model."""
 
     def __init__(self, bpe: BPETokenizer) -> None:
-        self._bpe = bpe
-        self._bpe.no_truncation()
-        self._bpe.no_padding()
+        bpe.no_truncation()
+        bpe.no_padding()
+        # Two of them, because requests are tokenised in threads and the library keeps the choice in the object.
+        self._special_bpe = bpe
+        self._plain_bpe = BPETokenizer.from_str(bpe.to_str())
+        self._plain_bpe.encode_special_tokens = True
         added: dict[int, Any] = bpe.get_added_tokens_decoder()
         self.special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
         self.vocab_size: int = max(bpe.get_vocab(with_added_tokens=True).values()) + 1
@@ -43,13 +46,11 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Everything in `text` is text: "<|endoftext|>" becomes seven ordinary tokens."""
-        self._bpe.encode_special_tokens = True
-        return list(self._bpe.encode(text, add_special_tokens=False).ids)
+        return list(self._plain_bpe.encode(text, add_special_tokens=False).ids)
 
     def encode_with_special(self, text: str) -> list[int]:
         """The same, but "<|endoftext|>" is the end-of-text token."""
-        self._bpe.encode_special_tokens = False
-        return list(self._bpe.encode(text, add_special_tokens=False).ids)
+        return list(self._special_bpe.encode(text, add_special_tokens=False).ids)
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes a token stands for; none for an id the tokenizer doesn't know (a padded vocabulary)."""
