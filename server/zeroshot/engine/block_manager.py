@@ -3,7 +3,7 @@
 A block holds the keys and values of `block_size` consecutive tokens. A full block is known by a hash that chains over
 everything before it, so equal hashes mean equal prefixes (PagedAttention, Kwon et al. 2023; prefix reuse as in vLLM
 and nano-vllm). A block nobody uses keeps its content until it is needed: those that hold no prefix go first, then the
-least recently freed one.
+least recently freed one, and pinned ones (the prompts of tasks) only when nothing else is left.
 """
 
 import hashlib
@@ -34,12 +34,15 @@ class BlockManager:
         self.block_size = block_size
         self._blocks = [Block() for _ in range(num_blocks)]
         self._free = OrderedDict.fromkeys(range(num_blocks))  # in order of eviction
+        self._free_pinned: OrderedDict[int, None] = OrderedDict()  # evicted after those
+        self._pinned: OrderedDict[bytes, None] = OrderedDict()  # content hashes, the oldest pin first
+        self._max_pinned = num_blocks // 4
         self._cached: dict[bytes, int] = {}  # content hash -> block, in use or free
         self._in_progress: dict[bytes, Sequence] = {}  # hash of a prompt block -> who is computing it
 
     @property
     def num_free_blocks(self) -> int:
-        return len(self._free)
+        return len(self._free) + len(self._free_pinned)
 
     def num_blocks_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.block_size)
@@ -53,9 +56,9 @@ class BlockManager:
     def can_allocate(self, sequence: Sequence) -> bool:
         hashes = self._prompt_hashes(sequence)
         cached = [self._cached[content_hash] for content_hash in hashes[: self._num_cached_blocks(hashes)]]
-        num_revived = sum(block_id in self._free for block_id in cached)
+        num_revived = sum(self._blocks[block_id].ref_count == 0 for block_id in cached)
         num_new = self.num_blocks_for(sequence.max_num_tokens) - len(cached)
-        return num_new + num_revived <= len(self._free)
+        return num_new + num_revived <= self.num_free_blocks
 
     def allocate(self, sequence: Sequence) -> None:
         """Reserve every block the sequence can ever need, cached ones first, so that it never has to be preempted."""
@@ -90,11 +93,27 @@ class BlockManager:
         for block_id in reversed(sequence.block_table):
             block = self._blocks[block_id]
             block.ref_count -= 1
-            if block.ref_count == 0:
-                self._free[block_id] = None
-                if block.content_hash is None:
-                    self._free.move_to_end(block_id, last=False)
+            if block.ref_count > 0:
+                continue
+            if block.content_hash in self._pinned:
+                self._free_pinned[block_id] = None
+                continue
+            self._free[block_id] = None
+            if block.content_hash is None:
+                self._free.move_to_end(block_id, last=False)
         sequence.block_table.clear()
+
+    def pin(self, sequence: Sequence) -> None:
+        """Evict the blocks of this prompt last. Pins beyond a quarter of all blocks lapse, the oldest first."""
+        for content_hash in sequence.block_hashes[: sequence.num_prompt_tokens // self.block_size]:
+            self._pinned[content_hash] = None
+            self._pinned.move_to_end(content_hash)
+        while len(self._pinned) > self._max_pinned:
+            lapsed, _ = self._pinned.popitem(last=False)
+            block_id = self._cached.get(lapsed)
+            if block_id is not None and block_id in self._free_pinned:
+                del self._free_pinned[block_id]
+                self._free[block_id] = None
 
     def forget(self, sequence: Sequence) -> list[int]:
         """Let nobody find the sequence's blocks again. Returns those that only it uses, which `free` will free."""
@@ -107,11 +126,12 @@ class BlockManager:
 
     def _take(self, block_id: int) -> int:
         self._free.pop(block_id, None)
+        self._free_pinned.pop(block_id, None)
         self._blocks[block_id].ref_count += 1
         return block_id
 
     def _take_new(self) -> int:
-        block_id = next(iter(self._free))
+        block_id = next(iter(self._free or self._free_pinned))
         block = self._blocks[block_id]
         if block.content_hash is not None:
             del self._cached[block.content_hash]

@@ -70,6 +70,7 @@ class Engine:
                 token_ids=list(request.prompt_token_ids),
                 num_prompt_tokens=len(request.prompt_token_ids),
                 sampling_params=request.sampling_params,
+                pin_prompt=request.pin_prompt,
             )
             for choice_index in range(request.n)
         ]
@@ -162,6 +163,8 @@ class Engine:
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         sequence.finish_reason = self._output(sequence).finish_reason = reason
         self.block_manager.commit(sequence)
+        if sequence.pin_prompt:
+            self.block_manager.pin(sequence)
         self._release(sequence)
 
     def _fail(self, sequence: Sequence, error: GenerationFailed) -> None:

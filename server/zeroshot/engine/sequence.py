@@ -13,6 +13,7 @@ class Sequence:
     """The prompt, then what was generated."""
     num_prompt_tokens: int
     sampling_params: SamplingParams
+    pin_prompt: bool = False
     block_table: list[int] = field(default_factory=list)
     """KV block ids, in order; enough for the prompt and max_tokens from admission on."""
     block_hashes: list[bytes] = field(default_factory=list)

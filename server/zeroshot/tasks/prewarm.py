@@ -25,6 +25,7 @@ async def prewarm(catalog: Catalog, client: EngineClient) -> int:
             request_id=uuid.uuid4().hex,
             prompt_token_ids=token_ids[: client.max_model_len],
             sampling_params=SamplingParams(max_tokens=0),
+            pin_prompt=True,
         )
         try:
             await client.complete(request)
