@@ -44,7 +44,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     checkpoint = random_checkpoint(arguments.size, arguments.checkpoints)
-    rates = measure(checkpoint, arguments)
+    rates, seconds_to_ready = measure(checkpoint, arguments)
     result = {
         "command": "python -m benchmarks.cpu " + " ".join(sys.argv[1:]),
         "machine": describe_machine(),
@@ -52,6 +52,7 @@ def main() -> None:
         "threads": arguments.threads,
         "prompt_tokens": arguments.prompt_tokens,
         "output_tokens": arguments.output_tokens,
+        "seconds_to_ready": round(seconds_to_ready, 1),
         "tokens_per_second": rates,
     }
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
@@ -59,11 +60,13 @@ def main() -> None:
     report(result)
 
 
-def measure(checkpoint: Path, arguments: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
-    """{system: {concurrency: output tokens per second, one a round}}."""
+def measure(checkpoint: Path, arguments: argparse.Namespace) -> tuple[dict[str, dict[str, list[float]]], float]:
+    """{system: {concurrency: output tokens per second, one a round}}, and how long the server took to be ready."""
     theirs = GPT2LMHeadModel.from_pretrained(checkpoint, dtype=torch.float32).eval()
     rates: dict[str, dict[str, list[float]]] = {name: {str(n): [] for n in arguments.concurrency} for name in SYSTEMS}
+    started = time.perf_counter()
     with running_server(checkpoint, "--threads", str(arguments.threads)) as url, Progress(transient=True) as progress:
+        seconds_to_ready = time.perf_counter() - started
         bar = progress.add_task("measuring", total=(arguments.rounds + 1) * len(arguments.concurrency) * len(SYSTEMS))
         for round_number in range(arguments.rounds + 1):  # the first one warms everything up
             for concurrency in arguments.concurrency:
@@ -80,7 +83,7 @@ def measure(checkpoint: Path, arguments: argparse.Namespace) -> dict[str, dict[s
                     progress.advance(bar)
                     # Another seed for each system, or the second one would find the first one's prompts cached.
                     prompts = random_prompts(concurrency, arguments.prompt_tokens, seed=round_number + 1000)
-    return rates
+    return rates, seconds_to_ready
 
 
 def random_prompts(count: int, num_tokens: int, *, seed: int) -> list[list[int]]:
@@ -110,14 +113,30 @@ def hugging_face_seconds(model: GPT2LMHeadModel, prompts: list[list[int]], outpu
     return time.perf_counter() - start
 
 
-def report(result: dict[str, Any]) -> None:
+def medians(result: dict[str, Any]) -> dict[str, dict[str, float]]:
     rates = result["tokens_per_second"]
-    medians = {name: {n: statistics.median(values) for n, values in row.items()} for name, row in rates.items()}
-    baseline = medians["Hugging Face generate"]
+    return {name: {n: statistics.median(values) for n, values in row.items()} for name, row in rates.items()}
+
+
+def markdown_table(result: dict[str, Any]) -> str:
+    """The README's table: medians, and the ratio to Hugging Face."""
+    rows = medians(result)
+    baseline = rows["Hugging Face generate"]
+    lines = ["| | " + " | ".join(f"{n} at once" for n in baseline) + " |", "|---" * (len(baseline) + 1) + "|"]
+    for name, row in rows.items():
+        cells = [f"{value:.0f} ({value / baseline[n]:.1f}x)" for n, value in row.items()]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def report(result: dict[str, Any]) -> None:
+    rows = medians(result)
+    baseline = rows["Hugging Face generate"]
     table = Table("", *(f"{n} at once" for n in baseline), title=f"Output tokens/s, {result['model']}, medians")
-    for name, row in medians.items():
+    for name, row in rows.items():
         table.add_row(name, *(f"{value:.0f} ({value / baseline[n]:.2f}x)" for n, value in row.items()))
     Console().print(table)
+    Console().print(f"ready after {result['seconds_to_ready']} s")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 SIZES = {
+    "tiny": {"n_embd": 64, "n_layer": 2, "n_head": 4},
     "124m": {"n_embd": 768, "n_layer": 12, "n_head": 12},
     "355m": {"n_embd": 1024, "n_layer": 24, "n_head": 16},
     "774m": {"n_embd": 1280, "n_layer": 36, "n_head": 20},

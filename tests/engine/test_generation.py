@@ -225,7 +225,11 @@ def test_end_of_text_and_ignore_eos(engine, greedy, run, request_of):
 
 
 def test_min_tokens(engine, greedy, run, request_of):
-    prompt, _ = greedy
+    prompt, tokens = greedy
+    only = {"stop_token_ids": (tokens[0],), "min_tokens": 5, "max_tokens": 5}
+    result = run(engine, request_of("only", prompt, **only))["only", 0]
+    assert (len(result.token_ids), result.finish_reason) == (5, "length")
+    assert tokens[0] not in result.token_ids
     bias = {210: 1000.0, 7: 500.0}
     result = run(engine, request_of("a", prompt, max_tokens=9, min_tokens=3, logit_bias=bias))["a", 0]
     assert (result.token_ids, result.finish_reason) == ([7, 7, 7, 210], "stop")

@@ -142,7 +142,7 @@ def test_idle_means_idle(fresh_server: Any) -> None:
     before = sum(sum(process.cpu_times()[:2]) for process in processes)
     time.sleep(2)
     used_s = sum(sum(process.cpu_times()[:2]) for process in processes) - before
-    assert used_s / 2 < 0.05  # share of one core: timers, no busy loop
+    assert used_s / 2 < 0.1  # share of one core: timers, no busy loop
 
 
 def test_startup_errors_are_one_readable_line(tmp_path: Any) -> None:

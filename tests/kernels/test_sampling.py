@@ -88,6 +88,11 @@ def test_noise_is_uniform_on_the_open_interval():
     assert chi_square(counts, torch.full((64,), 1 / 64)) < chi_square_limit(63)
 
 
+def test_the_largest_word_stays_below_one():
+    """A word that float32 would round up to 1, whose Gumbel noise would be infinite."""
+    assert float(uniform_noise(741, 0, 0, 50257)[22777]) == 1 - 2**-24
+
+
 # The draw
 
 
@@ -123,6 +128,17 @@ def test_draws_have_the_frequencies_of_the_filtered_softmax(filters, temperature
     assert int(counts[~possible].sum()) == 0
     assert possible.sum() > 1
     assert chi_square(counts[possible], probabilities[possible]) < chi_square_limit(int(possible.sum()) - 1)
+
+
+@pytest.mark.parametrize("filters", [{}, {"top_k": 7}, {"top_p": 0.9}, {"min_p": 0.05}], ids=str)
+def test_a_draw_is_the_best_of_logit_and_noise_of_each_token(filters):
+    """Whatever is filtered, a token's noise is that of its id."""
+    logits = torch.randn(60, generator=torch.Generator().manual_seed(10))
+    allowed = hugging_face_filtered(logits, **filters).double()
+    for position in range(100):
+        gumbel = -torch.log(-torch.log1p(-uniform_noise(3, 1, position, 60).double()))
+        expected = int((allowed + gumbel).argmax())
+        assert draw(logits, seed=3, choice=1, position=position, **filters) == expected
 
 
 def test_draws_over_seeds_and_choices_have_the_same_frequencies():

@@ -90,23 +90,30 @@ class Engine:
                 self._release(sequence)
 
     def step(self) -> list[TokenOutput]:
-        """Run one batch and say what each choice in it got. If the batch fails, its requests end with the error."""
+        """Run one batch and say what each choice in it got."""
         scheduled = self.scheduler.schedule()
         if not scheduled:
             return []
         self._steps_total += 1
-        try:
-            result = self.runner.execute(scheduled)
-        except Exception as error:  # whatever it was: the batch's requests end, the loop goes on
-            logger.exception("a step over %d sequences failed", len(scheduled))
-            for item in scheduled:
-                self._fail(item.sequence, GenerationFailed(f"The engine failed on this request: {error!r}"))
-        else:
-            self._advance(scheduled)
-            self._apply(result)
+        self._run(scheduled)
         outputs = list(self._outputs.values())
         self._outputs.clear()
         return outputs
+
+    def _run(self, scheduled: list[ScheduledSequence]) -> None:
+        """If a batch fails, its sequences are run again one by one, so that only those at fault end with an error."""
+        try:
+            result = self.runner.execute(scheduled)
+        except Exception:  # whatever it was, the loop goes on
+            logger.exception("a step over %d sequences failed", len(scheduled))
+            if len(scheduled) == 1:
+                self._fail(scheduled[0].sequence, GenerationFailed("The engine failed on this request; see its log."))
+            else:
+                for item in scheduled:
+                    self._run([item])
+            return
+        self._advance(scheduled)
+        self._apply(result)
 
     def _advance(self, scheduled: list[ScheduledSequence]) -> None:
         for item in scheduled:
@@ -189,6 +196,8 @@ class Engine:
         """The last line of defence before a kernel: the HTTP side has checked all of this and says it better."""
         params = request.sampling_params
         num_prompt_tokens, vocab_size = len(request.prompt_token_ids), self.model.config.vocab_size
+        if request.n < 1 or params.max_tokens < 0 or params.seed < 0:
+            raise InvalidRequest("n must be at least 1, max_tokens and seed at least 0.")
         if not request.prompt_token_ids:
             raise InvalidRequest("The prompt is empty.", field="prompt")
         if num_prompt_tokens + params.max_tokens > self.max_model_len:
