@@ -2,7 +2,9 @@
 # make test    the whole test suite               make lint    ruff and mypy
 # make bench   speed on this machine              make weights MODEL=gpt2   download a checkpoint
 
-PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && python3.12 -c 'import venv' 2>/dev/null && echo python3.12 || echo python3)
+# The first of these that is Python 3.11 or 3.12.
+SUITS := -c 'import sys, venv; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p $(SUITS) && echo $$p && break; done)
 VENV ?= .venv
 MODEL ?= demo
 HOST ?= 127.0.0.1
@@ -20,8 +22,7 @@ READY := $(VENV)/.ready
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt scripts/install_torch.py
-	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' \
-		|| { echo "Zeroshot needs Python 3.11 or 3.12: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Zeroshot needs Python 3.11 or 3.12; name it: make setup PYTHON=/path/to/python"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python scripts/install_torch.py --requirement "$(TORCH)" --cpu-index "$(TORCH_CPU_INDEX)"
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,training]'
