@@ -9,7 +9,8 @@ from fastapi import FastAPI
 from fastapi_swagger import patch_fastapi
 
 import zeroshot
-from zeroshot.api import errors, generate, health, tasks
+from zeroshot.api import chat, completions, errors, generate, health, models, score, tasks, tgi, tokens
+from zeroshot.api.chat_template import ChatTemplate
 from zeroshot.api.limits import BodyLimitMiddleware
 from zeroshot.client import EngineClient
 from zeroshot.settings import Settings
@@ -53,11 +54,19 @@ def create_app(settings: Settings, model_folder: Path) -> FastAPI:
     )
     app.state.client = client
     app.state.catalog = catalog
+    chat_file = settings.prompts / "chat" / "default.yaml"
+    app.state.chat_template = ChatTemplate.from_file(chat_file) if chat_file.exists() else None
     app.add_middleware(BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes)
     errors.install(app)
     app.include_router(health.router)
     app.include_router(tasks.router)
     app.include_router(generate.router)
+    app.include_router(completions.router)
+    app.include_router(chat.router)
+    app.include_router(models.router)
+    app.include_router(tokens.router)
+    app.include_router(score.router)
+    app.include_router(tgi.router)
     patch_fastapi(app)  # FastAPI's own /docs page loads its scripts from another host; this one works offline
     install_task_openapi(app, catalog)
     return app

@@ -36,9 +36,12 @@ class ZeroshotError(Exception):
 
     def as_body(self) -> dict[str, Any]:
         """The JSON that says it: `{"error": {"code", "message", "field"}}`."""
-        # The message may quote the caller, and a lone surrogate can't be encoded.
-        message = self.message.encode("utf-8", "replace").decode("utf-8")
-        return {"error": {"code": self.code, "message": message, "field": self.field}}
+        return {"error": {"code": self.code, "message": self.printable_message, "field": self.field}}
+
+    @property
+    def printable_message(self) -> str:
+        """The message may quote the caller, and a lone surrogate can't be encoded."""
+        return self.message.encode("utf-8", "replace").decode("utf-8")
 
 
 class InvalidRequest(ZeroshotError):

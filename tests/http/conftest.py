@@ -1,92 +1,14 @@
-"""A real server process on a real socket, serving a small random checkpoint with the real tokenizer."""
+"""A server with a small random checkpoint and the real tokenizer."""
 
-import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-PROMPTS = Path(__file__).parents[2] / "prompts"
-
-
-class Server:
-    """`url` to talk to; `health()` for what the engine says of itself."""
-
-    def __init__(self, url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-        self.url, self.process, self.log = url, process, log
-        self.http = httpx.Client(base_url=url, timeout=60)
-
-    def health(self) -> dict[str, Any]:
-        return self.http.get("/health").json()
-
-    def generate(self, **body: Any) -> dict[str, Any]:
-        response = self.http.post("/generate", json=body)
-        assert response.status_code == 200, response.text
-        return response.json()
-
-    def wait_until(self, condition: Callable[[dict[str, Any]], bool], timeout_s: float = 60) -> dict[str, Any]:
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            health = self.health()
-            if condition(health):
-                return health
-            time.sleep(0.02)
-        raise AssertionError(f"not in {timeout_s} s: {health}")
-
-    def wait_until_idle(self) -> dict[str, Any]:
-        """Until nothing runs or waits and every block is back."""
-        return self.wait_until(
-            lambda health: (
-                health["status"] == "ready"
-                and health["engine"]["num_running"] == health["engine"]["num_waiting"] == 0
-                and health["engine"]["num_free_kv_blocks"] == health["engine"]["num_kv_blocks"]
-            )
-        )
-
-
-@contextmanager
-def run_server(model: Path, folder: Path, *arguments: str, **environment: str) -> Iterator[Server]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = folder / "server.log"
-    command = [sys.executable, "-m", "zeroshot", "serve", "--model", str(model), "--port", str(port)]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, "--threads", "1", *arguments],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=os.environ | environment,
-        )
-    server = Server(f"http://127.0.0.1:{port}", process, log)
-    try:
-        for _ in range(600):
-            assert process.poll() is None, log.read_text()
-            try:
-                if server.http.get("/health/ready").status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
-            time.sleep(0.1)
-        else:
-            raise AssertionError(f"not ready: {log.read_text()}")
-        yield server
-    finally:
-        server.http.close()
-        process.terminate()
-        try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
+from tests.support.server import Server, run_server
 
 
 @pytest.fixture(scope="session")

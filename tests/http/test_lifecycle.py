@@ -17,7 +17,8 @@ import httpx
 import psutil
 import pytest
 
-LONG = {"prompt": "On and on", "max_tokens": 1000, "ignore_eos": True}
+LONG = {"prompt": "On and on", "max_tokens": 1000, "ignore_eos": True, "logprobs": 5}
+"""Seconds of work even for a tiny model."""
 StartServer = Callable[..., AbstractContextManager[Any]]
 
 
@@ -56,7 +57,7 @@ def test_a_client_that_leaves_frees_its_blocks(server: Any, is_stream: bool, num
 def test_a_client_that_leaves_while_it_waits_in_the_queue(start_server: StartServer) -> None:
     with start_server("--max-num-seqs", "2") as server:
         running = [raw_request(server, LONG) for _ in range(2)]
-        waiting = [raw_request(server, LONG) for _ in range(3)]
+        waiting = [raw_request(server, LONG | {"stream": is_stream}) for is_stream in (False, True, True)]
         server.wait_until(lambda health: health["engine"]["num_waiting"] == 3)
         for connection in waiting:
             connection.close()

@@ -19,7 +19,7 @@ FLOORS = [
     {"engine"},
     {"client"},
     {"tasks"},
-    {"api"},
+    {"api", "evaluation"},
     {"app"},
     {"cli"},
     {"__main__"},

@@ -1,8 +1,8 @@
 """Stops work for a client that has gone. The framework does this for streams, not for plain handlers."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from fastapi import Request
 
@@ -18,12 +18,12 @@ class ClientDisconnected(ZeroshotError):
     code = "client_disconnected"
 
 
-async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def cancel_on_disconnect(request: Request, work: Awaitable[T]) -> T:
     """The work's result. Cancels it, and raises ClientDisconnected, once the client has closed the connection.
 
     The request's body must have been read before: the next message is then the disconnect.
     """
-    task = asyncio.create_task(work)
+    task = asyncio.ensure_future(work)
     watcher = asyncio.create_task(_wait_for_disconnect(request))
     try:
         await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""Errors -> responses: `{"error": {"code", "message", "field"}}`, always valid JSON, never a traceback."""
+"""Errors -> responses: in the shape its surface promises, always valid JSON, never a traceback."""
 
 import logging
 from typing import Any
@@ -8,7 +8,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
+from zeroshot.api import envelopes
+from zeroshot.api.envelopes import ErrorResponse, OpenAIErrorResponse, TGIErrorResponse, envelope_for
 from zeroshot.errors import Overloaded, ValidationFailed, ZeroshotError
 
 logger = logging.getLogger(__name__)
@@ -16,21 +19,22 @@ logger = logging.getLogger(__name__)
 _HTTP_CODES = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed", 415: "unsupported_media_type"}
 
 
-class ErrorDetail(BaseModel):
-    code: str
-    message: str
-    field: str | None = None
+class HttpError(ZeroshotError):
+    """An error of the framework: no such path, no such method."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = _HTTP_CODES.get(status, "http_error")
 
 
-class ErrorResponse(BaseModel):
-    """What every error looks like."""
-
-    error: ErrorDetail
-
-
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def documented(*statuses: int | str, model: type[BaseModel] = ErrorResponse) -> dict[int | str, dict[str, Any]]:
     """The `responses=` of a route, for the OpenAPI page."""
-    return {status: {"model": ErrorResponse} for status in statuses}
+    return {status: {"model": model} for status in statuses}
+
+
+OPENAI_ERRORS = documented(400, 404, 413, 429, 500, 503, "4XX", model=OpenAIErrorResponse)
+TGI_ERRORS = documented(413, 422, 424, 429, 503, model=TGIErrorResponse)
 
 
 def install(app: FastAPI) -> None:
@@ -40,31 +44,37 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_unexpected_error)
 
 
-async def _on_zeroshot_error(_request: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, ZeroshotError):
-        raise error
-    headers = {}
+def error_response(scope: Scope, error: ZeroshotError, headers: dict[str, str] | None = None) -> JSONResponse:
+    """The answer that says what went wrong, and when to try again where that helps."""
+    headers = dict(headers or {})
     if isinstance(error, Overloaded):
         headers["Retry-After"] = str(error.retry_after_s)
     elif error.status == 503:
         headers["Retry-After"] = "1"
-    return JSONResponse(error.as_body(), status_code=error.status, headers=headers)
+    status, body = envelope_for(scope)(error)
+    return JSONResponse(body, status_code=status, headers=headers)
+
+
+async def _on_zeroshot_error(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, ZeroshotError):
+        raise error
+    return error_response(request.scope, error)
 
 
 async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, RequestValidationError):
         raise error
-    return await _on_zeroshot_error(request, ValidationFailed.from_pydantic(error.errors()))
+    if isinstance(error.body, dict) and "inputs" in error.body and request.url.path == "/generate":
+        envelopes.use(request.scope, envelopes.tgi)
+    return error_response(request.scope, ValidationFailed.from_pydantic(error.errors()))
 
 
-async def _on_http_exception(_request: Request, error: Exception) -> JSONResponse:
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
-    code = _HTTP_CODES.get(error.status_code, "http_error")
-    body = {"error": {"code": code, "message": str(error.detail), "field": None}}
-    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+    return error_response(request.scope, HttpError(error.status_code, str(error.detail)), dict(error.headers or {}))
 
 
 async def _on_unexpected_error(request: Request, error: Exception) -> JSONResponse:
     logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return JSONResponse(ZeroshotError("The server failed on this request.").as_body(), status_code=500)
+    return error_response(request.scope, ZeroshotError("The server failed on this request."))

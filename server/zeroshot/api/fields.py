@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from zeroshot.types import MAX_SEED
 
+MAX_CHOICES = 128
 MAX_LOGPROBS = 20
 MAX_STOPS = 16
 MAX_LOGIT_BIAS = 300
@@ -17,12 +18,42 @@ class StrictBody(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
+def _without_nulls(data: Any) -> Any:
+    return {name: value for name, value in data.items() if value is not None} if isinstance(data, dict) else data
+
+
+class NullsAreDefaults(BaseModel):
+    """For the bodies of clients that send every field they know, with null for what was not given."""
+
+    _drop_nulls = model_validator(mode="before")(_without_nulls)
+
+
 def check_encodable(text: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
         raise ValueError("the text has a lone surrogate (\\ud800 to \\udfff), which is no character") from None
     return text
+
+
+def is_token_ids(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(item) is int and item >= 0 for item in value)
+
+
+def _check_prompt_type(value: Any) -> Any:
+    """One message instead of one for each member of the union."""
+    items = value if isinstance(value, list) else [value]
+    is_texts = bool(items) and all(isinstance(item, str) for item in items)
+    is_rows = isinstance(value, list) and bool(value) and all(is_token_ids(item) for item in value)
+    if not (is_texts or is_rows or is_token_ids(value)):
+        raise ValueError(
+            "expected a text, a list of texts, a list of token ids (whole numbers from 0), or a list of such lists; "
+            "none of them empty"
+        )
+    if is_texts:
+        for text in items:
+            check_encodable(text)
+    return value
 
 
 def _as_list(value: Any) -> Any:
@@ -65,3 +96,31 @@ LogitBias = Annotated[
 Logprobs = Annotated[
     int, Field(ge=0, le=MAX_LOGPROBS, description="Also return log-probabilities, with this many alternatives.")
 ]
+Prompt = Annotated[
+    str | list[str] | list[int] | list[list[int]],
+    BeforeValidator(_check_prompt_type),
+    Field(description="A text, a list of texts, a list of token ids, or a list of lists of token ids."),
+]
+
+
+class PromptBody(StrictBody):
+    """What is to be continued."""
+
+    prompt: Prompt = Field(examples=["It was a dark night, and"])
+
+
+class SamplingBody(StrictBody):
+    """How to choose tokens: the settings that every surface for generating text has, under the same names."""
+
+    min_tokens: int = Field(default=0, ge=0, le=2**31 - 1, description="No end of text or stop before this many.")
+    temperature: Temperature = 1.0
+    top_k: TopK = 0
+    top_p: TopP = 1.0
+    min_p: MinP = 0.0
+    repetition_penalty: RepetitionPenalty = 1.0
+    presence_penalty: Penalty = 0.0
+    frequency_penalty: Penalty = 0.0
+    logit_bias: LogitBias = Field(default={})
+    stop: Stop = Field(default=[])
+    stop_token_ids: list[TokenId] = Field(default=[], max_length=MAX_STOPS)
+    ignore_eos: bool = Field(default=False, description="Go on after the end-of-text token.")

@@ -8,72 +8,32 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, Discriminator, Field, Tag
 
-from zeroshot.api import fields
+from zeroshot.api import fields, tgi
 from zeroshot.api.disconnect import cancel_on_disconnect
+from zeroshot.api.envelopes import TGIErrorResponse
 from zeroshot.api.errors import documented
-from zeroshot.api.generation import Generation, as_prompts, check_token_ids, logprob_json, tokenize_prompts
+from zeroshot.api.generation import Generation, as_prompts, logprob_json, sampling_params, tokenize_prompts
 from zeroshot.api.sse import event_stream
+from zeroshot.api.tgi_fields import TGIBody
 from zeroshot.client import ChoiceDelta, EngineClient
-from zeroshot.errors import InvalidRequest
-from zeroshot.types import MAX_SEED, GenerateRequest, SamplingParams
+from zeroshot.types import MAX_SEED, GenerateRequest
 
 router = APIRouter(tags=["generate"])
 
 DEFAULT_MAX_TOKENS = 64
-MAX_CHOICES = 128
 
 
-def _is_token_ids(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(type(item) is int and item >= 0 for item in value)
-
-
-def _check_prompt_type(value: Any) -> Any:
-    """One message instead of one for each member of the union."""
-    items = value if isinstance(value, list) else [value]
-    is_texts = bool(items) and all(isinstance(item, str) for item in items)
-    is_rows = isinstance(value, list) and bool(value) and all(_is_token_ids(item) for item in value)
-    if not (is_texts or is_rows or _is_token_ids(value)):
-        raise ValueError(
-            "expected a text, a list of texts, a list of token ids (whole numbers from 0), or a list of such lists; "
-            "none of them empty"
-        )
-    if is_texts:
-        for text in items:
-            fields.check_encodable(text)
-    return value
-
-
-Prompt = Annotated[
-    str | list[str] | list[int] | list[list[int]],
-    BeforeValidator(_check_prompt_type),
-    Field(description="A text, a list of texts, a list of token ids, or a list of lists of token ids."),
-]
-
-
-class GenerateBody(fields.StrictBody):
-    prompt: Prompt = Field(examples=["It was a dark night, and"])
+class GenerateBody(fields.SamplingBody, fields.PromptBody):
     max_tokens: int | None = Field(
         default=None,
         ge=1,
         le=2**31 - 1,
         description=f"Tokens to generate. Default: {DEFAULT_MAX_TOKENS}, or what the context has room for.",
     )
-    min_tokens: int = Field(default=0, ge=0, le=2**31 - 1, description="No end of text or stop before this many.")
-    temperature: fields.Temperature = 1.0
-    top_k: fields.TopK = 0
-    top_p: fields.TopP = 1.0
-    min_p: fields.MinP = 0.0
-    repetition_penalty: fields.RepetitionPenalty = 1.0
-    presence_penalty: fields.Penalty = 0.0
-    frequency_penalty: fields.Penalty = 0.0
-    logit_bias: fields.LogitBias = Field(default={})
     seed: fields.Seed | None = Field(default=None, description="Default: a random one, which the answer names.")
-    n: int = Field(default=1, ge=1, le=MAX_CHOICES, description="Continuations for each prompt.")
-    stop: fields.Stop = Field(default=[])
-    stop_token_ids: list[fields.TokenId] = Field(default=[], max_length=fields.MAX_STOPS)
-    ignore_eos: bool = Field(default=False, description="Go on after the end-of-text token.")
+    n: int = Field(default=1, ge=1, le=fields.MAX_CHOICES, description="Continuations for each prompt.")
     logprobs: fields.Logprobs | None = None
     return_token_ids: bool = False
     stream: bool = Field(default=False, description="Answer with server-sent events as the text comes.")
@@ -116,20 +76,34 @@ class GenerateResponse(BaseModel):
     usage: Usage
 
 
+def _schema_of(body: Any) -> str:
+    is_tgi = isinstance(body, TGIBody) or (isinstance(body, dict) and "inputs" in body)
+    return "tgi-body" if is_tgi else "generate-body"
+
+
+EitherBody = Annotated[
+    Annotated[GenerateBody, Tag("generate-body")] | Annotated[TGIBody, Tag("tgi-body")], Discriminator(_schema_of)
+]
+
+
 @router.post(
     "/generate",
     summary="Continue a text.",
     response_model=GenerateResponse,
-    responses=documented(400, 413, 422, 429, 500, 503),
+    responses=documented(400, 413, 422, 429, 500, 503) | documented(424, model=TGIErrorResponse),
 )
-async def generate(body: GenerateBody, request: Request) -> Response:
+async def generate(body: EitherBody, request: Request) -> Response:
     """With `stream: true` the answer is a stream of events, each `{"id", "choices": [one piece of one choice]}`.
 
     The last piece of each choice has its `finish_reason`; the last event has `usage`; then comes `[DONE]`.
+
+    A body with `inputs` is answered as Text Generation Inference does, also its errors.
     """
+    if isinstance(body, TGIBody):
+        return await tgi.answer(body, request)
     call = await _Call.prepare(body, request.app.state.client)
     if body.stream:
-        return await event_stream(call.stream())
+        return await event_stream(request, call.stream())
     return JSONResponse(await cancel_on_disconnect(request, call.run()))
 
 
@@ -144,8 +118,6 @@ class _Call:
 
     @classmethod
     async def prepare(cls, body: GenerateBody, client: EngineClient) -> "_Call":
-        check_token_ids(body.logit_bias, "logit_bias", client.vocab_size)
-        check_token_ids(body.stop_token_ids, "stop_token_ids", client.vocab_size)
         return cls(body, client, await tokenize_prompts(as_prompts(body.prompt), body.n, client))
 
     async def run(self) -> dict[str, Any]:
@@ -163,25 +135,13 @@ class _Call:
 
     def _request(self, index: int, token_ids: list[int]) -> GenerateRequest:
         body = self.body
-        room = max(1, self.client.max_model_len - len(token_ids))
-        max_tokens = min(DEFAULT_MAX_TOKENS, room) if body.max_tokens is None else body.max_tokens
-        if body.min_tokens > max_tokens:
-            raise InvalidRequest(f"min_tokens is {body.min_tokens}, max_tokens {max_tokens}.", field="min_tokens")
-        params = SamplingParams(
-            max_tokens=max_tokens,
-            min_tokens=body.min_tokens,
-            temperature=body.temperature,
-            top_k=body.top_k,
-            top_p=body.top_p,
-            min_p=body.min_p,
-            repetition_penalty=body.repetition_penalty,
-            presence_penalty=body.presence_penalty,
-            frequency_penalty=body.frequency_penalty,
-            logit_bias=body.logit_bias,
+        params = sampling_params(
+            body,
+            self.client,
+            num_prompt_tokens=len(token_ids),
+            max_tokens=body.max_tokens,
+            default_max_tokens=DEFAULT_MAX_TOKENS,
             seed=self.seed,
-            stop=tuple(body.stop),
-            stop_token_ids=tuple(body.stop_token_ids),
-            ignore_eos=body.ignore_eos,
             logprobs=body.logprobs,
         )
         return GenerateRequest(

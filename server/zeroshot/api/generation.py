@@ -1,14 +1,16 @@
 """Many prompts, `n` continuations each, answered together. Shared by every surface that generates text."""
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Any
 
+from zeroshot.api.fields import SamplingBody
 from zeroshot.client import ChoiceDelta, Completion, EngineClient
 from zeroshot.errors import InvalidRequest
 from zeroshot.text.tokenizer import Tokenizer
-from zeroshot.types import GenerateRequest, TokenLogprob
+from zeroshot.types import GenerateRequest, SamplingParams, TokenLogprob
 
 Prompt = str | list[int]
 
@@ -83,6 +85,61 @@ class Generation:
         self._cached_tokens[index] = max(self._cached_tokens[index], delta.num_cached_tokens)
 
 
+def sampling_params(
+    body: SamplingBody,
+    client: EngineClient,
+    *,
+    num_prompt_tokens: int,
+    max_tokens: int | None,
+    default_max_tokens: int,
+    seed: int,
+    logprobs: int | None = None,
+    prompt_logprobs: int | None = None,
+) -> SamplingParams:
+    """A body's settings for one prompt. Without `max_tokens` it is the default, or what the context has room for.
+
+    Raises InvalidRequest for token ids outside the vocabulary and for a `min_tokens` that can't be reached.
+    """
+    check_token_ids(body.logit_bias, "logit_bias", client.vocab_size)
+    check_token_ids(body.stop_token_ids, "stop_token_ids", client.vocab_size)
+    if max_tokens is None:
+        max_tokens = min(default_max_tokens, max(1, client.max_model_len - num_prompt_tokens))
+    if body.min_tokens > max_tokens:
+        raise InvalidRequest(f"min_tokens is {body.min_tokens}, max_tokens {max_tokens}.", field="min_tokens")
+    return SamplingParams(
+        max_tokens=max_tokens,
+        min_tokens=body.min_tokens,
+        temperature=body.temperature,
+        top_k=body.top_k,
+        top_p=body.top_p,
+        min_p=body.min_p,
+        repetition_penalty=body.repetition_penalty,
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
+        logit_bias=body.logit_bias,
+        seed=seed,
+        stop=tuple(body.stop),
+        stop_token_ids=tuple(body.stop_token_ids),
+        ignore_eos=body.ignore_eos,
+        logprobs=logprobs,
+        prompt_logprobs=prompt_logprobs,
+    )
+
+
+def by_probability(candidates: list[Completion]) -> list[Completion]:
+    """The highest log-probability per token first, numbered anew. A single one needs no log-probabilities."""
+    if len(candidates) == 1:
+        return candidates
+    ranked = sorted(candidates, key=_mean_logprob, reverse=True)
+    for index, choice in enumerate(ranked):
+        choice.index = index
+    return ranked
+
+
+def _mean_logprob(choice: Completion) -> float:
+    return math.fsum(token.logprob for token in choice.logprobs) / max(1, len(choice.logprobs))
+
+
 def as_prompts(prompt: str | list[str] | list[int] | list[list[int]]) -> list[Prompt]:
     """The four shapes a prompt can have, as a list of prompts."""
     if isinstance(prompt, str):
@@ -91,30 +148,37 @@ def as_prompts(prompt: str | list[str] | list[int] | list[list[int]]) -> list[Pr
     return [token_ids] if token_ids else [item for item in prompt if not isinstance(item, int)]
 
 
-async def tokenize_prompts(prompts: list[Prompt], n: int, client: EngineClient) -> list[list[int]]:
+async def tokenize_prompts(
+    prompts: list[Prompt], n: int, client: EngineClient, *, field: str = "prompt"
+) -> list[list[int]]:
     """Token ids of each prompt, all in the vocabulary. Raises InvalidRequest for too many, empty or too long ones."""
     if len(prompts) > MAX_PROMPTS or len(prompts) * n > MAX_SEQS_PER_REQUEST:
         raise InvalidRequest(
             f"{len(prompts)} prompts x n={n} is too much for one request: at most {MAX_PROMPTS} prompts and "
             f"{MAX_SEQS_PER_REQUEST} continuations.",
-            field="prompt",
+            field=field,
         )
-    return [await _tokenize(prompt, client) for prompt in prompts]
+    return [await _tokenize(prompt, client, field) for prompt in prompts]
 
 
-async def _tokenize(prompt: Prompt, client: EngineClient) -> list[int]:
+async def _tokenize(prompt: Prompt, client: EngineClient, field: str) -> list[int]:
     if not prompt:
-        raise InvalidRequest("The prompt is empty: give it at least one character or token.", field="prompt")
+        raise InvalidRequest("The prompt is empty: give it at least one character or token.", field=field)
     if not isinstance(prompt, str):
-        check_token_ids(prompt, "prompt", client.vocab_size)
+        check_token_ids(prompt, field, client.vocab_size)
         return prompt
-    if len(prompt) > MAX_TOKEN_BYTES * client.max_model_len:
-        raise InvalidRequest(
-            f"The prompt has {len(prompt)} characters; no text of that length fits {client.max_model_len} tokens.",
-            field="prompt",
-        )
+    check_length(prompt, client, field)
     # In a thread: tokenising a long text takes tens of milliseconds, in which no stream would move.
     return await asyncio.to_thread(client.tokenizer.encode_with_special, prompt)
+
+
+def check_length(text: str, client: EngineClient, field: str) -> None:
+    """Raises InvalidRequest for a text that can't fit the context, whatever its tokens are."""
+    if len(text) > MAX_TOKEN_BYTES * client.max_model_len:
+        raise InvalidRequest(
+            f"The prompt has {len(text)} characters; no text of that length fits {client.max_model_len} tokens.",
+            field=field,
+        )
 
 
 def check_token_ids(token_ids: Iterable[int], field: str, vocab_size: int) -> None:

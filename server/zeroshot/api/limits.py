@@ -1,8 +1,8 @@
 """Refuses a body that is too large, before it is read into memory."""
 
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from zeroshot.api.errors import error_response
 from zeroshot.errors import RequestTooLarge
 
 
@@ -18,7 +18,7 @@ class BodyLimitMiddleware:
             await self.app(scope, receive, send)
             return
         error = RequestTooLarge(f"The body is larger than {self.max_body_bytes} bytes.")
-        refusal = JSONResponse(error.as_body(), status_code=error.status, headers={"Connection": "close"})
+        refusal = error_response(scope, error, {"Connection": "close"})
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self.max_body_bytes:
             await refusal(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Server-sent events (WHATWG HTML, section 9.2): one `data:` line of JSON an event, `[DONE]` last."""
+"""Server-sent events (WHATWG HTML, section 9.2): one `data:` line of JSON an event."""
 
 import json
 import logging
@@ -6,40 +6,47 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
+from fastapi import Request
 from fastapi.responses import StreamingResponse
 
+from zeroshot.api.disconnect import cancel_on_disconnect
+from zeroshot.api.envelopes import Envelope, envelope_for
 from zeroshot.errors import ZeroshotError
 
 logger = logging.getLogger(__name__)
 
 DONE = b"data: [DONE]\n\n"
+Events = AsyncGenerator[dict[str, Any], None]
 
 
-async def event_stream(events: AsyncGenerator[dict[str, Any], None]) -> StreamingResponse:
+async def event_stream(
+    request: Request, events: Events, *, end: bytes = DONE, headers: dict[str, str] | None = None
+) -> StreamingResponse:
     """A streaming response. An error before the first event is raised and so answered with its own status.
 
-    Later ones become an error event. The stream always ends with `[DONE]`, so a client can tell it from a broken one.
+    Later ones become an error event. The stream always ends with `end`, so a client can tell it from a broken one.
     """
-    first = await anext(events)
+    first = await cancel_on_disconnect(request, anext(events))
     return StreamingResponse(
-        _encode(first, events),
+        _encode(first, events, envelope_for(request.scope), end),
         media_type="text/event-stream",
-        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"} | (headers or {}),
     )
 
 
-async def _encode(first: dict[str, Any], events: AsyncGenerator[dict[str, Any], None]) -> AsyncGenerator[bytes, None]:
+async def _encode(first: dict[str, Any], events: Events, envelope: Envelope, end: bytes) -> AsyncGenerator[bytes, None]:
     async with aclosing(events):
         yield _event(first)
         try:
             async for event in events:
                 yield _event(event)
         except ZeroshotError as error:
-            yield _event(error.as_body())
+            yield _event(envelope(error)[1])
         except Exception:
             logger.exception("a stream failed")
-            yield _event(ZeroshotError("The server failed on this request.").as_body())
-        yield DONE
+            yield _event(envelope(ZeroshotError("The server failed on this request."))[1])
+        if end:
+            yield end
 
 
 def _event(data: dict[str, Any]) -> bytes:

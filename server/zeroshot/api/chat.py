@@ -1,0 +1,164 @@
+"""`POST /v1/chat/completions`: a conversation written down by the chat template, and the model's next line in it."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Any, Literal, Self
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from zeroshot.api import fields
+from zeroshot.api.chat_template import ChatTemplate, Role
+from zeroshot.api.disconnect import cancel_on_disconnect
+from zeroshot.api.errors import OPENAI_ERRORS
+from zeroshot.api.generation import Generation, check_length, sampling_params
+from zeroshot.api.openai_protocol import Frame, OpenAIBody, UsageInChunks, openai_usage
+from zeroshot.api.sse import event_stream
+from zeroshot.client import ChoiceDelta, EngineClient
+from zeroshot.errors import InvalidRequest
+from zeroshot.text.tokenizer import Tokenizer
+from zeroshot.types import MAX_SEED, GenerateRequest, TokenLogprob
+
+router = APIRouter(prefix="/v1", tags=["openai"])
+
+DEFAULT_MAX_TOKENS = 256
+MAX_MESSAGES = 1024
+
+
+def _text_of_parts(value: Any) -> Any:
+    """OpenAI's list of content parts as one text."""
+    if not isinstance(value, list):
+        return value
+    if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in value):
+        raise ValueError('only text parts are supported: {"type": "text", "text": "..."}')
+    return "".join(part["text"] for part in value)
+
+
+class ChatMessage(fields.NullsAreDefaults, fields.StrictBody):
+    """`name` and the like are ignored: the transcript has no place for them."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[fields.Text, BeforeValidator(_text_of_parts)] = Field(
+        examples=["What is the capital of France?"]
+    )
+
+    @property
+    def template_role(self) -> Role:
+        return "system" if self.role == "developer" else self.role
+
+
+class ChatBody(OpenAIBody):
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
+    max_tokens: int | None = Field(
+        default=None, ge=1, le=2**31 - 1, description="Default: 256, or what the context has room for."
+    )
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=2**31 - 1, description="Goes before max_tokens.")
+    logprobs: bool = False
+    top_logprobs: fields.Logprobs | None = None
+
+    def check(self, client: EngineClient) -> None:
+        super().check(client)
+        if self.top_logprobs is not None and not self.logprobs:
+            raise InvalidRequest("top_logprobs needs logprobs: true.", field="top_logprobs")
+
+
+@router.post("/chat/completions", summary="Answer in a conversation, as OpenAI's API does.", responses=OPENAI_ERRORS)
+async def chat_completions(body: ChatBody, request: Request) -> Response:
+    """GPT-2 knows no chat format: the conversation becomes a transcript that the model continues.
+
+    `prompts/chat/default.yaml` says how. What stands in a message is plain text, also `<|endoftext|>`.
+    """
+    client: EngineClient = request.app.state.client
+    template: ChatTemplate | None = request.app.state.chat_template
+    body.check(client)
+    if template is None:
+        raise InvalidRequest("This server has no chat template: its prompts folder lacks chat/default.yaml.")
+    call = await _Call.prepare(body, client, template)
+    headers = body.ignored_fields()
+    if body.stream:
+        return await event_stream(request, call.stream(), headers=headers)
+    return JSONResponse(await cancel_on_disconnect(request, call.run()), headers=headers)
+
+
+class _Call:
+    """One request: the body, and the generation it asks for."""
+
+    def __init__(self, body: ChatBody, client: EngineClient, template: ChatTemplate, token_ids: list[int]) -> None:
+        self.body, self.client = body, client
+        self.frame = Frame("chat.completion.chunk" if body.stream else "chat.completion", "chatcmpl", client)
+        params = sampling_params(
+            body.model_copy(update={"stop": [*template.stop, *body.stop]}),
+            client,
+            num_prompt_tokens=len(token_ids),
+            max_tokens=body.max_completion_tokens or body.max_tokens,
+            default_max_tokens=DEFAULT_MAX_TOKENS,
+            seed=secrets.randbelow(MAX_SEED) if body.engine_seed is None else body.engine_seed,
+            logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        )
+        request = GenerateRequest(
+            request_id=self.frame.id, prompt_token_ids=token_ids, sampling_params=params, n=body.n
+        )
+        self.generation = Generation(client, [request])
+
+    @classmethod
+    async def prepare(cls, body: ChatBody, client: EngineClient, template: ChatTemplate) -> Self:
+        text = template.render([(message.template_role, message.content) for message in body.messages])
+        check_length(text, client, "messages")
+        return cls(body, client, template, await asyncio.to_thread(client.tokenizer.encode, text))
+
+    async def run(self) -> dict[str, Any]:
+        (completions,) = await self.generation.complete()
+        choices = [
+            {
+                "index": completion.index,
+                "message": {"role": "assistant", "content": completion.text.lstrip(), "refusal": None},
+                "logprobs": self._logprobs(completion),
+                "finish_reason": completion.finish_reason,
+                "stop_reason": completion.stop_reason,
+            }
+            for completion in completions
+        ]
+        return self.frame.around(choices, usage=openai_usage(self.generation.usage()))
+
+    async def stream(self) -> AsyncGenerator[dict[str, Any], None]:
+        usage = UsageInChunks(self.body.stream_options, self.generation)
+        has_begun: dict[int, bool] = {}  # choice -> whether anything but white space has come
+        async with aclosing(self.generation.deltas()) as deltas:
+            async for _, delta in deltas:
+                content = delta.text if has_begun.get(delta.index) else delta.text.lstrip()
+                is_first = delta.index not in has_begun
+                has_begun[delta.index] = has_begun.get(delta.index, False) or bool(content)
+                if is_first or content or delta.finish_reason or self.body.logprobs:
+                    chunk = self._chunk(delta, content, is_first=is_first)
+                    yield self.frame.around([chunk], **usage.so_far())
+        if usage.is_wanted:
+            yield self.frame.around([], **usage.total())
+
+    def _chunk(self, delta: ChoiceDelta, content: str, *, is_first: bool) -> dict[str, Any]:
+        role = {"role": "assistant"} if is_first else {}
+        return {
+            "index": delta.index,
+            "delta": role | ({"content": content} if is_first or content else {}),
+            "logprobs": self._logprobs(delta),
+            "finish_reason": delta.finish_reason,
+            "stop_reason": delta.stop_reason,
+        }
+
+    def _logprobs(self, delta: ChoiceDelta) -> dict[str, Any] | None:
+        if not self.body.logprobs:
+            return None
+        return {"content": [_chat_logprob(self.client.tokenizer, logprob) for logprob in delta.logprobs]}
+
+
+def _chat_logprob(tokenizer: Tokenizer, logprob: TokenLogprob) -> dict[str, Any]:
+    def one(token_id: int, value: float) -> dict[str, Any]:
+        raw = tokenizer.token_bytes(token_id)
+        return {"token": tokenizer.token_text(token_id), "logprob": value, "bytes": list(raw)}
+
+    top = [one(token_id, value) for token_id, value in logprob.top]
+    return one(logprob.token_id, logprob.logprob) | {"top_logprobs": top}

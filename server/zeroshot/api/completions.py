@@ -1,0 +1,162 @@
+"""`POST /v1/completions`: OpenAI's, with vLLM's extensions."""
+
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, Self
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import Field
+
+from zeroshot.api import fields
+from zeroshot.api.disconnect import cancel_on_disconnect
+from zeroshot.api.errors import OPENAI_ERRORS
+from zeroshot.api.generation import Generation, as_prompts, by_probability, sampling_params, tokenize_prompts
+from zeroshot.api.guided_choice import GuidedGeneration, StructuredOutputs
+from zeroshot.api.openai_choice import ChoiceFormat, ChoiceWriter
+from zeroshot.api.openai_protocol import Frame, OpenAIBody, UsageInChunks, openai_usage
+from zeroshot.api.sse import event_stream
+from zeroshot.client import Completion, EngineClient
+from zeroshot.errors import InvalidRequest
+from zeroshot.types import MAX_SEED, GenerateRequest
+
+router = APIRouter(prefix="/v1", tags=["openai"])
+
+DEFAULT_MAX_TOKENS = 16
+
+
+class CompletionBody(OpenAIBody):
+    prompt: fields.Prompt = Field(examples=["It was a dark night, and"])
+    max_tokens: int | None = Field(
+        default=None, ge=0, le=2**31 - 1, description="Default: 16, or what the context has room for."
+    )
+    best_of: int | None = Field(
+        default=None,
+        ge=1,
+        le=fields.MAX_CHOICES,
+        description="Generate this many and return the n with the highest log-probability per token.",
+    )
+    echo: bool = Field(default=False, description="Put the prompt before the text, and before the logprobs.")
+    logprobs: fields.Logprobs | None = None
+    truncate_prompt_tokens: int | None = Field(
+        default=None, ge=-1, le=2**31 - 1, description="Keep only the prompt's last tokens; -1: as many as fit."
+    )
+    return_token_ids: bool = False
+    return_tokens_as_token_ids: bool = Field(default=False, description="Show tokens in logprobs as `token_id:464`.")
+    include_stop_str_in_output: bool = False
+    structured_outputs: StructuredOutputs | None = None
+
+    @property
+    def num_generated(self) -> int:
+        """Continuations generated for each prompt."""
+        return self.best_of or self.n
+
+    def check(self, client: EngineClient) -> None:
+        super().check(client)
+        if self.best_of is not None and self.best_of < self.n:
+            raise InvalidRequest(f"best_of is {self.best_of}: it must be at least n, {self.n}.", field="best_of")
+        if self.stream and self.num_generated > self.n:
+            raise InvalidRequest("best_of can't be streamed: the best is known only at the end.", field="best_of")
+        if self.structured_outputs is not None and self.num_generated > self.n:
+            raise InvalidRequest("best_of can't be combined with structured_outputs.", field="best_of")
+        if self.truncate_prompt_tokens == 0:
+            raise InvalidRequest("truncate_prompt_tokens must be at least 1, or -1.", field="truncate_prompt_tokens")
+
+
+@router.post("/completions", summary="Continue a text, as OpenAI's API does.", responses=OPENAI_ERRORS)
+async def completions(body: CompletionBody, request: Request) -> Response:
+    """See OpenAI's reference for the answer, also of a stream.
+
+    The text the model sees may hold the end-of-text token as `<|endoftext|>`.
+    """
+    client: EngineClient = request.app.state.client
+    body.check(client)
+    call = await _Call.prepare(body, client)
+    headers = body.ignored_fields()
+    if body.stream:
+        return await event_stream(request, call.stream(), headers=headers)
+    return JSONResponse(await cancel_on_disconnect(request, call.run()), headers=headers)
+
+
+class _Call:
+    """One request: the body, and the generation it asks for."""
+
+    def __init__(self, body: CompletionBody, client: EngineClient, prompts: list[list[int]]) -> None:
+        self.body, self.client = body, client
+        self.frame = Frame("text_completion", "cmpl", client)
+        self.seed = secrets.randbelow(MAX_SEED) if body.engine_seed is None else body.engine_seed
+        requests = [self._request(index, token_ids) for index, token_ids in enumerate(prompts)]
+        guide = body.structured_outputs
+        self.generation = GuidedGeneration(client, requests, guide.choice) if guide else Generation(client, requests)
+        self.format = ChoiceFormat(
+            echo=body.echo,
+            has_logprobs=body.logprobs is not None,
+            has_token_ids=body.return_token_ids,
+            tokens_as_ids=body.return_tokens_as_token_ids,
+            keeps_stop=body.include_stop_str_in_output,
+        )
+
+    @classmethod
+    async def prepare(cls, body: CompletionBody, client: EngineClient) -> Self:
+        prompts = await tokenize_prompts(as_prompts(body.prompt), body.num_generated, client)
+        if body.truncate_prompt_tokens is not None:
+            prompts = [prompt[-_num_kept(body, client) :] for prompt in prompts]
+        return cls(body, client, prompts)
+
+    async def run(self) -> dict[str, Any]:
+        completions = await self.generation.complete()
+        choices = [
+            self._writer(prompt_index, choice.index).piece(choice)
+            for prompt_index, candidates in enumerate(completions)
+            for choice in self._chosen(candidates)
+        ]
+        return self.frame.around(choices, usage=openai_usage(self.generation.usage()))
+
+    async def stream(self) -> AsyncGenerator[dict[str, Any], None]:
+        usage = UsageInChunks(self.body.stream_options, self.generation)
+        writers: dict[tuple[int, int], ChoiceWriter] = {}
+        async with aclosing(self.generation.deltas()) as deltas:
+            async for prompt_index, delta in deltas:
+                key = (prompt_index, delta.index)
+                if key not in writers:
+                    writers[key] = self._writer(*key)
+                if writers[key].has_news(delta):
+                    yield self.frame.around([writers[key].piece(delta)], **usage.so_far())
+        if usage.is_wanted:
+            yield self.frame.around([], **usage.total())
+
+    def _chosen(self, candidates: list[Completion]) -> list[Completion]:
+        return by_probability(candidates)[: self.body.n] if len(candidates) > self.body.n else candidates
+
+    def _writer(self, prompt_index: int, choice_index: int) -> ChoiceWriter:
+        prompt_ids = self.generation.requests[prompt_index].prompt_token_ids
+        index = prompt_index * self.body.n + choice_index
+        return ChoiceWriter(index, prompt_ids, self.client.tokenizer, self.format)
+
+    def _request(self, index: int, token_ids: list[int]) -> GenerateRequest:
+        body = self.body
+        params = sampling_params(
+            body,
+            self.client,
+            num_prompt_tokens=len(token_ids),
+            max_tokens=body.max_tokens,
+            default_max_tokens=self.client.max_model_len if body.structured_outputs else DEFAULT_MAX_TOKENS,
+            seed=self.seed,
+            logprobs=0 if body.logprobs is None and body.num_generated > body.n else body.logprobs,
+            prompt_logprobs=body.logprobs if body.echo else None,
+        )
+        return GenerateRequest(
+            request_id=f"{self.frame.id}-{index}",
+            prompt_token_ids=token_ids,
+            sampling_params=params,
+            n=body.num_generated,
+        )
+
+
+def _num_kept(body: CompletionBody, client: EngineClient) -> int:
+    """How many of a prompt's tokens are kept at most: 1 or more."""
+    if body.truncate_prompt_tokens is not None and body.truncate_prompt_tokens > 0:
+        return body.truncate_prompt_tokens
+    max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
+    return max(1, client.max_model_len - max_tokens)

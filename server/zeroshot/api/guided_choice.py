@@ -1,0 +1,146 @@
+"""`structured_outputs: {"choice": [...]}`: the text is one of the given ones.
+
+All choices are scored exactly, as whole texts. At temperature 0 the most probable one is taken; otherwise one is drawn
+by the model's probabilities among them: a choice is not judged by its first token alone, as it is by a token mask.
+"""
+
+import math
+import random
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from zeroshot.api import fields
+from zeroshot.api.generation import MAX_SEQS_PER_REQUEST, Generation
+from zeroshot.client import ChoiceDelta, Completion, EngineClient
+from zeroshot.errors import ContextLengthExceeded, InvalidRequest
+from zeroshot.tasks.scoring import probabilities
+from zeroshot.types import GenerateRequest, SamplingParams
+
+_FIELD = "structured_outputs"
+_CHANGES_NOTHING = SamplingParams()
+_NOT_TOGETHER = (
+    "top_k",
+    "top_p",
+    "min_p",
+    "min_tokens",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "logit_bias",
+    "stop",
+    "stop_token_ids",
+)
+
+
+def _only_choice(data: Any) -> Any:
+    if not isinstance(data, dict):
+        return data
+    given = {name: value for name, value in data.items() if value is not None and value is not False}
+    if given.keys() != {"choice"}:
+        raise ValueError("of its kinds this server has `choice` only: a list of texts")
+    return given
+
+
+class StructuredOutputs(fields.StrictBody):
+    """vLLM's field. Of its kinds this server has `choice`."""
+
+    _no_other_kind = model_validator(mode="before")(_only_choice)
+
+    choice: list[Annotated[fields.Text, Field(min_length=1)]] = Field(
+        min_length=1,
+        max_length=MAX_SEQS_PER_REQUEST,
+        description="The text is one of these, written as it follows the prompt: most begin with a space.",
+    )
+
+
+class GuidedGeneration(Generation):
+    """Instead of what its requests ask for, each of their continuations is one of `choices`."""
+
+    def __init__(self, client: EngineClient, requests: list[GenerateRequest], choices: list[str]) -> None:
+        """Raises InvalidRequest for what can't be combined with choices, and for what doesn't fit."""
+        super().__init__(client, requests)
+        self._choices = [(text, client.tokenizer.encode(text)) for text in choices]
+        for request in requests:
+            self._check(request)
+        scoring = [self._scoring_request(request, index) for request in requests for index in range(len(choices))]
+        self._scoring = Generation(client, scoring)
+
+    async def complete(self) -> list[list[Completion]]:
+        scored = [scores[0] for scores in await self._scoring.complete()]
+        count = len(self._choices)
+        completions = [
+            self._choose(request, scored[index * count : (index + 1) * count])
+            for index, request in enumerate(self.requests)
+        ]
+        for index, chosen in enumerate(completions):
+            for completion in chosen:
+                self._count(index, completion)
+        return completions
+
+    async def deltas(self) -> AsyncGenerator[tuple[int, ChoiceDelta], None]:
+        for index, chosen in enumerate(await self.complete()):
+            for completion in chosen:
+                yield index, completion
+
+    def _check(self, request: GenerateRequest) -> None:
+        params = request.sampling_params
+        for name in _NOT_TOGETHER:
+            if getattr(params, name) != getattr(_CHANGES_NOTHING, name):
+                raise InvalidRequest(f"{name} can't be combined with {_FIELD}.", field=name)
+        if len(self.requests) * len(self._choices) > MAX_SEQS_PER_REQUEST:
+            raise InvalidRequest(
+                f"{len(self.requests)} prompts x {len(self._choices)} choices are too much for one request: at most "
+                f"{MAX_SEQS_PER_REQUEST}.",
+                field=_FIELD,
+            )
+        longest = max(len(token_ids) for _, token_ids in self._choices)
+        if len(request.prompt_token_ids) + longest > self.client.max_model_len:
+            raise ContextLengthExceeded(len(request.prompt_token_ids), longest, self.client.max_model_len)
+        if longest > params.max_tokens:
+            raise InvalidRequest(
+                f"The longest choice has {longest} tokens, max_tokens is {params.max_tokens}.", field="max_tokens"
+            )
+
+    def _scoring_request(self, request: GenerateRequest, index: int) -> GenerateRequest:
+        params = request.sampling_params
+        start = len(request.prompt_token_ids) if params.prompt_logprobs is None else 1
+        return GenerateRequest(
+            request_id=f"{request.request_id}-{index}",
+            prompt_token_ids=request.prompt_token_ids + self._choices[index][1],
+            sampling_params=SamplingParams(
+                max_tokens=0, prompt_logprobs=params.logprobs or 0, prompt_logprobs_start=start
+            ),
+        )
+
+    def _choose(self, request: GenerateRequest, scored: list[Completion]) -> list[Completion]:
+        params = request.sampling_params
+        values = [
+            math.fsum(logprob.logprob for logprob in item.prompt_logprobs[-len(token_ids) :])
+            for item, (_, token_ids) in zip(scored, self._choices, strict=True)
+        ]
+        highest = max(values)
+        best = values.index(highest)
+        weights = (
+            probabilities([(value - highest) / params.temperature for value in values]) if params.temperature else []
+        )
+        chosen = []
+        for index in range(request.n):
+            draw = random.Random(f"{params.seed} {index}")  # noqa: S311 - reproducible on purpose
+            number = draw.choices(range(len(values)), weights)[0] if weights else best
+            chosen.append(self._completion(index, number, scored[number]))
+        return chosen
+
+    def _completion(self, index: int, number: int, scored: Completion) -> Completion:
+        text, token_ids = self._choices[number]
+        split = len(scored.prompt_logprobs) - len(token_ids)
+        return Completion(
+            index=index,
+            text=text,
+            token_ids=token_ids,
+            logprobs=scored.prompt_logprobs[split:],
+            prompt_logprobs=scored.prompt_logprobs[:split],
+            finish_reason="stop",
+            num_cached_tokens=scored.num_cached_tokens,
+        )

@@ -1,0 +1,167 @@
+"""What OpenAI's two text surfaces have in common: request fields, what is refused, usage, response frame.
+
+Explicit nulls mean "not given". A field that asks for something this server can't do is a 400; one that asks for
+nothing (`_WITHOUT_EFFECT`) is accepted; any other unknown field is named in the response header `X-Ignored-Fields`.
+"""
+
+import time
+import uuid
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ConfigDict, Field
+
+import zeroshot
+from zeroshot.api import fields
+from zeroshot.api.generation import Generation
+from zeroshot.api.models import check_model
+from zeroshot.client import EngineClient
+from zeroshot.errors import InvalidRequest
+from zeroshot.types import MAX_SEED
+
+_WITHOUT_EFFECT = frozenset(
+    {
+        "add_special_tokens",  # GPT-2's tokenizer adds none
+        "cache_salt",
+        "metadata",
+        "parallel_tool_calls",
+        "priority",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "request_id",
+        "safety_identifier",
+        "service_tier",
+        "spaces_between_special_tokens",
+        "store",
+        "stream_interval",
+        "user",
+    }
+)
+
+_REFUSED: dict[str, tuple[Any, ...]] = {
+    "allowed_token_ids": (),
+    "add_generation_prompt": (True,),
+    "audio": (),
+    "bad_words": ([],),
+    "chat_template": (),
+    "continue_final_message": (False,),
+    "early_stopping": (False,),
+    "function_call": ("none",),
+    "functions": ([],),
+    "guided_choice": (),
+    "guided_decoding_backend": (),
+    "guided_grammar": (),
+    "guided_json": (),
+    "guided_regex": (),
+    "length_penalty": (1.0,),
+    "logits_processors": ([],),
+    "logprob_token_ids": ([],),
+    "modalities": (["text"],),
+    "prediction": (),
+    "prompt_embeds": (),
+    "prompt_logprobs": (),
+    "reasoning_effort": ("none",),
+    "repetition_detection": (),
+    "response_format": ({"type": "text"},),
+    "skip_special_tokens": (True,),
+    "structured_outputs": (),  # completions have a part of it
+    "suffix": ("",),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "use_beam_search": (False,),
+    "web_search_options": (),
+}
+"""Fields of OpenAI or vLLM for what this server can't do, with the values that don't ask for it."""
+
+_MAX_IGNORED_NAMES = 20
+
+
+def _off_is_zero(value: Any) -> Any:
+    return 0 if type(value) is int and value == -1 else value
+
+
+def _not_negative(seed: int) -> int:
+    return seed % (MAX_SEED + 1)
+
+
+TopK = Annotated[fields.TopK, BeforeValidator(_off_is_zero)]
+Seed = Annotated[int, Field(ge=-MAX_SEED - 1, le=MAX_SEED, description="The same seed, the same text.")]
+
+
+class StreamOptions(fields.NullsAreDefaults, fields.StrictBody):
+    """`include_usage` adds a last chunk with the token counts, `continuous_usage_stats` puts them into every chunk."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    include_usage: bool = False
+    continuous_usage_stats: bool = False
+
+
+class OpenAIBody(fields.NullsAreDefaults, fields.SamplingBody):
+    model_config = ConfigDict(extra="allow")
+
+    model: fields.Text | None = Field(default=None, description="The name in GET /v1/models. Default: the model here.")
+    top_k: TopK = 0
+    seed: Seed | None = None
+    n: int = Field(default=1, ge=1, le=fields.MAX_CHOICES)
+    stream: bool = Field(default=False, description="Answer with server-sent events as the text comes.")
+    stream_options: StreamOptions | None = None
+
+    @property
+    def engine_seed(self) -> int | None:
+        return None if self.seed is None else _not_negative(self.seed)
+
+    def check(self, client: EngineClient) -> None:
+        """Raises UnknownModel, and InvalidRequest for a field that asks for what can't be done here."""
+        check_model(self.model, client)
+        for name, value in (self.model_extra or {}).items():
+            if name in _REFUSED and value not in _REFUSED[name]:
+                raise InvalidRequest(f"{name} is not supported by this server.", field=name)
+        if self.stream_options is not None and not self.stream:
+            raise InvalidRequest("stream_options is only allowed with stream: true.", field="stream_options")
+
+    def ignored_fields(self) -> dict[str, str]:
+        """A response header that names the fields that nobody here knows; none if there are none."""
+        known = _WITHOUT_EFFECT | _REFUSED.keys()
+        unknown = [name for name in self.model_extra or {} if name not in known]
+        shown = [name[:64] for name in unknown if name.isascii() and name.isidentifier()]
+        return {"X-Ignored-Fields": ", ".join(shown[:_MAX_IGNORED_NAMES]) or "unprintable"} if unknown else {}
+
+
+class Frame:
+    """What is the same in every chunk of an answer."""
+
+    def __init__(self, kind: str, id_prefix: str, client: EngineClient) -> None:
+        self.id = f"{id_prefix}-{uuid.uuid4().hex}"
+        self._fields = {
+            "id": self.id,
+            "object": kind,
+            "created": int(time.time()),
+            "model": client.model_name,
+            "system_fingerprint": f"zeroshot-{zeroshot.__version__}",
+        }
+
+    def around(self, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        return self._fields | {"choices": choices} | more
+
+
+class UsageInChunks:
+    """`usage` as `stream_options` wants it: in a last chunk of its own, in all chunks, or in none."""
+
+    def __init__(self, options: StreamOptions | None, generation: Generation) -> None:
+        self.is_wanted = options is not None and options.include_usage
+        self._is_continuous = options is not None and options.continuous_usage_stats
+        self._generation = generation
+
+    def so_far(self) -> dict[str, Any]:
+        """What a chunk with choices in it says of usage."""
+        if not self.is_wanted:
+            return {}
+        return self.total() if self._is_continuous else {"usage": None}
+
+    def total(self) -> dict[str, Any]:
+        return {"usage": openai_usage(self._generation.usage())}
+
+
+def openai_usage(usage: dict[str, int]) -> dict[str, Any]:
+    counts = {name: usage[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")}
+    return counts | {"prompt_tokens_details": {"cached_tokens": usage["cached_tokens"]}}

@@ -1,0 +1,62 @@
+"""What Text Generation Inference's clients send."""
+
+from typing import Any
+
+from pydantic import ConfigDict, Field
+
+from zeroshot.api import fields
+from zeroshot.errors import InvalidRequest
+
+
+class TGIParameters(fields.NullsAreDefaults, fields.StrictBody):
+    """TGI's names; nulls are defaults."""
+
+    max_new_tokens: int | None = Field(default=None, ge=1, le=2**31 - 1, description="Default: 100, or what fits.")
+    do_sample: bool = Field(default=False, description="Without it, or another sampling setting, decoding is greedy.")
+    temperature: fields.Temperature = 1.0
+    top_k: fields.TopK = 0
+    top_p: fields.TopP = 1.0
+    repetition_penalty: fields.RepetitionPenalty = 1.0
+    frequency_penalty: fields.Penalty = 0.0
+    seed: int | None = Field(default=None, ge=0, le=2**64 - 1)
+    stop: fields.Stop = Field(default=[])
+    truncate: int | None = Field(default=None, ge=1, le=2**31 - 1, description="Keep only the input's last tokens.")
+    best_of: int = Field(default=1, ge=1, le=fields.MAX_CHOICES)
+    return_full_text: bool = Field(default=False, description="Put the input before the text.")
+    details: bool = False
+    decoder_input_details: bool = Field(default=False, description="With `details`: log-probabilities of the input.")
+    top_n_tokens: fields.Logprobs | None = None
+    watermark: bool = False
+    typical_p: float | None = None
+    grammar: Any = None
+    adapter_id: Any = None
+
+    @property
+    def is_sampling(self) -> bool:
+        return self.do_sample or self.temperature != 1.0 or self.top_k > 0 or self.top_p < 1.0
+
+    def check(self, *, stream: bool) -> None:
+        """Raises InvalidRequest for what can't be done, or not together."""
+        for name in ("watermark", "grammar", "adapter_id"):
+            if getattr(self, name):
+                raise InvalidRequest(f"`{name}` is not supported by this server.", field=name)
+        if self.typical_p not in (None, 1.0):
+            raise InvalidRequest("`typical_p` is not supported by this server.", field="typical_p")
+        if self.best_of > 1 and not self.is_sampling:
+            raise InvalidRequest("you must use sampling when `best_of` is > 1", field="best_of")
+        if self.best_of > 1 and stream:
+            raise InvalidRequest("`best_of` != 1 is not supported when streaming tokens", field="best_of")
+        if self.decoder_input_details and stream:
+            raise InvalidRequest(
+                "`decoder_input_details` == true is not supported when streaming tokens", field="decoder_input_details"
+            )
+
+
+class TGIBody(fields.NullsAreDefaults, fields.StrictBody):
+    """Other fields, like `options` of Hugging Face's hosted service, are ignored as TGI does."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    inputs: fields.Text = Field(min_length=1, examples=["It was a dark night, and"])
+    parameters: TGIParameters = Field(default_factory=TGIParameters)
+    stream: bool = False

@@ -1,0 +1,89 @@
+"""`/tokenize`, `/detokenize`, `/tokenizer_info`: the model's tokenizer, in vLLM's shapes."""
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from zeroshot.api import fields
+from zeroshot.api.errors import documented
+from zeroshot.api.generation import check_token_ids
+from zeroshot.api.models import check_model
+from zeroshot.client import EngineClient
+
+router = APIRouter(tags=["tokens"])
+
+
+class TokenizeBody(fields.StrictBody):
+    model: fields.Text | None = None
+    prompt: fields.Text = Field(examples=["It was a dark night, and"])
+    add_special_tokens: bool = Field(default=True, description="Changes nothing: GPT-2's tokenizer adds none.")
+    return_token_strs: bool | None = Field(default=False, description="Also return each token's text.")
+
+
+class TokenizeResponse(BaseModel):
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None
+
+
+class DetokenizeBody(fields.StrictBody):
+    model: fields.Text | None = None
+    tokens: list[fields.TokenId]
+
+
+class DetokenizeResponse(BaseModel):
+    prompt: str = Field(description="Bytes that are no UTF-8 become U+FFFD.")
+
+
+class TokenizerInfo(BaseModel):
+    tokenizer_class: str
+    bos_token: str
+    eos_token: str
+    unk_token: str
+    pad_token: str | None
+    add_bos_token: bool
+    add_prefix_space: bool
+    vocab_size: int
+    model_max_length: int
+
+
+@router.post("/tokenize", summary="A text's token ids.", responses=documented(404, 413, 422))
+async def tokenize(body: TokenizeBody, request: Request) -> TokenizeResponse:
+    """`<|endoftext|>` in the text is the end-of-text token."""
+    client: EngineClient = request.app.state.client
+    check_model(body.model, client)
+    # In a thread: tokenising a long text takes tens of milliseconds, in which no stream would move.
+    token_ids = await asyncio.to_thread(client.tokenizer.encode_with_special, body.prompt)
+    return TokenizeResponse(
+        count=len(token_ids),
+        max_model_len=client.max_model_len,
+        tokens=token_ids,
+        token_strs=list(map(client.tokenizer.token_text, token_ids)) if body.return_token_strs else None,
+    )
+
+
+@router.post("/detokenize", summary="The text of token ids.", responses=documented(400, 404, 413, 422))
+async def detokenize(body: DetokenizeBody, request: Request) -> DetokenizeResponse:
+    client: EngineClient = request.app.state.client
+    check_model(body.model, client)
+    check_token_ids(body.tokens, "tokens", client.vocab_size)
+    return DetokenizeResponse(prompt=await asyncio.to_thread(client.tokenizer.decode, body.tokens))
+
+
+@router.get("/tokenizer_info", summary="What kind of tokenizer it is.")
+async def tokenizer_info(request: Request) -> TokenizerInfo:
+    client: EngineClient = request.app.state.client
+    end_of_text = client.tokenizer.decode([client.eos_token_id])
+    info: dict[str, Any] = dict.fromkeys(("bos_token", "eos_token", "unk_token"), end_of_text)
+    return TokenizerInfo(
+        tokenizer_class="GPT2Tokenizer",
+        pad_token=None,
+        add_bos_token=False,
+        add_prefix_space=False,
+        vocab_size=client.vocab_size,
+        model_max_length=client.max_model_len,
+        **info,
+    )
