@@ -10,7 +10,7 @@ def decode_attention_reference(
     key_cache: Tensor,
     value_cache: Tensor,
     block_tables: Tensor,
-    context_lens: list[int],
+    context_lens: list[int] | Tensor,
     scale: float,
 ) -> Tensor:
     """softmax(scale * q @ K^T) @ V, a sequence at a time over its own context (Vaswani et al. 2017, eq. 1).
@@ -20,6 +20,8 @@ def decode_attention_reference(
     context_lens: tokens of each sequence in the cache, the new one included. Whatever the blocks hold beyond them
     must be finite. Returns [num_seqs, n_head, head_dim].
     """
+    if isinstance(context_lens, Tensor):
+        context_lens = context_lens.tolist()
     num_seqs, n_head, head_dim = query.shape
     block_size = key_cache.shape[1]
     max_context_len = max(context_lens)

@@ -10,8 +10,8 @@ def prefill_attention_reference(
     key_cache: Tensor,
     value_cache: Tensor,
     block_tables: Tensor,
-    query_lens: list[int],
-    context_lens: list[int],
+    query_lens: list[int] | Tensor,
+    context_lens: list[int] | Tensor,
     scale: float,
 ) -> Tensor:
     """Causal softmax(scale * q @ K^T) @ V of each sequence's newest tokens over all its tokens so far.
@@ -21,6 +21,10 @@ def prefill_attention_reference(
     [num_seqs, max_blocks] int64; context_lens: tokens of each sequence in the cache, the new ones included.
     The last query of a sequence sees all of its context. Returns [sum(query_lens), n_head, head_dim].
     """
+    if isinstance(query_lens, Tensor):
+        query_lens = query_lens.tolist()
+    if isinstance(context_lens, Tensor):
+        context_lens = context_lens.tolist()
     block_size = key_cache.shape[1]
     outputs = []
     start = 0

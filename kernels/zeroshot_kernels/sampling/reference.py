@@ -113,3 +113,37 @@ def sample_reference(
 def _gumbel_argmax(logits: Tensor, noise: Tensor) -> Tensor:
     """argmax(logits + Gumbel noise): -log(-log(1 - u)) is Gumbel for uniform u."""
     return (logits - noise.neg().log1p().neg().log()).argmax()
+
+
+def sampling_reference(
+    logits: Tensor,
+    temperatures: Tensor,
+    top_ks: Tensor,
+    top_ps: Tensor,
+    min_ps: Tensor,
+    seeds: Tensor,
+    choices: Tensor,
+    positions: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`sample_reference` of each row, with what the kernel gives beside it.
+
+    logits: [num_rows, vocab_size] float32; temperatures, top_ps, min_ps: [num_rows] float32; top_ks: int32; seeds,
+    choices, positions: int64. Returns token ids int64, their log-probabilities in softmax(logits) float32, is_valid
+    bool: [num_rows] each. A row with NaN or +inf, or of -inf only, is not valid: its token id is 0, its log-probability
+    NaN.
+    """
+    is_valid = ~(logits.isnan() | logits.isposinf()).any(-1) & logits.isfinite().any(-1)
+    token_ids = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
+    for row in is_valid.nonzero().squeeze(1).tolist():
+        token_ids[row] = sample_reference(
+            logits[row],
+            temperature=float(temperatures[row]),
+            top_k=int(top_ks[row]),
+            top_p=float(top_ps[row]),
+            min_p=float(min_ps[row]),
+            seed=int(seeds[row]),
+            choice=int(choices[row]),
+            position=int(positions[row]),
+        )
+    logprobs = logits.log_softmax(-1).gather(1, token_ids[:, None]).squeeze(1)
+    return token_ids, logprobs.masked_fill(~is_valid, torch.nan), is_valid

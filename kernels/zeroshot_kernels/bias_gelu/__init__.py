@@ -1,0 +1,1 @@
+"""Bias and GELU of the MLP, after its first matrix product."""

@@ -1,0 +1,28 @@
+"""Time and share of the read bandwidth: `python -m zeroshot_kernels.bias_gelu.benchmark`."""
+
+import sys
+from functools import partial
+
+import torch
+
+from zeroshot_kernels import timing
+from zeroshot_kernels.bias_gelu.kernel import bias_gelu
+
+
+def main() -> None:
+    device = timing.require_cuda()
+    bandwidth = timing.read_bandwidth()
+    lines = [f"{torch.cuda.get_device_name()}: {bandwidth / 1e12:.2f} TB/s read"]
+    for n_embd in (768, 1600):
+        for num_tokens in (1, 64, 512, 8192):
+            hidden = torch.randn(num_tokens, 4 * n_embd, device=device, dtype=torch.bfloat16)
+            bias = torch.randn(4 * n_embd, device=device, dtype=torch.bfloat16)
+            num_bytes = hidden.numel() * (2 + 2)
+            case = f"{num_tokens} tokens, n_embd {n_embd}"
+            launch = partial(bias_gelu, hidden, bias, out=hidden)
+            lines.append(timing.row(case, timing.seconds(launch), num_bytes, bandwidth))
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+# ruff: noqa: N803
+"""Decode attention: one new token per sequence over its paged KV cache, split along the context (flash-decoding).
+
+    out[s, h] = softmax(scale * query[s, h] @ K[s, h]^T) @ V[s, h]
+
+Every SPLIT_SIZE tokens of a context are one program: it keeps an online softmax (Milakov and Gimelshein 2018) and, if
+the context has more splits than one, leaves (max, sum, unnormalised output) in the workspace. The program that arrives
+last at a (sequence, head) merges the splits, always in the order of the context (Dao et al. 2023, "Flash-Decoding for
+long-context inference"). The split size is fixed, so a sequence's result is the same bits in any batch.
+
+A query of one token makes a matrix-vector product: on tensor cores 15 of 16 rows would be padding, so the products run
+on the CUDA cores, in float32, and the loop's job is to keep enough of the cache in flight. The cache may have any
+strides. [num_blocks, n_head, {K, V}, 64, head_dim] in memory, permuted to the logical shape, makes a page of a head
+16 KB in one piece (bf16, head_dim 64).
+
+query, out: [num_seqs, n_head, head_dim], fp32, fp16 or bf16; statistics and sums are float32.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+SPLIT_SIZE = 256
+"""Tokens a program reads: 64 KB of bf16 keys and values for head_dim 64, long enough to hide the start of a program,
+and 2 splits at a context of 512 give 512 sequences of GPT-2 12,288 programs."""
+
+_TILE_BYTES = 8192
+"""A tile of keys, and one of values: the loop double-buffers them in 32 KB of shared memory."""
+
+_LAUNCH = {"num_warps": 4, "num_stages": 3}
+"""At 114 registers a thread (sm_90, bf16, head_dim 64) four programs fit on an SM: up to 128 KB in flight, where
+Little's law asks for 23 KB on an H200."""
+
+
+class DecodeWorkspace(NamedTuple):
+    """What the programs of one launch tell each other. May be reused by any later launch on the same stream."""
+
+    partial_output: Tensor  # [num_seqs, n_head, num_splits, head_dim] float32
+    partial_max: Tensor  # [num_seqs, n_head, num_splits] float32
+    partial_sum: Tensor  # [num_seqs, n_head, num_splits] float32
+    arrivals: Tensor  # [num_seqs, n_head] int32, all 0 between launches
+
+    @classmethod
+    def allocate(
+        cls, num_seqs: int, n_head: int, head_dim: int, max_context_len: int, device: torch.device
+    ) -> "DecodeWorkspace":
+        shape = (num_seqs, n_head, triton.cdiv(max_context_len, SPLIT_SIZE))
+        return cls(
+            torch.empty((*shape, head_dim), dtype=torch.float32, device=device),
+            torch.empty(shape, dtype=torch.float32, device=device),
+            torch.empty(shape, dtype=torch.float32, device=device),
+            torch.zeros(shape[:2], dtype=torch.int32, device=device),
+        )
+
+
+def decode_attention(
+    query: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    block_tables: Tensor,
+    context_lens: Tensor,
+    scale: float,
+    *,
+    out: Tensor | None = None,
+    workspace: DecodeWorkspace | None = None,
+) -> Tensor:
+    """softmax(scale * q @ K^T) @ V of each sequence over its own context. Returns `out`: [num_seqs, n_head, head_dim].
+
+    key_cache, value_cache: [num_blocks, block_size, n_head, head_dim], any strides, the new token's keys and values
+    already in them; block_tables: [num_seqs, max_blocks] int32 or int64; context_lens: [num_seqs] int32, at most
+    max_blocks * block_size each. A context of 0 tokens (a padding row of a captured graph) gives zeros. Nothing past a
+    context is read. The grid depends on shapes alone; given `out` and a `workspace` for as many sequences and at least
+    max_blocks * block_size tokens, nothing is allocated.
+    """
+    num_seqs, n_head, head_dim = query.shape
+    block_size = key_cache.shape[1]
+    if key_cache.shape != value_cache.shape or key_cache.shape[2:] != query.shape[1:]:
+        raise ValueError(
+            f"query {tuple(query.shape)}, keys {tuple(key_cache.shape)}, values {tuple(value_cache.shape)}"
+        )
+    if not query.dtype == key_cache.dtype == value_cache.dtype:
+        raise ValueError(f"query is {query.dtype}, keys are {key_cache.dtype}, values are {value_cache.dtype}")
+    if len(block_tables) != num_seqs or len(context_lens) != num_seqs:
+        raise ValueError(f"{num_seqs} queries, {len(block_tables)} block tables, {len(context_lens)} context lengths")
+    if block_size % 16:
+        raise ValueError(f"block_size must be a multiple of 16, is {block_size}")
+    max_context_len = block_tables.shape[1] * block_size
+    num_splits = triton.cdiv(max_context_len, SPLIT_SIZE)
+    if out is None:
+        out = torch.empty_like(query)
+    if workspace is None:
+        workspace = DecodeWorkspace.allocate(num_seqs, n_head, head_dim, max_context_len, query.device)
+    rows, heads, splits, width = workspace.partial_output.shape
+    if rows < num_seqs or splits < num_splits or (heads, width) != (n_head, head_dim):
+        raise ValueError(
+            f"workspace for {(rows, heads, splits, width)}, needs {(num_seqs, n_head, num_splits, head_dim)}"
+        )
+    block_d = max(16, triton.next_power_of_2(head_dim))
+    # A tile lies within a page, so that it has one page id: the largest power of two that divides the page.
+    block_n = min(64, block_size & -block_size, max(16, _TILE_BYTES // (block_d * query.element_size())))
+    decode_attention_kernel[n_head, num_splits, num_seqs](
+        query,
+        key_cache,
+        value_cache,
+        block_tables,
+        context_lens,
+        out,
+        *workspace,
+        splits,
+        *query.stride(),
+        *key_cache.stride(),
+        *value_cache.stride(),
+        block_tables.stride(0),
+        *out.stride(),
+        scale * 1.4426950408889634,  # log2(e): exp2 is the hardware's exponential
+        HEAD_DIM=head_dim,
+        PAGE_SIZE=block_size,
+        SPLIT_SIZE=SPLIT_SIZE,
+        BLOCK_N=block_n,
+        BLOCK_D=block_d,
+        NUM_STAGES=_LAUNCH["num_stages"],
+        num_warps=_LAUNCH["num_warps"],
+    )
+    return out
+
+
+@triton.jit
+def decode_attention_kernel(
+    query_ptr,  # [num_seqs, n_head, HEAD_DIM]
+    key_cache_ptr,  # [num_blocks, PAGE_SIZE, n_head, HEAD_DIM]
+    value_cache_ptr,  # [num_blocks, PAGE_SIZE, n_head, HEAD_DIM]
+    block_tables_ptr,  # [num_seqs, max_blocks]
+    context_lens_ptr,  # [num_seqs]
+    out_ptr,  # [num_seqs, n_head, HEAD_DIM]
+    partial_output_ptr,  # [num_seqs, n_head, workspace_splits, HEAD_DIM]
+    partial_max_ptr,  # [num_seqs, n_head, workspace_splits]
+    partial_sum_ptr,  # [num_seqs, n_head, workspace_splits]
+    arrivals_ptr,  # [num_seqs, n_head]
+    workspace_splits,
+    stride_query_seq,
+    stride_query_head,
+    stride_query_dim,
+    stride_key_block,
+    stride_key_token,
+    stride_key_head,
+    stride_key_dim,
+    stride_value_block,
+    stride_value_token,
+    stride_value_head,
+    stride_value_dim,
+    stride_tables_seq,
+    stride_out_seq,
+    stride_out_head,
+    stride_out_dim,
+    scale_log2e,
+    HEAD_DIM: tl.constexpr,
+    PAGE_SIZE: tl.constexpr,
+    SPLIT_SIZE: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    pid_head = tl.program_id(0).to(tl.int64)
+    pid_split = tl.program_id(1)
+    pid_seq = tl.program_id(2).to(tl.int64)
+    context_len = tl.load(context_lens_ptr + pid_seq)
+    num_splits = tl.cdiv(context_len, SPLIT_SIZE)
+    if pid_split >= tl.maximum(num_splits, 1):
+        return
+
+    offs_n = tl.arange(0, BLOCK_N)
+    offs_d = tl.arange(0, BLOCK_D)
+    mask_d = offs_d < HEAD_DIM
+    query_row_ptr = query_ptr + pid_seq * stride_query_seq + pid_head * stride_query_head
+    query = tl.load(query_row_ptr + offs_d * stride_query_dim, mask=mask_d, other=0.0).to(tl.float32) * scale_log2e
+    key_tile_ptr = key_cache_ptr + pid_head * stride_key_head
+    key_tile_ptr += offs_n[:, None] * stride_key_token + offs_d[None, :] * stride_key_dim
+    value_tile_ptr = value_cache_ptr + pid_head * stride_value_head
+    value_tile_ptr += offs_n[:, None] * stride_value_token + offs_d[None, :] * stride_value_dim
+    block_table_ptr = block_tables_ptr + pid_seq * stride_tables_seq
+
+    # Each row of the tile is an online softmax of its own, and they meet once, after the loop: in the loop no warp
+    # waits for another. The first maximum is finite, so that a row with nothing in it yet gives no inf - inf.
+    acc_max = tl.full([BLOCK_N], -1e38, tl.float32)
+    acc_sum = tl.zeros([BLOCK_N], tl.float32)
+    acc_output = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
+    split_end = tl.minimum(context_len, (pid_split + 1) * SPLIT_SIZE)
+    for start in tl.range(pid_split * SPLIT_SIZE, split_end, BLOCK_N, num_stages=NUM_STAGES):
+        page = tl.load(block_table_ptr + start // PAGE_SIZE).to(tl.int64)
+        offset = start % PAGE_SIZE
+        mask_n = start + offs_n < split_end
+        mask = mask_n[:, None] & mask_d[None, :]
+        key = tl.load(key_tile_ptr + page * stride_key_block + offset * stride_key_token, mask=mask, other=0.0)
+        value = tl.load(value_tile_ptr + page * stride_value_block + offset * stride_value_token, mask=mask, other=0.0)
+        scores = tl.where(mask_n, tl.sum(key.to(tl.float32) * query[None, :], axis=1), float("-inf"))
+        new_max = tl.maximum(acc_max, scores)
+        rescale = tl.exp2(acc_max - new_max)
+        weights = tl.exp2(scores - new_max)
+        acc_sum = acc_sum * rescale + weights
+        acc_output = acc_output * rescale[:, None] + weights[:, None] * value.to(tl.float32)
+        acc_max = new_max
+    split_max = tl.max(acc_max, axis=0)
+    rescale = tl.exp2(acc_max - split_max)
+    split_sum = tl.sum(acc_sum * rescale, axis=0)
+    output = tl.sum(acc_output * rescale[:, None], axis=0)
+
+    out_row_ptr = out_ptr + pid_seq * stride_out_seq + pid_head * stride_out_head
+    if num_splits <= 1:
+        output = output / tl.where(context_len == 0, 1.0, split_sum)
+        tl.store(out_row_ptr + offs_d * stride_out_dim, output.to(out_ptr.dtype.element_ty), mask=mask_d)
+        return
+
+    row = pid_seq * tl.num_programs(0) + pid_head
+    partial = row * workspace_splits + pid_split
+    tl.store(partial_output_ptr + partial * HEAD_DIM + offs_d, output, mask=mask_d)
+    tl.store(partial_max_ptr + partial, split_max)
+    tl.store(partial_sum_ptr + partial, split_sum)
+    # All threads' stores come before the one thread's release; the acquire of the last to arrive sees everyone's.
+    tl.debug_barrier()
+    if tl.atomic_add(arrivals_ptr + row, 1, sem="acq_rel", scope="gpu") == num_splits - 1:
+        _merge_splits(
+            partial_output_ptr + row * workspace_splits * HEAD_DIM,
+            partial_max_ptr + row * workspace_splits,
+            partial_sum_ptr + row * workspace_splits,
+            num_splits,
+            out_row_ptr + offs_d * stride_out_dim,
+            HEAD_DIM,
+            BLOCK_D,
+        )
+        tl.store(arrivals_ptr + row, 0)
+
+
+@triton.jit
+def _merge_splits(
+    partial_output_ptr,  # [num_splits, HEAD_DIM]
+    partial_max_ptr,  # [num_splits]
+    partial_sum_ptr,  # [num_splits]
+    num_splits,
+    out_ptrs,  # [BLOCK_D]
+    HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """One split after the other, first to last. Loads skip the L1, which may hold what was there before."""
+    offs_d = tl.arange(0, BLOCK_D)
+    mask_d = offs_d < HEAD_DIM
+    acc_max = tl.load(partial_max_ptr, cache_modifier=".cg")
+    acc_sum = tl.load(partial_sum_ptr, cache_modifier=".cg")
+    acc_output = tl.load(partial_output_ptr + offs_d, mask=mask_d, other=0.0, cache_modifier=".cg")
+    for split in range(1, num_splits):
+        split_max = tl.load(partial_max_ptr + split, cache_modifier=".cg")
+        split_sum = tl.load(partial_sum_ptr + split, cache_modifier=".cg")
+        output = tl.load(partial_output_ptr + split * HEAD_DIM + offs_d, mask=mask_d, other=0.0, cache_modifier=".cg")
+        new_max = tl.maximum(acc_max, split_max)
+        rescale = tl.exp2(acc_max - new_max)
+        weight = tl.exp2(split_max - new_max)
+        acc_sum = acc_sum * rescale + split_sum * weight
+        acc_output = acc_output * rescale + output * weight
+        acc_max = new_max
+    tl.store(out_ptrs, (acc_output / acc_sum).to(out_ptrs.dtype.element_ty), mask=mask_d)

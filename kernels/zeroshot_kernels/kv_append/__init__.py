@@ -1,0 +1,1 @@
+"""Writes new tokens' keys and values into the paged KV cache."""

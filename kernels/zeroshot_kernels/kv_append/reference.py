@@ -1,0 +1,19 @@
+"""KV append in PyTorch: the oracle for the kernel."""
+
+from torch import Tensor
+
+
+def kv_append_reference(
+    key: Tensor, value: Tensor, slot_mapping: Tensor, key_cache: Tensor, value_cache: Tensor
+) -> None:
+    """key_cache[slot // block_size, slot % block_size] = key, and values alike, in place.
+
+    key, value: [num_tokens, n_head, head_dim]; slot_mapping: [num_tokens] int32 or int64, all different; a slot that is
+    not in the cache is skipped (padding rows of a captured graph). key_cache, value_cache: [num_blocks, block_size,
+    n_head, head_dim], any strides.
+    """
+    num_blocks, block_size = key_cache.shape[:2]
+    kept = (slot_mapping >= 0) & (slot_mapping < num_blocks * block_size)
+    slots = slot_mapping[kept].long()
+    key_cache[slots // block_size, slots % block_size] = key[kept]
+    value_cache[slots // block_size, slots % block_size] = value[kept]

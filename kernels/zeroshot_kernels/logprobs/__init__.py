@@ -1,0 +1,1 @@
+"""Log-probabilities of given tokens straight from hidden states: no row of logits is ever stored."""

@@ -1,0 +1,183 @@
+# ruff: noqa: N803
+"""Prefill attention: causal attention of packed prompt chunks, new tokens plus cached prefix, over the paged KV cache.
+
+    out[t, h] = softmax(scale * query[t, h] @ K[:p(t) + 1, h]^T) @ V[:p(t) + 1, h],    p(t) the position of token t
+
+FlashAttention-2 (Dao 2023, algorithm 1): a program takes BLOCK_M queries of one sequence and head, walks the keys with
+an online softmax, first the tiles that every query sees whole, then those on the diagonal. Sequences of any lengths
+are packed with no padding: the grid has room for the most query blocks that so many tokens of so many sequences can
+make, and each program finds its own from `query_lens`, on the device. Keys and values, those of the new tokens too, are
+read from the cache, whose strides may be any.
+
+query, out: [num_tokens, n_head, head_dim], fp32, fp16 or bf16; statistics and sums are float32. In fp32 the products
+are exact ("ieee": no TF32).
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_LAUNCH = {
+    # (bytes an element, BLOCK_D > 64): BLOCK_M, BLOCK_N, warps, stages
+    (2, False): (128, 64, 8, 3),  # FlashAttention-2's tile for head_dim 64; with 4 warps it spills
+    (2, True): (128, 32, 8, 3),  # the accumulator is twice as wide: with 64 keys it spills on sm_80
+    (4, False): (32, 16, 4, 2),  # without tensor cores operands live in registers: small tiles
+    (4, True): (32, 16, 8, 2),
+}
+"""From compiling each for sm_80 and sm_90 and counting registers and spilled bytes."""
+
+
+def prefill_attention(
+    query: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    block_tables: Tensor,
+    query_lens: Tensor,
+    context_lens: Tensor,
+    scale: float,
+    *,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Causal softmax(scale * q @ K^T) @ V of each sequence's newest tokens over all its tokens so far. Returns `out`.
+
+    query: [sum(query_lens), n_head, head_dim], sequences packed one after the other; key_cache, value_cache:
+    [num_blocks, block_size, n_head, head_dim], any strides, the new tokens' keys and values already in them;
+    block_tables: [num_seqs, max_blocks] int32 or int64; query_lens, context_lens: [num_seqs] int32, a context counts
+    the new tokens. Nothing past a context is read; rows past sum(query_lens) are not written.
+    """
+    num_tokens, n_head, head_dim = query.shape
+    num_seqs, block_size = len(block_tables), key_cache.shape[1]
+    if key_cache.shape != value_cache.shape or key_cache.shape[2:] != query.shape[1:]:
+        raise ValueError(
+            f"query {tuple(query.shape)}, keys {tuple(key_cache.shape)}, values {tuple(value_cache.shape)}"
+        )
+    if not query.dtype == key_cache.dtype == value_cache.dtype:
+        raise ValueError(f"query is {query.dtype}, keys are {key_cache.dtype}, values are {value_cache.dtype}")
+    if len(query_lens) != num_seqs or len(context_lens) != num_seqs:
+        raise ValueError(f"{num_seqs} block tables, {len(query_lens)} query lengths, {len(context_lens)} contexts")
+    if block_size % 16:
+        raise ValueError(f"block_size must be a multiple of 16, is {block_size}")
+    if out is None:
+        out = torch.empty_like(query)
+    block_d = max(16, triton.next_power_of_2(head_dim))
+    block_m, block_n, num_warps, num_stages = _LAUNCH[query.element_size(), block_d > 64]
+    max_query_blocks = num_tokens // block_m + num_seqs
+    prefill_attention_kernel[max_query_blocks, n_head](
+        query,
+        key_cache,
+        value_cache,
+        block_tables,
+        query_lens,
+        context_lens,
+        out,
+        num_seqs,
+        *query.stride(),
+        *key_cache.stride(),
+        *value_cache.stride(),
+        block_tables.stride(0),
+        *out.stride(),
+        scale * 1.4426950408889634,  # log2(e): exp2 is the hardware's exponential
+        HEAD_DIM=head_dim,
+        PAGE_SIZE=block_size,
+        BLOCK_SEQS=triton.next_power_of_2(num_seqs),
+        BLOCK_M=block_m,
+        BLOCK_N=min(block_n, block_size & -block_size),  # a tile lies within a page
+        BLOCK_D=block_d,
+        num_warps=num_warps,
+        num_stages=num_stages,
+    )
+    return out
+
+
+@triton.jit
+def prefill_attention_kernel(
+    query_ptr,  # [num_tokens, n_head, HEAD_DIM]
+    key_cache_ptr,  # [num_blocks, PAGE_SIZE, n_head, HEAD_DIM]
+    value_cache_ptr,  # [num_blocks, PAGE_SIZE, n_head, HEAD_DIM]
+    block_tables_ptr,  # [num_seqs, max_blocks]
+    query_lens_ptr,  # [num_seqs]
+    context_lens_ptr,  # [num_seqs]
+    out_ptr,  # [num_tokens, n_head, HEAD_DIM]
+    num_seqs,
+    stride_query_token,
+    stride_query_head,
+    stride_query_dim,
+    stride_key_block,
+    stride_key_token,
+    stride_key_head,
+    stride_key_dim,
+    stride_value_block,
+    stride_value_token,
+    stride_value_head,
+    stride_value_dim,
+    stride_tables_seq,
+    stride_out_token,
+    stride_out_head,
+    stride_out_dim,
+    scale_log2e,
+    HEAD_DIM: tl.constexpr,
+    PAGE_SIZE: tl.constexpr,
+    BLOCK_SEQS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    # The last blocks of a prompt see the most keys: they start first, so that the grid doesn't end on them.
+    pid_block = tl.num_programs(0) - 1 - tl.program_id(0)
+    pid_head = tl.program_id(1).to(tl.int64)
+    offs_s = tl.arange(0, BLOCK_SEQS)
+    query_lens = tl.load(query_lens_ptr + offs_s, mask=offs_s < num_seqs, other=0)
+    num_blocks = tl.cdiv(query_lens, BLOCK_M)
+    seq = tl.sum((tl.cumsum(num_blocks, axis=0) <= pid_block).to(tl.int32), axis=0)
+    if seq >= num_seqs:
+        return
+    first_row = tl.sum(tl.where(offs_s < seq, query_lens, 0), axis=0).to(tl.int64)
+    block_start = (pid_block - tl.sum(tl.where(offs_s < seq, num_blocks, 0), axis=0)) * BLOCK_M
+    query_len = tl.load(query_lens_ptr + seq)
+    context_len = tl.load(context_lens_ptr + seq)
+
+    offs_m = block_start + tl.arange(0, BLOCK_M)
+    offs_n = tl.arange(0, BLOCK_N)
+    offs_d = tl.arange(0, BLOCK_D)
+    mask_query = (offs_m < query_len)[:, None] & (offs_d < HEAD_DIM)[None, :]
+    rows = (first_row + offs_m)[:, None]
+    query_ptrs = query_ptr + rows * stride_query_token + pid_head * stride_query_head
+    query = tl.load(query_ptrs + offs_d[None, :] * stride_query_dim, mask=mask_query, other=0.0)
+    key_tile_ptr = key_cache_ptr + pid_head * stride_key_head
+    key_tile_ptr += offs_n[:, None] * stride_key_token + offs_d[None, :] * stride_key_dim
+    value_tile_ptr = value_cache_ptr + pid_head * stride_value_head
+    value_tile_ptr += offs_n[:, None] * stride_value_token + offs_d[None, :] * stride_value_dim
+    block_table_ptr = block_tables_ptr + seq.to(tl.int64) * stride_tables_seq
+
+    acc_max = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    acc_sum = tl.zeros([BLOCK_M], tl.float32)
+    acc_output = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    first_position = context_len - query_len + block_start
+    seen_by_all = (first_position + 1) // BLOCK_N * BLOCK_N
+    end = tl.minimum(first_position + BLOCK_M, context_len)
+    for phase in tl.static_range(2):
+        for start in tl.range(0 if phase == 0 else seen_by_all, seen_by_all if phase == 0 else end, BLOCK_N):
+            page = tl.load(block_table_ptr + start // PAGE_SIZE).to(tl.int64)
+            key_ptrs = key_tile_ptr + page * stride_key_block + start % PAGE_SIZE * stride_key_token
+            value_ptrs = value_tile_ptr + page * stride_value_block + start % PAGE_SIZE * stride_value_token
+            mask_kv = (offs_d < HEAD_DIM)[None, :]
+            if phase == 1:
+                mask_kv = mask_kv & (start + offs_n < context_len)[:, None]
+            key = tl.load(key_ptrs, mask=mask_kv, other=0.0)
+            scores = tl.dot(query, tl.trans(key), input_precision="ieee") * scale_log2e
+            if phase == 1:
+                positions = context_len - query_len + offs_m
+                scores = tl.where(start + offs_n[None, :] <= positions[:, None], scores, float("-inf"))
+            new_max = tl.maximum(acc_max, tl.max(scores, axis=1))
+            weights = tl.exp2(scores - new_max[:, None])
+            rescale = tl.exp2(acc_max - new_max)
+            acc_sum = acc_sum * rescale + tl.sum(weights, axis=1)
+            value = tl.load(value_ptrs, mask=mask_kv, other=0.0)
+            acc_output = acc_output * rescale[:, None]
+            acc_output = tl.dot(weights.to(value.dtype), value, acc_output, input_precision="ieee")
+            acc_max = new_max
+
+    output = acc_output / acc_sum[:, None]
+    out_ptrs = out_ptr + rows * stride_out_token + pid_head * stride_out_head + offs_d[None, :] * stride_out_dim
+    tl.store(out_ptrs, output.to(out_ptr.dtype.element_ty), mask=mask_query)

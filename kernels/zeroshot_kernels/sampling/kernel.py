@@ -1,0 +1,478 @@
+# ruff: noqa: N803
+"""Sampling: from rows of logits to a token id each, with temperature, top-k, top-p and min-p, exactly and unsorted.
+
+    token = argmax over the kept tokens v of  s[v] + g[v],    s = (z - max(z)) / temperature,  g Gumbel noise
+
+which is an exact sample of softmax(s) over the kept tokens (Gumbel 1954; Maddison et al. 2014). The noise is that of
+`uniform_noise` in the reference, bit for bit: Philox-4x64-10 (Salmon et al. 2011) of (seed, choice, position, token).
+
+The kept tokens are always the first few of the order "more likely first, ties by token id". So the filters need no
+sorting and no threshold, only a test of one token: take the best of all tokens; if fewer than k are more likely and
+those before it weigh less than p, it is the best of the kept ones too. If not, nothing from it on is kept: take the
+best of those before it, and test again. (FlashInfer's rejection sampling, Ye et al. 2025, without new random numbers: a
+request's tokens still follow from its seed alone.) The first try usually passes, since it passes with the probability
+that the filter keeps; a flat row with k = 1 takes about log(vocab_size) tries.
+
+Two launches. `tile_statistics_kernel`: for each TILE_SIZE tokens the maximum, two sums of exponentials, and the best of
+s + g. `choose_kernel`: a program a row merges its tiles and applies the filters.
+
+Only top-k and top-p together need the k-th largest value, since top-p is then a share of what top-k keeps. The k-th
+largest of the tiles' maxima bounds it; what is above the bound, a few times k, is gathered and bisected.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+TILE_SIZE = 128
+"""Tokens in a tile: 393 tiles for GPT-2's vocabulary, so the bound on the k-th largest works up to k = 393."""
+
+_CANDIDATES = 2048  # the k-th largest is sought among so many in one load; among more, in the whole row
+_LAUNCH = {
+    "TILES_PER_PROGRAM": 16,  # 2,048 logits, 16 a thread
+    "tile_warps": 4,
+    "BLOCK_V": 2048,  # noise for 8 tokens a thread; with 4096 it spills on sm_80
+    "choose_warps": 8,
+}
+
+_FLOAT32_TINY = tl.constexpr(1.1754943508222875e-38)
+_INFINITY_BITS = tl.constexpr(0x7F800000)
+
+
+class SamplingWorkspace(NamedTuple):
+    """What is known of each tile: [num_rows, num_tiles] each but the last."""
+
+    tile_max: Tensor  # float32: the largest logit, NaN if one is NaN or +inf
+    tile_sum: Tensor  # float32: sum of exp(z - tile_max)
+    tile_scaled_sum: Tensor  # float32: sum of exp((z - tile_max) / temperature)
+    tile_score: Tensor  # float32: the best of (z - tile_max) / temperature + noise
+    tile_logit: Tensor  # float32: the logit of that token
+    tile_token: Tensor  # int32: its id
+    candidates: Tensor  # [num_rows, 2048] float32
+
+    @classmethod
+    def allocate(cls, num_rows: int, vocab_size: int, device: torch.device) -> "SamplingWorkspace":
+        shape = (num_rows, triton.cdiv(vocab_size, TILE_SIZE))
+        largest, total, scaled_total, score, logit = torch.empty((5, *shape), dtype=torch.float32, device=device)
+        token = torch.empty(shape, dtype=torch.int32, device=device)
+        candidates = torch.empty((num_rows, _CANDIDATES), dtype=torch.float32, device=device)
+        return cls(largest, total, scaled_total, score, logit, token, candidates)
+
+
+def sampling(
+    logits: Tensor,
+    temperatures: Tensor,
+    top_ks: Tensor,
+    top_ps: Tensor,
+    min_ps: Tensor,
+    seeds: Tensor,
+    choices: Tensor,
+    positions: Tensor,
+    *,
+    out: tuple[Tensor, Tensor, Tensor] | None = None,
+    workspace: SamplingWorkspace | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A token of each row. Returns `out`: token ids int64, their log-probabilities float32, is_valid bool: [num_rows].
+
+    logits: [num_rows, vocab_size] float32, the last axis contiguous (rows at a multiple of 16 elements load fastest),
+    bias and penalties applied. temperatures, top_ps, min_ps: [num_rows] float32; top_ks: int32; seeds, choices,
+    positions: int64. Temperature 0 takes the best token; top_k 0, top_p 1 and min_p 0 are off. The log-probability is
+    that of softmax(logits), before temperature and filters. A row with NaN or +inf, or of -inf only, is not valid: its
+    token id is 0 and its log-probability NaN.
+    """
+    num_rows, vocab_size = logits.shape
+    if logits.dtype != torch.float32:
+        raise ValueError(f"logits must be {torch.float32}, are {logits.dtype}")
+    if logits.stride(1) != 1:
+        raise ValueError(f"the last axis of logits must have stride 1, has {logits.stride(1)}")
+    parameters = (temperatures, top_ks, top_ps, min_ps, seeds, choices, positions)
+    if any(len(parameter) != num_rows for parameter in parameters):
+        raise ValueError(f"{num_rows} rows of logits, parameters for {[len(parameter) for parameter in parameters]}")
+    if workspace is None:
+        workspace = SamplingWorkspace.allocate(num_rows, vocab_size, logits.device)
+    num_tiles = triton.cdiv(vocab_size, TILE_SIZE)
+    if len(workspace.tile_max) < num_rows or workspace.tile_max.shape[1] != num_tiles:
+        raise ValueError(f"workspace for {tuple(workspace.tile_max.shape)}, needs {(num_rows, num_tiles)}")
+    if out is None:
+        out = empty_samples(num_rows, logits.device)
+    tiles_per_program = min(_LAUNCH["TILES_PER_PROGRAM"], triton.next_power_of_2(num_tiles))
+    tile_statistics_kernel[triton.cdiv(num_tiles, tiles_per_program), num_rows](
+        logits,
+        temperatures,
+        seeds,
+        choices,
+        positions,
+        *workspace[:6],
+        vocab_size,
+        num_tiles,
+        logits.stride(0),
+        TILE_SIZE=TILE_SIZE,
+        TILES_PER_PROGRAM=tiles_per_program,
+        num_warps=_LAUNCH["tile_warps"],
+    )
+    choose_kernel[(num_rows,)](
+        logits,
+        *parameters,
+        *workspace,
+        *out,
+        vocab_size,
+        num_tiles,
+        logits.stride(0),
+        HAS_LOGITS=True,
+        BLOCK_TILES=triton.next_power_of_2(num_tiles),
+        BLOCK_V=min(_LAUNCH["BLOCK_V"], triton.next_power_of_2(vocab_size)),
+        CANDIDATES=_CANDIDATES,
+        num_warps=_LAUNCH["choose_warps"],
+    )
+    return out
+
+
+def empty_samples(num_rows: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    token_ids = torch.empty(num_rows, dtype=torch.int64, device=device)
+    logprobs = torch.empty(num_rows, dtype=torch.float32, device=device)
+    return token_ids, logprobs, torch.empty(num_rows, dtype=torch.bool, device=device)
+
+
+@triton.jit
+def tile_statistics_kernel(
+    logits_ptr,  # [num_rows, vocab_size]
+    temperatures_ptr,  # [num_rows]
+    seeds_ptr,  # [num_rows]
+    choices_ptr,  # [num_rows]
+    positions_ptr,  # [num_rows]
+    tile_max_ptr,  # [num_rows, num_tiles], and so are the five below
+    tile_sum_ptr,
+    tile_scaled_sum_ptr,
+    tile_score_ptr,
+    tile_logit_ptr,
+    tile_token_ptr,
+    vocab_size,
+    num_tiles,
+    stride_logits_row,
+    TILE_SIZE: tl.constexpr,
+    TILES_PER_PROGRAM: tl.constexpr,
+):
+    pid_row = tl.program_id(1).to(tl.int64)
+    offs_tile = tl.program_id(0) * TILES_PER_PROGRAM + tl.arange(0, TILES_PER_PROGRAM)
+    offs_v = offs_tile[:, None] * TILE_SIZE + tl.arange(0, TILE_SIZE)[None, :]
+    logits_row_ptr = logits_ptr + pid_row * stride_logits_row
+    logits = tl.load(logits_row_ptr + offs_v, mask=offs_v < vocab_size, other=float("-inf"))
+    same = tl.zeros([TILES_PER_PROGRAM], tl.int64)
+    largest, total, scaled_total, score, logit, token = tile_statistics(
+        logits,
+        offs_tile * TILE_SIZE,
+        tl.load(temperatures_ptr + pid_row) + same.to(tl.float32),
+        tl.load(seeds_ptr + pid_row) + same,
+        tl.load(choices_ptr + pid_row) + same,
+        tl.load(positions_ptr + pid_row) + same,
+        TILE_SIZE,
+    )
+    offs = pid_row * num_tiles + offs_tile
+    mask = offs_tile < num_tiles
+    tl.store(tile_max_ptr + offs, largest, mask=mask)
+    tl.store(tile_sum_ptr + offs, total, mask=mask)
+    tl.store(tile_scaled_sum_ptr + offs, scaled_total, mask=mask)
+    tl.store(tile_score_ptr + offs, score, mask=mask)
+    tl.store(tile_logit_ptr + offs, logit, mask=mask)
+    tl.store(tile_token_ptr + offs, token, mask=mask)
+
+
+@triton.jit
+def tile_statistics(logits, first_tokens, temperatures, seeds, choices, positions, TILE_SIZE: tl.constexpr):
+    """logits: [M, TILE_SIZE], -inf past the vocabulary; the others: [M]. Returns SamplingWorkspace's six, [M] each."""
+    is_greedy = temperatures < _FLOAT32_TINY
+    divisors = tl.where(is_greedy, 1.0, temperatures)[:, None]
+    largest = tl.max(logits, axis=1)
+    # Of -inf everywhere only -inf is left, not -inf - -inf.
+    centred = tl.where(logits == float("-inf"), float("-inf"), logits - largest[:, None])
+    scaled = tl.div_rn(centred, tl.broadcast_to(divisors, centred.shape))
+    scores = scaled
+    if tl.max(temperatures, axis=0) >= _FLOAT32_TINY:
+        noise = gumbel_noise(first_tokens, seeds, choices, positions, TILE_SIZE)
+        scores = tl.where(is_greedy[:, None], scaled, scaled + noise)
+    scores = tl.where(scores == scores, scores, float("-inf"))  # a tile of NaN has no best; it is flagged below
+    score, column = tl.max(scores, axis=1, return_indices=True, return_indices_tie_break_left=True)
+    logit = tl.max(tl.where(tl.arange(0, TILE_SIZE)[None, :] == column[:, None], logits, float("-inf")), axis=1)
+    is_bad = (logits != logits) | (logits == float("inf"))
+    largest = tl.where(tl.max(is_bad.to(tl.int32), axis=1) > 0, float("nan"), largest)
+    return largest, tl.sum(tl.exp(centred), axis=1), tl.sum(tl.exp(scaled), axis=1), score, logit, first_tokens + column
+
+
+@triton.jit
+def choose_kernel(
+    logits_ptr,  # [num_rows, vocab_size], and the four filters' below, are read only if HAS_LOGITS
+    temperatures_ptr,  # [num_rows]
+    top_ks_ptr,  # [num_rows]
+    top_ps_ptr,  # [num_rows]
+    min_ps_ptr,  # [num_rows]
+    seeds_ptr,  # [num_rows]
+    choices_ptr,  # [num_rows]
+    positions_ptr,  # [num_rows]
+    tile_max_ptr,  # [num_rows, num_tiles], and so are the five below
+    tile_sum_ptr,
+    tile_scaled_sum_ptr,
+    tile_score_ptr,
+    tile_logit_ptr,
+    tile_token_ptr,
+    candidates_ptr,  # [num_rows, CANDIDATES]
+    token_ids_ptr,  # [num_rows]
+    logprobs_ptr,  # [num_rows]
+    is_valid_ptr,  # [num_rows]
+    vocab_size,
+    num_tiles,
+    stride_logits_row,
+    HAS_LOGITS: tl.constexpr,
+    BLOCK_TILES: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+    CANDIDATES: tl.constexpr,
+):
+    pid_row = tl.program_id(0).to(tl.int64)
+    offs_tile = tl.arange(0, BLOCK_TILES)
+    mask_tile = offs_tile < num_tiles
+    offs = pid_row * num_tiles + offs_tile
+    tile_max = tl.load(tile_max_ptr + offs, mask=mask_tile, other=float("-inf"))
+    tile_sum = tl.load(tile_sum_ptr + offs, mask=mask_tile, other=0.0)
+    tile_score = tl.load(tile_score_ptr + offs, mask=mask_tile, other=float("-inf"))
+    temperature = tl.load(temperatures_ptr + pid_row)
+    is_greedy = temperature < _FLOAT32_TINY
+    temperature = tl.where(is_greedy, 1.0, temperature)
+    row_max = tl.max(tile_max, axis=0)
+    has_nan = tl.max((tile_max != tile_max).to(tl.int32), axis=0) > 0
+    if has_nan | (row_max == float("-inf")):
+        tl.store(token_ids_ptr + pid_row, 0)
+        tl.store(logprobs_ptr + pid_row, float("nan"))
+        tl.store(is_valid_ptr + pid_row, False)
+        return
+
+    tile_offset = tl.div_rn(tile_max - row_max, tl.zeros([BLOCK_TILES], tl.float32) + temperature)
+    tile = tl.argmax(tile_score + tile_offset, axis=0, tie_break_left=True)
+    token = tl.load(tile_token_ptr + pid_row * num_tiles + tile)
+    logit = tl.load(tile_logit_ptr + pid_row * num_tiles + tile)
+    if HAS_LOGITS:
+        top_k = tl.load(top_ks_ptr + pid_row)
+        top_k = tl.where((top_k <= 0) | (top_k > vocab_size), vocab_size, top_k)
+        top_p = tl.load(top_ps_ptr + pid_row)
+        min_p = tl.load(min_ps_ptr + pid_row)
+        if (is_greedy == 0) & ((top_k < vocab_size) | (top_p < 1.0) | (min_p > 0.0)):
+            logits_row_ptr = logits_ptr + pid_row * stride_logits_row
+            tile_scaled_sum = tl.load(tile_scaled_sum_ptr + offs, mask=mask_tile, other=0.0)
+            kept_mass = tl.sum(tile_scaled_sum * tl.exp(tile_offset), axis=0)
+            largest_key = _INFINITY_BITS
+            if (top_k < vocab_size) & (top_p < 1.0):
+                largest_key, kept_mass = _top_k_mass(
+                    logits_row_ptr,
+                    candidates_ptr + pid_row * CANDIDATES,
+                    tl.where(mask_tile, _key(tile_max, row_max, temperature), _INFINITY_BITS + 1),
+                    top_k,
+                    row_max,
+                    temperature,
+                    vocab_size,
+                    BLOCK_V,
+                    CANDIDATES,
+                )
+            token = _first_kept(
+                logits_row_ptr,
+                token,
+                top_k,
+                tl.where(top_p < 1.0, top_p * kept_mass, float("inf")),
+                # min-p is a bound on the key as well; that of the k-th largest is known only if top-p needed it.
+                tl.minimum(largest_key, tl.abs(tl.log(min_p)).to(tl.int32, bitcast=True)),
+                row_max,
+                temperature,
+                tl.load(seeds_ptr + pid_row),
+                tl.load(choices_ptr + pid_row),
+                tl.load(positions_ptr + pid_row),
+                vocab_size,
+                BLOCK_V,
+            )
+            logit = tl.load(logits_row_ptr + token)
+    total = tl.sum(tile_sum * tl.exp(tile_max - row_max), axis=0)
+    tl.store(token_ids_ptr + pid_row, token.to(tl.int64))
+    tl.store(logprobs_ptr + pid_row, logit - row_max - tl.log(total))
+    tl.store(is_valid_ptr + pid_row, True)
+
+
+@triton.jit
+def _first_kept(
+    logits_row_ptr,  # [vocab_size]
+    token,
+    top_k,
+    mass_limit,
+    largest_key,
+    row_max,
+    temperature,
+    seed,
+    choice,
+    position,
+    vocab_size,
+    BLOCK_V: tl.constexpr,
+):
+    """The best of the kept tokens, tried from `token`, the best of all, on.
+
+    Kept is a token if fewer than top_k are more likely, those before it weigh less than mass_limit (or none is before
+    it), and its key is at most largest_key."""
+    is_kept = False
+    while not is_kept:
+        pivot_key = _key(tl.load(logits_row_ptr + token), row_max, temperature)
+        num_before = 0
+        num_more_likely = 0
+        mass_before = 0.0
+        for start in tl.range(0, vocab_size, BLOCK_V, num_stages=3):
+            offs_v = start + tl.arange(0, BLOCK_V)
+            logits = tl.load(logits_row_ptr + offs_v, mask=offs_v < vocab_size, other=float("-inf"))
+            keys = _key(logits, row_max, temperature)
+            is_before = (keys < pivot_key) | ((keys == pivot_key) & (offs_v < token))
+            num_before += tl.sum(is_before.to(tl.int32), axis=0)
+            num_more_likely += tl.sum((keys < pivot_key).to(tl.int32), axis=0)
+            weights = tl.exp(-keys.to(tl.float32, bitcast=True))
+            mass_before += tl.sum(tl.where(is_before, weights, 0.0), axis=0)
+        is_kept = (num_more_likely < top_k) & (mass_before < mass_limit) & (pivot_key <= largest_key)
+        is_kept = is_kept | (num_before == 0)  # the first token always is: even with NaN for a parameter this ends
+        if not is_kept:
+            best_score = float("-inf")
+            best_token = 0
+            for start in range(0, vocab_size, BLOCK_V):
+                offs_v = start + tl.arange(0, BLOCK_V)
+                logits = tl.load(logits_row_ptr + offs_v, mask=offs_v < vocab_size, other=float("-inf"))
+                keys = _key(logits, row_max, temperature)
+                is_before = (keys < pivot_key) | ((keys == pivot_key) & (offs_v < token))
+                is_before = is_before & (keys <= largest_key)
+                if tl.max(is_before.to(tl.int32), axis=0) > 0:
+                    one = tl.zeros([1], tl.int64)
+                    noise = gumbel_noise(start + one, seed + one, choice + one, position + one, BLOCK_V)
+                    scores = -keys.to(tl.float32, bitcast=True) + tl.reshape(noise, [BLOCK_V])
+                    scores = tl.where(is_before, scores, float("-inf"))
+                    score, column = tl.max(scores, axis=0, return_indices=True, return_indices_tie_break_left=True)
+                    best_token = tl.where(score > best_score, start + column, best_token)
+                    best_score = tl.maximum(best_score, score)
+            token = best_token
+    return token
+
+
+@triton.jit
+def _top_k_mass(
+    logits_row_ptr,  # [vocab_size]
+    candidates_ptr,  # [CANDIDATES]
+    tile_keys,  # [BLOCK_TILES]
+    top_k,
+    row_max,
+    temperature,
+    vocab_size,
+    BLOCK_V: tl.constexpr,
+    CANDIDATES: tl.constexpr,
+):
+    """A key that exactly the top_k most likely tokens (and what ties with the last) reach, and the sum of their exp(s).
+
+    Among the top_k best tiles each has a token as good as the worst of those maxima: so the k-th best token is."""
+    bound = _INFINITY_BITS
+    low = 0
+    while low < bound:
+        middle = low + (bound - low) // 2
+        if tl.sum((tile_keys <= middle).to(tl.int32), axis=0) >= top_k:
+            bound = middle
+        else:
+            low = middle + 1
+
+    num_candidates = 0
+    for start in range(0, vocab_size, BLOCK_V):
+        offs_v = start + tl.arange(0, BLOCK_V)
+        logits = tl.load(logits_row_ptr + offs_v, mask=offs_v < vocab_size, other=float("-inf"))
+        is_candidate = (_key(logits, row_max, temperature) <= bound) & (offs_v < vocab_size)
+        places = num_candidates + tl.cumsum(is_candidate.to(tl.int32), axis=0) - 1
+        tl.store(candidates_ptr + places, logits, mask=is_candidate & (places < CANDIDATES))
+        num_candidates += tl.sum(is_candidate.to(tl.int32), axis=0)
+    tl.debug_barrier()  # other threads read what these have stored
+    source_ptr = candidates_ptr
+    length = num_candidates
+    if num_candidates > CANDIDATES:
+        source_ptr = logits_row_ptr
+        length = vocab_size
+
+    low = 0
+    num_kept = num_candidates
+    mass = 0.0
+    while (low < bound) & (num_kept != top_k):
+        middle = low + (bound - low) // 2
+        num_reached, _ = _count_reached(source_ptr, length, middle, row_max, temperature, BLOCK_V)
+        if num_reached >= top_k:
+            bound = middle
+            num_kept = num_reached
+        else:
+            low = middle + 1
+    _, mass = _count_reached(source_ptr, length, bound, row_max, temperature, BLOCK_V)
+    return bound, mass
+
+
+@triton.jit
+def _count_reached(source_ptr, length, key, row_max, temperature, BLOCK_V: tl.constexpr):
+    """How many of the `length` logits have at most this key, and the sum of their exp(s)."""
+    num_reached = 0
+    mass = 0.0
+    for start in tl.range(0, length, BLOCK_V, num_stages=3):
+        offs = start + tl.arange(0, BLOCK_V)
+        keys = _key(tl.load(source_ptr + offs, mask=offs < length, other=0.0), row_max, temperature)
+        is_reached = (keys <= key) & (offs < length)
+        num_reached += tl.sum(is_reached.to(tl.int32), axis=0)
+        mass += tl.sum(tl.where(is_reached, tl.exp(-keys.to(tl.float32, bitcast=True)), 0.0), axis=0)
+    return num_reached, mass
+
+
+@triton.jit
+def _key(logits, row_max, temperature):
+    """The bits of -s = (max - z) / temperature as an integer: floats >= 0 are in the order of their bits. 0 is best."""
+    distances = tl.abs(logits - row_max)
+    return tl.div_rn(distances, tl.zeros_like(distances) + temperature).to(tl.int32, bitcast=True)
+
+
+@triton.jit
+def gumbel_noise(first_tokens, seeds, choices, positions, WIDTH: tl.constexpr):
+    """[M, WIDTH] float32: -log(-log(1 - u)) for tokens first_tokens[m] + (0 .. WIDTH - 1); all arguments are [M].
+
+    A counter of Philox gives eight tokens their numbers; first_tokens and WIDTH must be multiples of 8.
+    """
+    counters = (first_tokens // 8 + 1)[:, None] + tl.arange(0, WIDTH // 8)[None, :]
+    nothing = tl.zeros(counters.shape, tl.uint64)
+    w0, w1, w2, w3 = _philox_4x64_10(
+        counters.to(tl.uint64),
+        nothing,
+        nothing,
+        positions.to(tl.uint64)[:, None] + nothing,
+        seeds.to(tl.uint64)[:, None] + nothing,
+        choices.to(tl.uint64)[:, None] + nothing,
+    )
+    # Token t has half t % 2 of word t % 8 // 2. Joining adds a last axis: words' high bit, words' low bit, half.
+    low = tl.join(tl.join(_low(w0), _low(w2)), tl.join(_low(w1), _low(w3)))
+    high = tl.join(tl.join(_high(w0), _high(w2)), tl.join(_high(w1), _high(w3)))
+    halves = tl.reshape(tl.join(low, high), [counters.shape[0], WIDTH])
+    u = tl.minimum((halves.to(tl.float32) + 0.5) * 2.3283064365386963e-10, 1 - 5.9604644775390625e-08)
+    # log1p(-u) = log(w) * -u / (w - 1) with w = 1 - u as rounded (Goldberg 1991, theorem 4).
+    w = 1.0 - u
+    exponential = tl.where(w == 1.0, u, tl.log(w) * (u / tl.where(w == 1.0, 1.0, w - 1.0)))
+    return -tl.log(exponential)
+
+
+@triton.jit
+def _low(words):
+    return (words & 0xFFFFFFFF).to(tl.uint32)
+
+
+@triton.jit
+def _high(words):
+    return (words >> 32).to(tl.uint32)
+
+
+@triton.jit
+def _philox_4x64_10(x0, x1, x2, x3, k0, k1):
+    """Salmon et al. 2011, table 2 and figure 4: ten rounds over four 64-bit words."""
+    m0 = tl.full(x0.shape, 0xD2E7470EE14C6C93, tl.uint64)
+    m1 = tl.full(x0.shape, 0xCA5A826395121157, tl.uint64)
+    for _ in tl.static_range(10):
+        high0, low0 = tl.umulhi(x0, m0), x0 * m0
+        high1, low1 = tl.umulhi(x2, m1), x2 * m1
+        x0, x1, x2, x3 = high1 ^ x1 ^ k0, low1, high0 ^ x3 ^ k1, low0
+        k0 += tl.full(x0.shape, 0x9E3779B97F4A7C15, tl.uint64)
+        k1 += tl.full(x0.shape, 0xBB67AE8584CAA73B, tl.uint64)
+    return x0, x1, x2, x3

@@ -1,0 +1,209 @@
+"""Compiles every launch of the functions `launch_<op>` for sm_80 and sm_90, with no GPU: a script for test_compile.py.
+
+A launcher is called on CPU tensors; instead of running, the kernel is compiled for each target from the very arguments
+it was launched with, specialised as Triton does at run time. Prints one JSON line a kernel, configuration and target.
+"""
+
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
+from triton.compiler import ASTSource
+from triton.runtime.jit import JITFunction
+
+TARGETS = [GPUTarget("cuda", 80, 32), GPUTarget("cuda", 90, 32)]
+_POINTERS = {
+    torch.float32: "*fp32",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+    torch.uint8: "*u8",
+    torch.int8: "*i8",
+    torch.bool: "*i1",
+}
+_INSTRUCTIONS = ("cp.async", "mma.sync", "wgmma", "tf32", "mul.hi.u64")
+_OPTIONS = ("num_warps", "num_stages", "num_ctas", "maxnreg")
+
+
+def ast_source(kernel: JITFunction, args: tuple[Any, ...], options: dict[str, Any]) -> ASTSource:
+    """The launch as the compiler is given it: types, constants, and what is divisible by 16."""
+    values = dict(zip(kernel.arg_names, args, strict=False)) | options
+    signature, constants, attributes = {}, {}, {}
+    for index, parameter in enumerate(kernel.params):
+        value = values[parameter.name]
+        if parameter.is_constexpr or value is None or (type(value) is int and value == 1):
+            signature[parameter.name], constants[(index,)] = "constexpr", value
+            continue
+        if isinstance(value, torch.Tensor):
+            signature[parameter.name] = _POINTERS[value.dtype]
+            is_aligned = True  # PyTorch's CUDA allocator aligns to 512 bytes
+        elif isinstance(value, float):
+            signature[parameter.name], is_aligned = "fp32", False
+        else:
+            signature[parameter.name], is_aligned = "i32" if -(2**31) <= value < 2**31 else "i64", value % 16 == 0
+        if is_aligned:
+            attributes[(index,)] = [["tt.divisibility", 16]]
+    return ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
+
+
+def compile_instead_of_running(report: Callable[[dict[str, Any]], None]) -> None:
+    done: set[str] = set()
+
+    def run(kernel: JITFunction, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
+        compiler_options = {name: options.pop(name) for name in _OPTIONS if name in options}
+        source = ast_source(kernel, args, options)
+        for target in TARGETS:
+            key = f"{kernel.__name__}{source.signature}{source.constants}{source.attrs}{compiler_options}{target}"
+            if key in done:
+                continue
+            done.add(key)
+            compiled = triton.compile(source, target=target, options=compiler_options)
+            ptx = compiled.asm["ptx"]
+            report(
+                {
+                    "kernel": kernel.__name__,
+                    "arch": target.arch,
+                    "pointers": sorted({kind for kind in source.signature.values() if kind.startswith("*")}),
+                    "constants": {kernel.arg_names[i]: v for (i,), v in source.constants.items() if v not in (None, 1)},
+                    "options": compiler_options,
+                    "shared_bytes": compiled.metadata.shared,
+                    "instructions": [name for name in _INSTRUCTIONS if name in ptx],
+                    **_registers(ptx, target.arch),
+                }
+            )
+
+    JITFunction.run = run
+
+
+def _registers(ptx: str, arch: int) -> dict[str, int]:
+    """What ptxas says when asked to be verbose: registers a thread, bytes spilled to local memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.ptx"
+        path.write_text(ptx)
+        name = f"sm_{arch}a" if arch == 90 else f"sm_{arch}"
+        command = [get_ptxas(arch).path, "-v", f"--gpu-name={name}", str(path), "-o", os.devnull]
+        log = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    spilled = sum(int(n) for n in re.findall(r"(\d+) bytes spill (?:stores|loads)", log))
+    return {"registers": max(int(n) for n in re.findall(r"Used (\d+) registers", log)), "spilled_bytes": spilled}
+
+
+# The launches: GPT-2's shapes, every row of every launch table, every dtype the server runs in.
+
+HALF, FULL = torch.bfloat16, torch.float32
+DTYPES = (HALF, torch.float16, FULL)
+VOCAB_SIZE = 50257
+
+
+def ints(*shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.int32)
+
+
+def longs(*shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.int64)
+
+
+def qkv_and_caches(head_dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """As the CUDA runner has them: a fused projection's output, and pages of [n_head, {K, V}, 64, head_dim]."""
+    query, key, value = torch.zeros(32, 3, 12, head_dim, dtype=dtype).unbind(1)
+    key_cache, value_cache = torch.zeros(3, 12, 2, 64, head_dim, dtype=dtype).permute(2, 0, 3, 1, 4)
+    return query, key, value, key_cache, value_cache
+
+
+def launch_decode_attention() -> None:
+    from zeroshot_kernels.decode_attention.kernel import decode_attention
+
+    for dtype, head_dim in [*itertools.product(DTYPES, (64,)), *itertools.product((HALF, FULL), (32, 80, 128))]:
+        query, _, _, *caches = qkv_and_caches(head_dim, dtype)
+        decode_attention(query, *caches, ints(32, 16), ints(32), 0.125)
+
+
+def launch_kv_append() -> None:
+    from zeroshot_kernels.kv_append.kernel import kv_append
+
+    for dtype, head_dim in itertools.product((HALF, FULL), (64, 80)):
+        _, key, value, *caches = qkv_and_caches(head_dim, dtype)
+        kv_append(key, value, ints(32), *caches)
+
+
+def launch_prefill_attention() -> None:
+    from zeroshot_kernels.prefill_attention.kernel import prefill_attention
+
+    for dtype, head_dim in [*itertools.product(DTYPES, (64,)), *itertools.product((HALF, FULL), (80,)), (HALF, 128)]:
+        query, _, _, *caches = qkv_and_caches(head_dim, dtype)
+        prefill_attention(query, *caches, ints(8, 16), ints(8), ints(8), 0.125)
+
+
+def launch_layer_norm() -> None:
+    from zeroshot_kernels.layer_norm.kernel import layer_norm
+
+    for dtype, n_embd in itertools.product((HALF, FULL), (768, 1600)):
+        weight = torch.zeros(n_embd, dtype=dtype)
+        layer_norm(torch.zeros(2, n_embd, dtype=dtype), torch.zeros(2, n_embd), weight, weight, 1e-5)
+
+
+def launch_bias_gelu() -> None:
+    from zeroshot_kernels.bias_gelu.kernel import bias_gelu
+
+    for dtype in DTYPES:
+        bias_gelu(torch.zeros(2, 3072, dtype=dtype), torch.zeros(3072, dtype=dtype))
+
+
+def launch_logprobs() -> None:
+    from zeroshot_kernels.logprobs.kernel import logprobs
+
+    for dtype in DTYPES:
+        logprobs(torch.zeros(128, 768, dtype=dtype), torch.zeros(VOCAB_SIZE, 768, dtype=dtype), longs(128))
+
+
+def launch_logit_adjustment() -> None:
+    from zeroshot_kernels.logit_adjustment.kernel import logit_adjustment
+
+    per_entry = (ints(64), ints(64), torch.zeros(64), torch.zeros(64, dtype=torch.bool), ints(64))
+    logit_adjustment(torch.zeros(2, VOCAB_SIZE), *per_entry, *torch.zeros(3, 2))
+
+
+def launch_sampling() -> None:
+    from zeroshot_kernels.sampling.kernel import sampling
+
+    ones = torch.ones(2)
+    for logits in (torch.zeros(2, VOCAB_SIZE), torch.zeros(2, 50304)[:, :VOCAB_SIZE], torch.zeros(2, 211)):
+        sampling(logits, ones, ints(2), ones, ones, longs(2), longs(2), longs(2))
+
+
+def launch_lm_head_sampling() -> None:
+    from zeroshot_kernels.lm_head_sampling.kernel import lm_head_sampling
+
+    for dtype, rows in [*itertools.product((HALF, FULL), (1, 16, 32, 64)), (torch.float16, 1)]:
+        hidden, lm_head = torch.zeros(rows, 768, dtype=dtype), torch.zeros(VOCAB_SIZE, 768, dtype=dtype)
+        arguments = (hidden, lm_head, torch.ones(rows), longs(rows), longs(rows), longs(rows))
+        lm_head_sampling(*arguments)
+        if rows == 1:
+            lm_head_sampling(*arguments, logits=torch.zeros(rows, VOCAB_SIZE))
+
+
+def main() -> None:
+    prefix = "launch_"
+    for name, launch in [item for item in globals().items() if item[0].startswith(prefix)]:
+
+        def report(result: dict[str, Any], op: str = name.removeprefix(prefix)) -> None:
+            sys.stdout.write(json.dumps({"op": op} | result) + "\n")
+
+        compile_instead_of_running(report)
+        launch()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Every kernel and launch configuration compiles for an A100 and an H100, with no GPU, and hardly spills."""
+
+import functools
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import zeroshot_kernels
+
+OPS_FOLDER = Path(zeroshot_kernels.__file__).parent
+OPS = sorted(path.parent.name for path in OPS_FOLDER.glob("*/kernel.py"))
+SHARED_BYTES_LIMITS = {80: 163 * 1024, 90: 227 * 1024}
+SPILLED_BYTES_LIMIT = 64
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="triton is not installed: pip install 'zeroshot[triton]'"
+)
+
+
+@functools.cache
+def compiled_launches():
+    """One run for all ops. Not in this process: here triton was imported as an interpreter."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(OPS_FOLDER.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    script = Path(__file__).with_name("compile_launches.py")
+    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("op", OPS)
+def test_compiles_and_fits(op):
+    launches = [launch for launch in compiled_launches() if launch["op"] == op]
+    assert {launch["arch"] for launch in launches} == {80, 90}
+    for launch in launches:
+        assert launch["shared_bytes"] <= SHARED_BYTES_LIMITS[launch["arch"]], launch
+        assert launch["spilled_bytes"] <= SPILLED_BYTES_LIMIT, launch
+
+
+@pytest.mark.timeout(600)
+def test_loads_that_must_overlap_with_arithmetic_are_asynchronous():
+    pipelined = {"decode_attention_kernel", "prefill_attention_kernel", "logprobs_kernel", "lm_head_sampling_kernel"}
+    found = [launch for launch in compiled_launches() if launch["kernel"] in pipelined]
+    assert {launch["kernel"] for launch in found} == pipelined
+    assert [launch for launch in found if "cp.async" not in launch["instructions"]] == []
+
+
+@pytest.mark.timeout(600)
+def test_half_precision_uses_tensor_cores_and_fp32_stays_exact():
+    for launch in compiled_launches():
+        assert "tf32" not in launch["instructions"], launch
+        if launch["kernel"] in {"prefill_attention_kernel", "logprobs_kernel", "lm_head_sampling_kernel"}:
+            is_half = bool({"*bf16", "*fp16"} & set(launch["pointers"]))
+            assert is_half == bool({"mma.sync", "wgmma"} & set(launch["instructions"])), launch
