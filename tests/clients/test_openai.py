@@ -123,6 +123,7 @@ def test_a_full_queue_and_an_engine_that_dies(gpt2_checkpoint: Any, tmp_path: Pa
     """429 with the time to wait; 503 for a plain request, an error at a stream's end; and then all is well again."""
     full = {"ZEROSHOT_MAX_QUEUED_SEQS": "2"}
     with run_server(gpt2_checkpoint.folder, tmp_path, **full) as server, ThreadPoolExecutor(1) as pool:
+        server.wait_until_warm()
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
         body = {"model": client.models.list().data[0].id, "prompt": PROMPT, "max_tokens": 1000}
         options = {"extra_body": {"ignore_eos": True}}

@@ -56,6 +56,7 @@ def test_a_client_that_leaves_frees_its_blocks(server: Any, is_stream: bool, num
 
 def test_a_client_that_leaves_while_it_waits_in_the_queue(start_server: StartServer) -> None:
     with start_server("--max-num-seqs", "2") as server:
+        server.wait_until_warm()
         running = [raw_request(server, LONG) for _ in range(2)]
         waiting = [raw_request(server, LONG | {"stream": is_stream}) for is_stream in (False, True, True)]
         server.wait_until(lambda health: health["engine"]["num_waiting"] == 3)
@@ -108,6 +109,7 @@ def test_hung_engine_is_replaced(start_server: StartServer) -> None:
 
 def test_a_full_queue_answers_429_and_says_when_to_retry(start_server: StartServer) -> None:
     with start_server(ZEROSHOT_MAX_QUEUED_SEQS="4") as server:
+        server.wait_until_warm()
         connections = [raw_request(server, LONG | {"n": 2}) for _ in range(2)]
         server.wait_until(lambda health: health["engine"]["num_running"] == 4)
         refused = server.http.post("/generate", json={"prompt": "a"})

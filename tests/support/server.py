@@ -37,6 +37,11 @@ class Server:
             time.sleep(0.02)
         raise AssertionError(f"not in {timeout_s} s: {health}")
 
+    def wait_until_warm(self) -> None:
+        """Until the bundled tasks' prompts have been prefilled: for tests that count what runs and waits."""
+        self.wait_until(lambda health: health["engine"]["prompt_tokens_total"] > 100)
+        self.wait_until_idle()
+
     def wait_until_idle(self) -> dict[str, Any]:
         """Until nothing runs or waits and every block is back."""
         return self.wait_until(
