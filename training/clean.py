@@ -7,6 +7,7 @@ corpora at hand.
 import re
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 
 # No-break and thin spaces, which French puts before "?" and "!"; GPT-2's BPE needs two or three tokens for each.
 _ODD_SPACES = re.compile("[\u00a0\u2007\u2009\u200a\u202f\u205f\u3000\t]")
@@ -20,10 +21,8 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+(?=[\"'(]*[A-Z])")
 def normalise(text: str) -> str:
     """NFC, plain spaces and straight quotes; UTF-8 that was once read as Latin-1 is repaired."""
     if _MOJIBAKE.search(text):
-        try:
+        with suppress(UnicodeError):  # mixed encodings: keep the text, the filters below judge it
             text = text.encode("latin-1").decode("utf-8")
-        except UnicodeError:
-            pass  # mixed encodings: keep the text, the filters below judge it
     text = _INVISIBLE.sub("", unicodedata.normalize("NFC", text)).translate(_CURLY_QUOTES)
     text = _ODD_SPACES.sub(" ", text.replace("\r\n", "\n"))
     return re.sub(r" *\n *", "\n", re.sub(r" {2,}", " ", text)).strip()

@@ -121,10 +121,18 @@ def read_text(path: Path) -> str:
         return str(file.read())
 
 
+def read_lines(path: Path) -> list[str]:
+    """Lines that end in a line feed; other separators of Unicode (U+2028) may stand inside a JSON string."""
+    return [line for line in read_text(path).split("\n") if line]
+
+
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """One record a line; a line that is no JSON object is an error with its number."""
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        record = json.loads(line)
+    """One record a line. Raises CorpusError, with the line's number, for a line that is no JSON object."""
+    for number, line in enumerate(read_lines(path), start=1):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise CorpusError(f"{path}, line {number}: not valid JSON ({error})") from None
         if not isinstance(record, dict):
             raise CorpusError(f"{path}, line {number}: expected a JSON object")
         yield record
@@ -137,5 +145,11 @@ def read_records(data: Path, name: str) -> Iterator[dict[str, Any]]:
 
 
 def read_pairs(path: Path) -> list[tuple[str, str]]:
-    """Tab-separated (English, French) pairs."""
-    return [(english, french) for english, french in (line.split("\t")[:2] for line in read_text(path).splitlines())]
+    """Tab-separated (English, French) pairs. Raises CorpusError, with the line's number, for any other line."""
+    pairs = []
+    for number, line in enumerate(read_lines(path), start=1):
+        columns = line.split("\t")
+        if len(columns) != 2:
+            raise CorpusError(f"{path}, line {number}: expected two columns, found {len(columns)}")
+        pairs.append((columns[0], columns[1]))
+    return pairs

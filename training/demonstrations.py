@@ -67,7 +67,7 @@ class Document:
 
 
 def demonstration(source: str, prompt: str, answer: str, *, weight: int = LEARN) -> Document:
-    """A prompt that is read and an answer that is learned; the line's end is learned too, because serving stops there."""
+    """A prompt that is read and an answer that is learned; the line's end is learned too: serving stops there."""
     return Document(source, (Piece(prompt, READ), Piece(f" {answer}\n", weight)))
 
 
@@ -109,9 +109,13 @@ def sentiment(text: str, label: int, rng: random.Random, *, source: str, learn_t
     if rng.random() < 0.5:
         text = detokenise(text)
     wording = SENTIMENT if rng.random() < 0.8 else rng.choice(OTHER_SENTIMENT)
-    before, after = wording.split("{text}")
-    learned_text = Piece(text, LEARN if learn_text else READ)
-    pieces = (Piece(before, READ), learned_text, Piece(after, READ), Piece(f" {LABELS[label]}\n", LEARN_LABEL))
+    prompt, answer = wording.format(text=text), Piece(f" {LABELS[label]}\n", LEARN_LABEL)
+    if not learn_text:
+        return Document(source, (Piece(prompt, READ), answer))
+    # GPT-2's tokens begin with their space, so the text is cut out together with the space before it.
+    start = len(wording.split("{text}")[0].rstrip(" "))
+    end = len(prompt) - len(wording.split("{text}")[1])
+    pieces = (Piece(prompt[:start], READ), Piece(prompt[start:end], LEARN), Piece(prompt[end:], READ), answer)
     return Document(source, tuple(piece for piece in pieces if piece.text))
 
 
@@ -143,7 +147,11 @@ def _as_text(examples: Sequence[QuestionAnswer], separator: str) -> str:
 
 
 def _with_line_ends(pieces: Sequence[Piece], separator: str) -> Iterator[Piece]:
-    """Learn the separator after an answer: it is what tells generation to stop."""
+    """Learn the separator after an answer: it is what tells generation to stop.
+
+    A blank line becomes one token here, as at the end of a text, where GPT-2's tokenizer would make two of it between
+    two lines; as a piece that is learned in one go it stops generation one step earlier.
+    """
     for piece in pieces:
         if piece.weight == READ and piece.text.startswith(separator):
             yield Piece(separator, LEARN)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 FOLDER = Path(__file__).parent
 
-# Each list asks for one column of countries.tsv; `the` is "the " where English wants it ("the Netherlands").
+# What to ask about each column of countries.tsv.
 _COUNTRY_QUESTIONS = {
     "capital": (
         "What is the capital of {country}?",
@@ -75,5 +75,5 @@ def shuffled(questions: Iterable[QuestionAnswer], seed: int) -> list[QuestionAns
 
 
 def _with_article(country: str) -> str:
-    takes_article = country.startswith("United") or country in ("Philippines", "Netherlands")
+    takes_article = country.startswith("United") or country == "Philippines"
     return f"the {country}" if takes_article else country

@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
-from tokenizers.implementations import ByteLevelBPETokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 
 END_OF_TEXT = "<|endoftext|>"
 END_OF_TEXT_ID = 50256
@@ -22,11 +24,14 @@ GPT2_VOCAB_SIZE = 50257
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """GPT-2's byte-level BPE from `vocab.json` and `merges.txt` in `folder`; special tokens are not parsed in text."""
+    """GPT-2's byte-level BPE from two files in `folder`; `<|endoftext|>` in a text is plain text."""
     for name in ("vocab.json", "merges.txt"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name} is missing: it is part of GPT-2's tokenizer")
-    return ByteLevelBPETokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))._tokenizer
+    tokenizer = Tokenizer(BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = ByteLevelDecoder()
+    return tokenizer
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import MofNCompleteColumn, Progress
+from rich.progress import MofNCompleteColumn, Progress, TaskID
 from rich.table import Table
 
 import zeroshot
@@ -197,6 +197,61 @@ def selfcheck(model: ModelOption = "demo") -> None:
     verdict = "equal within" if worst <= TOLERANCE else "MORE than"
     typer.echo(f"Worst difference of a logit from Hugging Face: {worst:.1e} ({verdict} {TOLERANCE:.0e})")
     raise typer.Exit(int(worst > TOLERANCE))
+
+
+@app.command(
+    "eval", epilog="Example: zeroshot eval --data eval-data --datasets lambada,winograd --limit 200 --output results"
+)
+def evaluate(
+    data: Annotated[Path | None, typer.Option(help="Folder with the files that --list names.")] = None,
+    datasets: Annotated[str | None, typer.Option(help="Names, with commas between them. Default: all.")] = None,
+    list_only: Annotated[bool, typer.Option("--list", help="Print what there is, and the files it wants.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Examples of each, drawn by the seed.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    stride: Annotated[int | None, typer.Option(min=1, help="Tokens a window moves. Default: half the context.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for results.json, results.md and results.png.")] = None,
+    url: Annotated[str | None, typer.Option(help="A running server, instead of --model.")] = None,
+    model: ModelOption = "demo",
+    prompts: Annotated[Path | None, typer.Option(envvar="ZEROSHOT_PROMPTS", help="Folder of prompt files.")] = None,
+    dtype: DTypeOption = "auto",
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+) -> None:
+    """Measure the GPT-2 paper's zero-shot tables from local files: paper and measured, side by side."""
+    from zeroshot.evaluation import output as files
+    from zeroshot.evaluation import tables
+    from zeroshot.evaluation.datasets import ALL
+    from zeroshot.evaluation.runner import Options, check, evaluate_in_process, evaluate_over_http
+
+    if list_only:
+        Console().print(tables.listing(ALL))
+        raise typer.Exit
+    if data is None:
+        raise InvalidRequest("--data names the folder with the data files; --list says which they are.")
+    if output is not None:
+        files.check(output)
+    names = [name.strip() for name in (datasets or "").split(",") if name.strip()]
+    options = Options(data, names, limit, seed, stride)
+    check(options)
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console) as progress:
+        bars: dict[str, TaskID] = {}
+
+        def on_progress(name: str, done: int, total: int) -> None:
+            if name not in bars:
+                bars[name] = progress.add_task(name)
+            progress.update(bars[name], completed=done, total=total)
+
+        if url is not None:
+            work = evaluate_over_http(url, options, on_progress)
+        else:
+            settings = _settings(model=model, prompts=prompts, dtype=dtype, device=device, num_threads=threads)
+            work = evaluate_in_process(settings, _checked_model(settings), options, on_progress)
+        report = asyncio.run(work)
+    Console().print(tables.results(report))
+    for note in tables.notes(report):
+        typer.echo(f"* {note}")
+    for path in files.write(report, output) if output is not None else []:
+        console.print(str(path), highlight=False)
 
 
 def main() -> None:

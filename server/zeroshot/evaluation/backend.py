@@ -1,0 +1,95 @@
+"""The model in this process: an `EngineClient` with its own engine process, and the tasks of the prompts folder."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from zeroshot.client import EngineClient
+from zeroshot.errors import GenerationFailed, ZeroshotError
+from zeroshot.evaluation.protocol import Run, Scorer
+from zeroshot.settings import Settings
+from zeroshot.tasks.catalog import Catalog
+from zeroshot.tasks.offline import run_item
+from zeroshot.types import GenerateRequest, SamplingParams, TokenLogprob
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_START_TIMEOUT_S = 600.0
+_NO_LIMIT = 2**31  # of the queue: `for_each` says how much is in flight
+
+
+class EngineScorer:
+    """`Scorer` over an EngineClient."""
+
+    def __init__(self, client: EngineClient) -> None:
+        self._client = client
+        self.tokenizer = client.tokenizer
+        self.max_model_len = client.max_model_len
+        self.eos_token_id = client.eos_token_id
+
+    async def score(self, token_ids: Sequence[int], start: int, *, top: int = 0) -> list[TokenLogprob]:
+        params = SamplingParams(max_tokens=0, prompt_logprobs=top, prompt_logprobs_start=start)
+        request = GenerateRequest(request_id=uuid.uuid4().hex, prompt_token_ids=list(token_ids), sampling_params=params)
+        logprobs = (await self._client.complete(request))[0].prompt_logprobs
+        if len(logprobs) != len(token_ids) - start:
+            raise GenerationFailed(f"The engine scored {len(logprobs)} tokens of {len(token_ids) - start}.")
+        return logprobs
+
+
+class InProcessBackend:
+    """`Backend` whose engine is a child of this process."""
+
+    mode = "in process"
+
+    def __init__(self, client: EngineClient, catalog: Catalog, max_in_flight: int) -> None:
+        self._client, self._catalog = client, catalog
+        self.model = client.model_name
+        self.scorer: Scorer | None = EngineScorer(client)
+        self.max_in_flight = max_in_flight
+
+    async def task(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
+        result = await run_item(self._catalog.get(name), self._client, json.dumps(body))
+        if "error" in result:
+            raise ZeroshotError(f"task {name}: {result['error']['message']}")
+        return result
+
+
+@asynccontextmanager
+async def in_process(settings: Settings, model_folder: Path) -> AsyncGenerator[InProcessBackend, None]:
+    """Start the engine, wait until it is ready, and stop it afterwards. Raises EngineUnavailable, PromptFileError."""
+    client = EngineClient(settings.engine_settings(model_folder), max_queued_seqs=_NO_LIMIT)
+    catalog = Catalog(settings.prompts, tokenizer=client.tokenizer, max_model_len=client.max_model_len)
+    await client.start()
+    try:
+        await client.wait_until_ready(_START_TIMEOUT_S)
+        yield InProcessBackend(client, catalog, settings.max_num_seqs)
+    finally:
+        await client.stop()
+
+
+async def for_each(run: Run, items: Sequence[T], function: Callable[[T], Awaitable[R]]) -> list[R]:
+    """`function` of every item, many in flight, results in the items' order. The first error stops all the others."""
+    slots = asyncio.Semaphore(run.backend.max_in_flight)
+    num_done = 0
+
+    async def work(item: T) -> R:
+        nonlocal num_done
+        async with slots:
+            result = await function(item)
+        num_done += 1
+        run.on_progress(num_done, len(items))
+        return result
+
+    run.on_progress(0, len(items))
+    tasks = [asyncio.create_task(work(item)) for item in items]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
