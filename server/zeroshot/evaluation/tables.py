@@ -101,7 +101,7 @@ def _cells(outcome: Outcome, row: Row) -> tuple[str, ...]:
 
 
 def _number(value: float) -> str:
-    return f"{value:.2f}" if abs(value) < 1e6 else f"{value:.2e}"
+    return f"{value:.2f}" if abs(value) < 1e5 else f"{value:.2e}"
 
 
 def _outcome_notes(outcome: Outcome) -> Iterator[str]:
