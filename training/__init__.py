@@ -24,6 +24,8 @@ Rooms, in the data's order (a room imports only from rooms above it):
     batches         step number -> rows, the same on every run
     checkpoint      save and resume
     trainer         one model, its optimizer and its place in the run
+    report          what a run did, for the model card
+    start           the weights of a finished model, to go on from
     hardware        device, bf16, and freed memory that is kept
     meter           loss, tokens/s and the time left, while it runs
     plot            the loss curve as a PNG

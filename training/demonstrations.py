@@ -11,6 +11,7 @@ softmax over the vocabulary (half of the arithmetic at this width) is never comp
 """
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -76,9 +77,36 @@ def prose(source: str, text: str) -> Document:
     return Document(source, (Piece(text, LEARN),))
 
 
-def translations(pairs: Sequence[tuple[str, str]], rng: random.Random) -> Iterator[Document]:
+_CONTRACTIONS = (
+    (re.compile(r"\bI'm\b"), "I am"),
+    (re.compile(r"\b([Yy]ou|[Ww]e|[Tt]hey)'re\b"), r"\1 are"),
+    (re.compile(r"\b([Hh]e|[Ss]he|[Ii]t|[Tt]hat|[Ww]hat|[Ww]here|[Ww]ho)'s (?!been\b|got\b)"), r"\1 is "),
+    (re.compile(r"\b(I|[Yy]ou|[Ww]e|[Tt]hey)'ve\b"), r"\1 have"),
+    (re.compile(r"\b(I|[Yy]ou|[Hh]e|[Ss]he|[Ii]t|[Ww]e|[Tt]hey)'ll\b"), r"\1 will"),
+    (re.compile(r"\bcan't\b"), "cannot"),
+    (re.compile(r"\b([Ww])on't\b"), r"\1ill not"),
+    (re.compile(r"\b((?!ai|sha)\w+)n't\b"), r"\1 not"),
+)
+
+
+def spelled_out(english: str) -> str:
+    """`I'm hungry, and I can't cook.` -> `I am hungry, and I cannot cook.`
+
+    Volunteers write the short forms; people who try a translator often don't. `He's been` and `he's got` stay, since
+    `'s` means `has` there.
+    """
+    for pattern, whole in _CONTRACTIONS:
+        english = pattern.sub(whole, english)
+    return english
+
+
+def translations(
+    pairs: Sequence[tuple[str, str]], rng: random.Random, *, share_spelled_out: float = 0.0
+) -> Iterator[Document]:
     """Each (English, French) pair once in each direction, plus lists of pairs and runs of several sentences."""
     for index, pair in enumerate(pairs):
+        if share_spelled_out and rng.random() < share_spelled_out:
+            pair = (spelled_out(pair[0]), pair[1])
         for languages in (("English", "French"), ("French", "English")):
             text, target = pair if languages[0] == "English" else pair[::-1]
             dice = rng.random()

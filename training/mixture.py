@@ -17,6 +17,8 @@ class Passes:
     """How often each source is shown (`facts` are few and must be remembered), and how many passages of prose."""
 
     tatoeba: int = 2
+    tatoeba_short: int = 0
+    share_spelled_out: float = 0.0
     sentence_polarity: int = 6
     webquestions: int = 3
     facts: int = 20
@@ -27,7 +29,16 @@ class Passes:
 
 # `final` is for the last third of a run, while the learning rate comes down: fewer sentence pairs, and the reviews, of
 # which there are few, more often. (Hu et al. 2024, MiniCPM, section 4.2: what is seen during the decay stays best.)
-MIXTURES = {"main": Passes(), "final": Passes(tatoeba=1, sentence_polarity=14)}
+# `everyday` is for going on with a finished model: the short sentences that people try first, some with `I am` for
+# `I'm`, and enough of the rest that nothing is forgotten.
+MIXTURES = {
+    "main": Passes(),
+    "final": Passes(tatoeba=1, sentence_polarity=14),
+    "everyday": Passes(
+        tatoeba=0, tatoeba_short=1, share_spelled_out=0.4, sentence_polarity=6, webquestions=1, facts=8, scitldr=1,
+        prose_passages=600, lead_summaries=600,
+    ),
+}  # fmt: skip
 
 # Of all passages and of all lead-sentence summaries; a play has no lead sentences.
 PROSE_SHARES = {"books": (0.84, 0.84), "speeches": (0.11, 0.11), "shakespeare": (0.05, 0.0)}
@@ -41,7 +52,13 @@ def build(data: Path, passes: Passes, *, seed: int) -> list[Part]:
 
     answers, passages = rng("answers"), rng("prose")
     parts = [
-        tasks.translations(data, rng("tatoeba"), passes=passes.tatoeba),
+        tasks.translations(
+            data,
+            rng("tatoeba"),
+            passes=passes.tatoeba,
+            passes_short=passes.tatoeba_short,
+            share_spelled_out=passes.share_spelled_out,
+        ),
         tasks.sentence_reviews(data, rng("polarity"), passes=passes.sentence_polarity),
         tasks.long_reviews(data, rng("reviews")),
         tasks.web_questions(data, answers, passes=passes.webquestions),

@@ -4,7 +4,7 @@
 step and more steps; width and depth stay, because the weights file has to stay small enough for git.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from zeroshot.model.config import GPT2Config
 
@@ -27,6 +27,16 @@ class Preset:
     @property
     def tokens_per_step(self) -> int:
         return 128 * self.short_rows + 1024 * self.long_rows
+
+    def shortened(self, max_steps: int | None, max_lr: float | None) -> "Preset":
+        """The same preset for another number of steps or peak rate; the warm-up is a tenth of the run at most."""
+        steps = max_steps or self.max_steps
+        return replace(
+            self,
+            max_steps=steps,
+            max_lr=max_lr or self.max_lr,
+            warmup_steps=min(self.warmup_steps, max(1, steps // 10)),
+        )
 
     def config(self, vocab_size: int) -> GPT2Config:
         """GPT-2's architecture at this size; `vocab_size` is the compact one while training."""

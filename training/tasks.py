@@ -18,19 +18,29 @@ from training.facts import QuestionAnswer, author_questions, country_questions, 
 from training.part import Part
 from training.split import is_held_out
 
+SHORT_WORDS = 6  # what people try first on a translator; a little over half of all pairs
 REVIEW_CHUNK_WORDS = 60  # a long review in pieces of about 80 tokens, so that they fit short rows
 REVIEWS_HELD_OUT_PER_MILLE = 50  # about 400: the fewest that give an accuracy within about four points
 
 
-def translations(data: Path, rng: random.Random, *, passes: int) -> Part:
-    """Both directions of every pair, in fresh wordings on each pass; the split is by the English side."""
+def translations(data: Path, rng: random.Random, *, passes: int, passes_short: int, share_spelled_out: float) -> Part:
+    """Both directions of every pair, in fresh wordings on each pass; the split is by the English side.
+
+    passes_short: further passes over the pairs of at most SHORT_WORDS English words.
+    share_spelled_out: how many pairs get `I am` for `I'm` and so on.
+    """
     read = read_pairs(find(data, source("tatoeba").files[0]))
     pairs = unique((normalise(english), normalise(french)) for english, french in read)
     hidden = [pair for pair in pairs if is_held_out(pair[0])]
     # One French sentence may translate several English ones; the French side of a held-out pair is hidden as well.
     hidden_french = {fold(french) for _, french in hidden}
     seen = [pair for pair in pairs if not is_held_out(pair[0]) and fold(pair[1]) not in hidden_french]
-    shown = [document for _ in range(passes) for document in show.translations(seen, rng)]
+    short = [pair for pair in seen if len(pair[0].split()) <= SHORT_WORDS]
+    shown = [
+        document
+        for chosen in [seen] * passes + [short] * passes_short
+        for document in show.translations(chosen, rng, share_spelled_out=share_spelled_out)
+    ]
     return Part("tatoeba", len(read), len(pairs), shown, list(_both_ways(hidden)))
 
 

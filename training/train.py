@@ -4,14 +4,12 @@ Stop it at any time (Ctrl-C or SIGTERM saves a checkpoint); the same command goe
 """
 
 import json
-import platform
 import signal
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
@@ -25,7 +23,9 @@ from training.meter import Meter, ProgressBar
 from training.packing import Rows
 from training.plot import plot_loss
 from training.presets import PRESETS
+from training.report import LOG_FILE, continued, report
 from training.schedule import Schedule
+from training.start import Start
 from training.trainer import Trainer
 
 LOG_EVERY = 50  # steps
@@ -65,27 +65,6 @@ def run(
     trainer.save(path)
 
 
-def report(trainer: Trainer, device: str, threads: int) -> dict[str, Any]:
-    """What a reader of the model card wants to know about the run; measured, not typed."""
-    done = trainer.progress
-    return {
-        "parameters_trained": sum(parameter.numel() for parameter in trainer.model.parameters()),
-        "steps": done.step,
-        "tokens": done.tokens,
-        "wall_time_min": round(done.elapsed_s / 60, 1),
-        "tokens_per_s": round(done.tokens / done.elapsed_s),
-        "device": device,
-        "threads": threads,
-        "precision": "bf16 autocast" if trainer.use_bf16 else "fp32",
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "max_lr": trainer.schedule.max_lr,
-        "max_steps": trainer.schedule.max_steps,
-        "max_hours": trainer.schedule.max_hours,
-        "log": done.log,
-    }
-
-
 def _check_choice(option: str, value: str, choices: Iterable[str]) -> None:
     if value not in choices:
         raise typer.BadParameter(f"{option} must be one of {', '.join(choices)}, not {value!r}")
@@ -104,6 +83,9 @@ def main(
     until: Annotated[
         float, typer.Option(help="Stop after this share of the run, to go on with another mixture.")
     ] = 1.0,
+    start_from: Annotated[
+        Path | None, typer.Option(help="Folder of an exported model to go on from, with a new optimizer and schedule.")
+    ] = None,
     cache: Annotated[Path, typer.Option(help="Where `training.prepare` left the rows.")] = CACHE,
     reports: Annotated[Path, typer.Option(help="Folder for loss.png and training_log.json.")] = DEMO,
     seed: Annotated[int, typer.Option(help="Decides initial weights and the order of the data.")] = 0,
@@ -117,22 +99,24 @@ def main(
         torch.set_num_threads(threads)
     keep_freed_memory()
     where = pick_device(device)
-    chosen = replace(
-        PRESETS[preset], max_steps=max_steps or PRESETS[preset].max_steps, max_lr=max_lr or PRESETS[preset].max_lr
-    )
+    chosen = PRESETS[preset].shortened(max_steps, max_lr)
     try:
         batches = Batches.load(cache / mixture, seed=seed)
-    except FileNotFoundError as error:
+        vocabulary = load_vocabulary(cache)
+        start = Start.read(start_from, vocabulary) if start_from else None
+    except (FileNotFoundError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
     trainer = Trainer.create(
         batches,
         chosen,
         Schedule(chosen.max_lr, chosen.warmup_steps, chosen.max_steps, hours),
-        vocabulary=load_vocabulary(cache),
+        vocabulary=vocabulary,
         device=where,
         use_bf16=multiplies_bf16(where) if precision == "auto" else precision == "bf16",
         seed=seed,
     )
+    if start is not None:
+        trainer.model.load_state_dict(start.weights)
     path = RUNS / name / "checkpoint.pt"
     if path.is_file():
         try:
@@ -148,8 +132,10 @@ def main(
         console.print(f"stopped at step {trainer.progress.step:,}; the same command goes on from {path}")
         return
     summary = report(trainer, describe(where), torch.get_num_threads())
-    (reports / "training_log.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    plot_loss(trainer.progress.log, reports / "loss.png")
+    if start is not None:
+        summary = continued(start.report, summary)
+    (reports / LOG_FILE).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    plot_loss(summary["log"], reports / "loss.png")
     console.print(f"finished: {path}; now run `python -m training.export --run {name}`")
 
 

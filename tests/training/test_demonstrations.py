@@ -114,3 +114,26 @@ def test_end_of_text_in_a_corpus_is_plain_text(tokenizer: Tokenizer) -> None:
     [(tokens, _)] = encode(tokenizer, [show.prose("books", "before <|endoftext|> after")])
     assert tokens.tolist().count(END_OF_TEXT_ID) == 1
     assert tokens[-1] == END_OF_TEXT_ID
+
+
+@pytest.mark.parametrize(
+    ("short", "whole"),
+    [
+        ("I'm hungry.", "I am hungry."),
+        ("They're late, and we can't wait.", "They are late, and we cannot wait."),
+        ("He's tired. He's been ill.", "He is tired. He's been ill."),
+        ("It's the dog's bone.", "It is the dog's bone."),
+        ("I didn't know you've left, and won't ask.", "I did not know you have left, and will not ask."),
+    ],
+)
+def test_contractions_are_spelled_out(short: str, whole: str) -> None:
+    assert show.spelled_out(short) == whole
+
+
+def test_a_share_of_the_translations_is_spelled_out() -> None:
+    pairs = [("I'm here.", "Je suis ici.")] * 200
+    whole = list(show.translations(pairs, random.Random(0), share_spelled_out=1.0))
+    contracted = sum("I'm" in document.text for document in whole)
+    assert contracted < 0.1 * len(whole)  # lists of pairs, and what is put behind a sentence, stay as they are
+    none = list(show.translations(pairs, random.Random(0)))
+    assert not any("I am" in document.text for document in none)

@@ -7,17 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from training.batches import Batches, load_rows
 from training.decode import LanguageModel
 from training.encoding import Prepared, tokenise_and_pack
-from training.export import write_folder
+from training.export import expand, write_folder
 from training.manifest import add_to_manifest, manifest
 from training.metrics import answer_accuracy, bleu_both_ways, perplexity, sentiment_accuracy
 from training.mixture import Passes, build
+from training.model import GPT2
 from training.presets import PRESETS
 from training.schedule import Schedule
+from training.start import compact
 from training.trainer import Trainer
 from training.vocabulary import Vocabulary
 
@@ -84,6 +87,31 @@ def test_a_line_does_not_depend_on_its_batch(folder: Path) -> None:
 def test_only_frequent_tokens_have_rows_of_their_own(folder: Path, prepared: Prepared) -> None:
     own = LanguageModel.load(folder).has_own_row()
     assert own.nonzero().squeeze(1).tolist() == prepared.vocabulary.kept.tolist()
+
+
+def test_an_exported_model_can_be_gone_on_from(folder: Path, prepared: Prepared) -> None:
+    weights = compact(folder, prepared.vocabulary)
+    config = PRESET.config(prepared.vocabulary.size)
+    model = GPT2(config, num_shared=prepared.vocabulary.num_shared)
+    model.load_state_dict(weights)
+    exported = load_file(folder / "model.safetensors")
+    again = expand(model.state_dict(), prepared.vocabulary)
+    assert exported.keys() == again.keys()
+    assert all(torch.equal(exported[name], again[name]) for name in exported)
+
+
+def test_going_on_with_another_vocabulary_is_refused(folder: Path, prepared: Prepared) -> None:
+    fewer = Vocabulary(prepared.vocabulary.kept[1:])
+    with pytest.raises(ValueError, match="another vocabulary"):
+        compact(folder, fewer)
+
+
+def test_short_sentences_can_be_shown_more_often(corpora: Path) -> None:
+    counts = {}
+    for passes in (Passes(tatoeba=0, tatoeba_short=1), Passes(tatoeba=0, tatoeba_short=2)):
+        part = build(corpora, passes, seed=0)[0]
+        counts[passes.tatoeba_short] = len(part.train)
+    assert counts[2] == 2 * counts[1] > 0
 
 
 def test_saved_rows_are_read_back(prepared: Prepared, tmp_path: Path) -> None:
