@@ -9,9 +9,10 @@ from fastapi import FastAPI
 from fastapi_swagger import patch_fastapi
 
 import zeroshot
-from zeroshot.api import chat, completions, errors, generate, health, models, score, tasks, tgi, tokens
+from zeroshot.api import chat, completions, errors, generate, health, metrics, models, score, tasks, tgi, tokens
 from zeroshot.api.chat_template import ChatTemplate
 from zeroshot.api.limits import BodyLimitMiddleware
+from zeroshot.api.observe import ObserveMiddleware
 from zeroshot.client import EngineClient
 from zeroshot.settings import Settings
 from zeroshot.tasks.catalog import Catalog
@@ -57,8 +58,11 @@ def create_app(settings: Settings, model_folder: Path) -> FastAPI:
     chat_file = settings.prompts / "chat" / "default.yaml"
     app.state.chat_template = ChatTemplate.from_file(chat_file) if chat_file.exists() else None
     app.add_middleware(BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes)
+    client.metrics.watch_prompt_files(lambda: len(catalog.errors))
+    app.add_middleware(ObserveMiddleware, metrics=client.metrics)  # the last one added is the outermost
     errors.install(app)
     app.include_router(health.router)
+    app.include_router(metrics.router)
     app.include_router(tasks.router)
     app.include_router(generate.router)
     app.include_router(completions.router)

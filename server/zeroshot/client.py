@@ -32,6 +32,9 @@ from zeroshot.errors import (
 )
 from zeroshot.model.config import GPT2Config
 from zeroshot.settings import EngineSettings
+from zeroshot.telemetry.engine_collector import EngineReport, LifetimeTotals
+from zeroshot.telemetry.metrics import Metrics
+from zeroshot.telemetry.timeline import Timeline
 from zeroshot.text.detokenizer import Detokenizer
 from zeroshot.text.tokenizer import Tokenizer
 from zeroshot.types import EngineStats, FinishReason, GenerateRequest, TokenLogprob, TokenOutput
@@ -87,8 +90,12 @@ class EngineClient:
         self.max_queued_seqs = max_queued_seqs
         self.num_queued_seqs = 0
         self.supervisor = EngineSupervisor(settings, hang_timeout_s=hang_timeout_s, on_down=self._engine_is_down)
+        self.metrics = Metrics(self.model_name)
+        self.metrics.watch_engine(self._report)
+        self._totals = LifetimeTotals()
         self._client_id = uuid.uuid4().bytes
         self._queues: dict[str, asyncio.Queue[TokenOutput | ZeroshotError]] = {}
+        self._timelines: dict[str, Timeline] = {}
         self._finish_times: deque[float] = deque(maxlen=_RATE_WINDOW)
         self._context: zmq.asyncio.Context | None = None
         self._pump: asyncio.Task[None] | None = None
@@ -135,6 +142,7 @@ class EngineClient:
         self._check(request)
         queue: asyncio.Queue[TokenOutput | ZeroshotError] = asyncio.Queue()
         self._queues[request.request_id] = queue
+        timeline = self._timelines[request.request_id] = Timeline(self.metrics, request)
         self.num_queued_seqs += request.n
         params = request.sampling_params
         detokenizers = {
@@ -152,17 +160,22 @@ class EngineClient:
                 if index not in detokenizers:
                     continue  # a step that was already running when we cut this choice at a stop string
                 delta = self._delta(output, detokenizers[index])
+                timeline.delivered(index, len(delta.token_ids), delta.num_cached_tokens, delta.finish_reason)
                 if delta.finish_reason is not None:
                     del detokenizers[index]
                     self._finish_times.append(time.monotonic())
                     if output.finish_reason is None:
                         self._abort(request, index)
                 yield delta
+        except ZeroshotError as error:
+            timeline.error_code = error.code
+            raise
         finally:
+            timeline.ended(unfinished=detokenizers)
             if detokenizers:
                 self._abort(request, None)
             self.num_queued_seqs -= request.n
-            del self._queues[request.request_id]
+            del self._queues[request.request_id], self._timelines[request.request_id]
 
     async def complete(self, request: GenerateRequest) -> list[Completion]:
         """All choices, finished, in order of their index."""
@@ -226,11 +239,25 @@ class EngineClient:
                     self.supervisor.heard()
                     self.status = "ready"
                     self.stats = state.stats
+                    self._totals.update(state.generation, state.stats)
                 continue
+            now = time.monotonic()
             for output in decode_outputs(payload):
                 queue = self._queues.get(output.request_id)
                 if queue is not None:
+                    self._timelines[output.request_id].received(output, now)
                     queue.put_nowait(output)
+            self.metrics.inter_token_latency.flush()
+
+    def _report(self) -> EngineReport:
+        process = self.supervisor.process
+        return EngineReport(
+            is_up=self.status == "ready",
+            pid=None if process is None else process.pid,
+            num_restarts=self.supervisor.num_restarts,
+            stats=self.stats,
+            totals=self._totals,
+        )
 
     def _engine_is_down(self, reason: str) -> None:
         if self.status == "ready":

@@ -76,6 +76,8 @@ class TokenOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The token that ended the choice: end of text, or one of `stop_token_ids`."""
     num_cached_tokens: int = 0
     """Prompt tokens taken from the prefix cache. Set on a choice's first output."""
+    scheduled_at: float = 0.0
+    """When the first step with this choice began, by the engine's `time.monotonic()`. Set on its first output."""
     error_code: str | None = None
     error_message: str = ""
 

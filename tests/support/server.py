@@ -1,5 +1,6 @@
 """A real server process on a real socket, for the suites that talk HTTP."""
 
+import json
 import os
 import socket
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
+from prometheus_client.parser import text_string_to_metric_families
 
 
 class Server:
@@ -27,6 +30,29 @@ class Server:
         response = self.http.post("/generate", json=body)
         assert response.status_code == 200, response.text
         return response.json()
+
+    def metrics(self) -> dict[tuple[str, ...], float]:
+        """GET /metrics, read by prometheus_client: {(name, label values in the order of label names): value}."""
+        response = self.http.get("/metrics")
+        assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+        return {
+            (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+            for family in text_string_to_metric_families(response.text)
+            for sample in family.samples
+        }
+
+    def engine_pid(self) -> int:
+        children = psutil.Process(self.process.pid).children()
+        return next(child.pid for child in children if "zeroshot.engine.process" in child.cmdline())
+
+    def start_request(self, path: str, body: dict[str, Any], **headers: str) -> socket.socket:
+        """A request on a bare socket, which the test can drop whenever it likes."""
+        content = json.dumps(body).encode()
+        lines = {"Host": "x", "Content-Type": "application/json", "Content-Length": str(len(content))} | headers
+        head = f"POST {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        connection = socket.create_connection(("127.0.0.1", int(self.url.rsplit(":", 1)[1])))
+        connection.sendall(head.encode() + b"\r\n" + content)
+        return connection
 
     def wait_until(self, condition: Callable[[dict[str, Any]], bool], timeout_s: float = 60) -> dict[str, Any]:
         deadline = time.monotonic() + timeout_s

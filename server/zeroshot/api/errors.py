@@ -13,6 +13,7 @@ from starlette.types import Scope
 from zeroshot.api import envelopes
 from zeroshot.api.envelopes import ErrorResponse, OpenAIErrorResponse, TGIErrorResponse, envelope_for
 from zeroshot.errors import Overloaded, ValidationFailed, ZeroshotError
+from zeroshot.telemetry.record import note_error
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ def install(app: FastAPI) -> None:
 
 def error_response(scope: Scope, error: ZeroshotError, headers: dict[str, str] | None = None) -> JSONResponse:
     """The answer that says what went wrong, and when to try again where that helps."""
+    note_error(error.code)
     headers = dict(headers or {})
     if isinstance(error, Overloaded):
         headers["Retry-After"] = str(error.retry_after_s)

@@ -1,5 +1,7 @@
 """Refuses a body that is too large, before it is read into memory."""
 
+from functools import partial
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zeroshot.api.errors import error_response
@@ -18,10 +20,10 @@ class BodyLimitMiddleware:
             await self.app(scope, receive, send)
             return
         error = RequestTooLarge(f"The body is larger than {self.max_body_bytes} bytes.")
-        refusal = error_response(scope, error, {"Connection": "close"})
+        refusal = partial(error_response, scope, error, {"Connection": "close"})
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self.max_body_bytes:
-            await refusal(scope, receive, send)
+            await refusal()(scope, receive, send)
             return
         received = 0
         is_answered = is_too_large = False
@@ -43,4 +45,4 @@ class BodyLimitMiddleware:
 
         await self.app(scope, counted_receive, filtered_send)
         if is_too_large and not is_answered:
-            await refusal(scope, receive, send)
+            await refusal()(scope, receive, send)

@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.envelopes import Envelope, envelope_for
 from zeroshot.errors import ZeroshotError
+from zeroshot.telemetry.record import note_error
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +42,17 @@ async def _encode(first: dict[str, Any], events: Events, envelope: Envelope, end
             async for event in events:
                 yield _event(event)
         except ZeroshotError as error:
-            yield _event(envelope(error)[1])
+            yield _error_event(envelope, error)
         except Exception:
             logger.exception("a stream failed")
-            yield _event(envelope(ZeroshotError("The server failed on this request."))[1])
+            yield _error_event(envelope, ZeroshotError("The server failed on this request."))
         if end:
             yield end
+
+
+def _error_event(envelope: Envelope, error: ZeroshotError) -> bytes:
+    note_error(error.code)
+    return _event(envelope(error)[1])
 
 
 def _event(data: dict[str, Any]) -> bytes:

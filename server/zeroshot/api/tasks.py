@@ -5,6 +5,8 @@ with its own schema. A request is validated against the task as it is at that mo
 """
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
@@ -17,10 +19,12 @@ from zeroshot.api.errors import documented
 from zeroshot.client import EngineClient
 from zeroshot.errors import ValidationFailed, ZeroshotError
 from zeroshot.tasks.catalog import Catalog
-from zeroshot.tasks.results import TaskUsage
-from zeroshot.tasks.schema import MAX_BATCH_ITEMS, example_request
+from zeroshot.tasks.results import TaskResult, TaskUsage
+from zeroshot.tasks.schema import MAX_BATCH_ITEMS, TaskRequest, example_request
 from zeroshot.tasks.scoring import together
 from zeroshot.tasks.task import Task
+from zeroshot.telemetry.record import note_task
+from zeroshot.telemetry.timeline import CANCELLED
 
 router = APIRouter(tags=["tasks"])
 
@@ -88,19 +92,18 @@ async def get_task(name: TaskName, request: Request) -> TaskDetails:
 @router.post("/tasks/{name}", include_in_schema=False)
 async def run_task(name: TaskName, request: Request) -> Response:
     task = _task(request, name)
+    note_task(task.name)
     body = await _json_body(request)
-    try:
-        inputs = task.request_model.model_validate_json(body)
-    except ValidationError as error:
-        raise ValidationFailed.from_pydantic(error.errors()) from None
     client: EngineClient = request.app.state.client
-    result = await cancel_on_disconnect(request, task.run(client, inputs))
+    read = partial(task.request_model.model_validate_json, body)
+    result = await cancel_on_disconnect(request, _counted(task, client, read))
     return JSONResponse({"task": task.name, "version": task.version} | result.as_body())
 
 
 @router.post("/tasks/{name}/batch", include_in_schema=False)
 async def run_batch(name: TaskName, request: Request) -> Response:
     task = _task(request, name)
+    note_task(task.name)
     body = await _json_body(request)
     try:
         batch = BatchBody.model_validate_json(body)
@@ -119,14 +122,29 @@ async def _run_all(task: Task, client: EngineClient, items: list[Any]) -> list[d
     async def run_one(item: Any) -> dict[str, Any]:
         async with slots:
             try:
-                result = await task.run(client, task.request_model.model_validate(item))
-            except ValidationError as error:
-                return ValidationFailed.from_pydantic(error.errors()).as_body()
+                result = await _counted(task, client, partial(task.request_model.model_validate, item))
             except ZeroshotError as error:
                 return error.as_body()
             return result.as_body()
 
     return await together(run_one(item) for item in items)
+
+
+async def _counted(task: Task, client: EngineClient, read: Callable[[], TaskRequest]) -> TaskResult:
+    """The task's result for what `read` returns, or raises pydantic's error for; either is counted for the task."""
+    try:
+        result = await task.run(client, read())
+    except ValidationError as error:
+        client.metrics.task_answered(task.name, ValidationFailed.code)
+        raise ValidationFailed.from_pydantic(error.errors()) from None
+    except ZeroshotError as error:
+        client.metrics.task_answered(task.name, error.code)
+        raise
+    except asyncio.CancelledError:
+        client.metrics.task_answered(task.name, CANCELLED)
+        raise
+    client.metrics.task_answered(task.name, "ok", result.usage.cached_tokens)
+    return result
 
 
 def _task(request: Request, name: str) -> Task:

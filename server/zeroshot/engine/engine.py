@@ -7,6 +7,7 @@ while engine.has_work:
 """
 
 import logging
+import time
 
 from zeroshot.engine.block_manager import BlockManager
 from zeroshot.engine.model_runner import ModelRunner, StepResult
@@ -42,6 +43,7 @@ class Engine:
         )
         self._sequences: dict[str, list[Sequence]] = {}
         self._outputs: dict[tuple[str, int], TokenOutput] = {}
+        self._step_started_at = 0.0
         self._prompt_tokens_total = self._cached_tokens_total = self._generation_tokens_total = self._steps_total = 0
 
     @property
@@ -95,6 +97,7 @@ class Engine:
         if not scheduled:
             return []
         self._steps_total += 1
+        self._step_started_at = time.monotonic()
         self._run(scheduled)
         outputs = list(self._outputs.values())
         self._outputs.clear()
@@ -121,7 +124,9 @@ class Engine:
             if sequence.num_computed_tokens == sequence.num_cached_tokens:
                 self._prompt_tokens_total += sequence.num_prompt_tokens
                 self._cached_tokens_total += sequence.num_cached_tokens
-                self._output(sequence).num_cached_tokens = sequence.num_cached_tokens
+                output = self._output(sequence)
+                output.num_cached_tokens = sequence.num_cached_tokens
+                output.scheduled_at = self._step_started_at
             sequence.num_computed_tokens += item.num_tokens
 
     def _apply(self, result: StepResult) -> None:

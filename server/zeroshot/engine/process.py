@@ -50,13 +50,14 @@ class EngineProcess:
         last_heartbeat = 0.0
         while os.getppid() == self.parent_pid:
             self._receive(timeout_ms=0 if self.engine.has_work else int(HEARTBEAT_S * 1000))
-            if self.engine.has_work:
-                self._publish(self.engine.step())
+            outputs = self.engine.step() if self.engine.has_work else []
             now = time.monotonic()
-            if now - last_heartbeat >= HEARTBEAT_S:
+            # The state goes first when work ends: whoever has the last answer finds it counted.
+            if now - last_heartbeat >= HEARTBEAT_S or (outputs and not self.engine.has_work):
                 last_heartbeat = now
                 state = EngineState(self.generation, os.getpid(), self.engine.stats())
                 self.outputs.send_multipart([STATE_TOPIC, encode(state)])
+            self._publish(outputs)
 
     def _receive(self, timeout_ms: int) -> None:
         if self.commands.poll(timeout_ms):

@@ -20,6 +20,7 @@ from zeroshot.tasks import checks
 from zeroshot.tasks.catalog import Catalog
 from zeroshot.tasks.openapi import install_task_openapi
 from zeroshot.tasks.task import Task
+from zeroshot.telemetry.metrics import Metrics
 from zeroshot.text.detokenizer import Detokenizer
 from zeroshot.text.tokenizer import Tokenizer
 from zeroshot.types import GenerateRequest, TokenOutput
@@ -37,6 +38,7 @@ class InProcessClient:
         self.max_model_len = engine.max_model_len
         self.eos_token_id = engine.model.config.eos_token_id
         self.requests: list[GenerateRequest] = []
+        self.metrics = Metrics("test")
         self._outputs: dict[str, list[TokenOutput]] = {}
 
     async def complete(self, request: GenerateRequest) -> list[Completion]:
