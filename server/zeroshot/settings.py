@@ -30,7 +30,7 @@ class EngineSettings(BaseModel):
     dtype: DType = "auto"
     device: Device = "auto"
     num_threads: int | None = Field(default=None, ge=1, description="CPU threads of the engine; default: all cores.")
-    kv_block_size: int = Field(default=16, ge=1, le=256)
+    kv_block_size: int | None = Field(default=None, ge=1, le=256, description="Default: 16 on a CPU, 64 on a GPU.")
     kv_cache_tokens: int | None = Field(default=None, ge=1, description="Size of the KV cache; default: by memory.")
     max_num_seqs: int = Field(default=64, ge=1, le=4096, description="Sequences that run at once.")
     max_num_batched_tokens: int = Field(default=512, ge=16, description="Tokens that one step runs at most.")

@@ -94,3 +94,5 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens_total: int = 0
     generation_tokens_total: int = 0
     steps_total: int = 0
+    kernels: dict[str, str] = {}
+    """Op -> "triton", or "reference: " and why its kernel does not run. Empty on a CPU."""

@@ -39,4 +39,5 @@ async def health(request: Request) -> JSONResponse:
         "engine_restarts": client.supervisor.num_restarts,
         "engine": msgspec.to_builtins(client.stats),
     }
+    body["kernels"] = body["engine"].pop("kernels")
     return JSONResponse(body, status_code=200 if client.status == "ready" else 503)

@@ -15,7 +15,7 @@ from zeroshot.engine.sampler import SampledToken
 from zeroshot.engine.scheduler import ScheduledSequence, Scheduler
 from zeroshot.engine.sequence import Sequence
 from zeroshot.errors import ContextLengthExceeded, GenerationFailed, InvalidRequest, NanLogits
-from zeroshot.model.gpt2 import GPT2, KVCache
+from zeroshot.model.gpt2 import GPT2
 from zeroshot.settings import EngineSettings
 from zeroshot.types import EngineStats, FinishReason, GenerateRequest, TokenOutput
 
@@ -32,10 +32,10 @@ class Engine:
         config = model.config
         self.model = model
         self.max_model_len = config.n_positions
-        num_blocks = _num_kv_blocks(model, settings)
-        kv_cache = KVCache.allocate(config, num_blocks, settings.kv_block_size, dtype=model.dtype, device=model.device)
-        self.runner = ModelRunner(model, kv_cache)
-        self.block_manager = BlockManager(num_blocks, settings.kv_block_size)
+        block_size = settings.kv_block_size or model.backend.kv_block_size
+        num_blocks = _num_kv_blocks(model, settings, block_size)
+        self.runner = ModelRunner(model, model.allocate_kv_cache(num_blocks, block_size))
+        self.block_manager = BlockManager(num_blocks, block_size)
         self.scheduler = Scheduler(
             self.block_manager,
             max_num_seqs=settings.max_num_seqs,
@@ -60,6 +60,7 @@ class Engine:
             cached_tokens_total=self._cached_tokens_total,
             generation_tokens_total=self._generation_tokens_total,
             steps_total=self._steps_total,
+            kernels=self.model.backend.kernels,
         )
 
     def add_request(self, request: GenerateRequest) -> None:
@@ -214,11 +215,11 @@ class Engine:
             raise InvalidRequest(f"Request id {request.request_id} is in use.")
 
 
-def _num_kv_blocks(model: GPT2, settings: EngineSettings) -> int:
+def _num_kv_blocks(model: GPT2, settings: EngineSettings, block_size: int) -> int:
     """Room for max_num_seqs full contexts as far as memory goes, and for one full context at the very least."""
-    blocks_per_context = -(-model.config.n_positions // settings.kv_block_size)
+    blocks_per_context = -(-model.config.n_positions // block_size)
     if settings.kv_cache_tokens is not None:
-        return max(blocks_per_context, settings.kv_cache_tokens // settings.kv_block_size)
-    bytes_per_block = 2 * model.config.n_layer * model.config.n_embd * model.dtype.itemsize * settings.kv_block_size
+        return max(blocks_per_context, settings.kv_cache_tokens // block_size)
+    bytes_per_block = 2 * model.config.n_layer * model.config.n_embd * model.dtype.itemsize * block_size
     affordable = _KV_CACHE_BYTES[model.device.type] // bytes_per_block
     return max(blocks_per_context, min(settings.max_num_seqs * blocks_per_context, affordable))

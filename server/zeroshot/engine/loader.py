@@ -7,6 +7,8 @@ import torch
 from zeroshot.engine.engine import Engine
 from zeroshot.model.config import GPT2Config
 from zeroshot.model.gpt2 import GPT2
+from zeroshot.model.ops import device_backend, plain_backend
+from zeroshot.model.triton_ops import triton_ops
 from zeroshot.model.weights import load_weights
 from zeroshot.settings import EngineSettings
 
@@ -27,16 +29,20 @@ def load_engine(settings: EngineSettings) -> Engine:
         model.device,
         str(model.dtype).removeprefix("torch."),
         torch.get_num_threads(),
-        engine.block_manager.num_blocks * settings.kv_block_size,
+        engine.block_manager.num_blocks * engine.block_manager.block_size,
     )
     return engine
 
 
 def load_model(settings: EngineSettings) -> GPT2:
     device = torch.device(_device_type(settings))
+    dtype = _dtype(settings, device)
     config = GPT2Config.from_folder(settings.model_folder)
-    weights = load_weights(settings.model_folder, config, dtype=_dtype(settings, device), device=device)
-    return GPT2(config, weights)
+    weights = load_weights(settings.model_folder, config, dtype=dtype, device=device)
+    if device.type == "cpu":
+        return GPT2(config, weights, plain_backend())
+    ops, kernels = triton_ops(config, max_num_seqs=settings.max_num_seqs, dtype=dtype, device=device)
+    return GPT2(config, weights, device_backend(ops, kernels))
 
 
 def _device_type(settings: EngineSettings) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zeroshot.engine.loader import load_model
-from zeroshot.model.gpt2 import GPT2, AttentionMetadata, KVCache
+from zeroshot.model.gpt2 import GPT2, AttentionMetadata
 from zeroshot.settings import EngineSettings
 from zeroshot.text.tokenizer import Tokenizer
 
@@ -64,7 +64,7 @@ def compare_with_hugging_face(folder: Path) -> Iterator[Comparison]:
 def prompt_logits(model: GPT2, token_ids: list[int], chunk: int) -> Tensor:
     """Logits at every position of one prompt, run `chunk` tokens at a time: [num_tokens, vocab_size] float32."""
     num_blocks = -(-len(token_ids) // _BLOCK_SIZE)
-    kv_cache = KVCache.allocate(model.config, num_blocks, _BLOCK_SIZE, dtype=model.dtype, device=model.device)
+    kv_cache = model.allocate_kv_cache(num_blocks, _BLOCK_SIZE)
     logits = []
     for start in range(0, len(token_ids), chunk):
         ids = torch.tensor(token_ids[start : start + chunk], device=model.device)

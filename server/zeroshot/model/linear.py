@@ -13,9 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zeroshot.model.layer_norm import PendingSum, Residual
+
 _ROWS_HINT = 32  # what oneDNN lays the weight out for; within 3 % of the best hint from 1 to 512 rows on Zen 5
 _TIMED_RUNS = 7
 _CLEARLY_FASTER = 0.85
+_TANH_GELUS = ("gelu_new", "gelu_pytorch_tanh")
 _FUSED_ACTIVATIONS = {"gelu_new": ("gelu", "tanh"), "gelu_pytorch_tanh": ("gelu", "tanh"), "gelu": ("gelu", "none")}
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -41,9 +44,35 @@ class Linear:
         output = F.linear(hidden, self.weight, self.bias)
         return output if activation is None else ACTIVATIONS[activation](output)
 
-    def add_to(self, residual: Tensor, hidden: Tensor) -> Tensor:
+    def add_to(self, residual: Tensor, hidden: Tensor) -> Residual:
         """residual + hidden @ weight + bias: [num_tokens, out]."""
         return residual + F.linear(hidden, self.weight, self.bias)
+
+    def in_float32(self, hidden: Tensor) -> Tensor:
+        """hidden @ weight: [num_tokens, out] float32, for logits."""
+        return self(hidden).float()
+
+
+class DeferredLinear(Linear):
+    """For GPUs: leaves the residual to the LayerNorm that follows, and bias and GELU to a kernel of their own."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, bias_gelu: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__(weight, bias)
+        self._bias_gelu = bias_gelu
+
+    def __call__(self, hidden: Tensor, activation: str | None = None) -> Tensor:
+        if activation in _TANH_GELUS and self.bias is not None:
+            return self._bias_gelu(F.linear(hidden, self.weight), self.bias)
+        return super().__call__(hidden, activation)
+
+    def add_to(self, residual: Tensor, hidden: Tensor) -> Residual:
+        return PendingSum(residual, F.linear(hidden, self.weight, self.bias))
+
+    def in_float32(self, hidden: Tensor) -> Tensor:
+        """Not rounded to the model's dtype on the way: cuBLAS sums in float32 anyway."""
+        if hidden.dtype == torch.float32 or hidden.device.type != "cuda":
+            return F.linear(hidden.float(), self.weight.float())
+        return torch.mm(hidden, self.weight.t(), out_dtype=torch.float32)
 
 
 class PackedLinear(Linear):
@@ -63,7 +92,7 @@ class PackedLinear(Linear):
         output: Tensor = torch.ops.mkldnn._linear_pointwise(hidden, self.packed, self.bias, kind, [], algorithm)
         return output if activation is None or kind != "none" else ACTIVATIONS[activation](output)
 
-    def add_to(self, residual: Tensor, hidden: Tensor) -> Tensor:
+    def add_to(self, residual: Tensor, hidden: Tensor) -> Residual:
         if self.plain_for_one_row and len(hidden) == 1:
             return super().add_to(residual, hidden)
         output: Tensor = torch.ops.mkldnn._linear_pointwise.binary(hidden, residual, self.packed, self.bias, "add")
@@ -71,6 +100,10 @@ class PackedLinear(Linear):
 
 
 LinearFactory = Callable[[Tensor, Tensor | None], Linear]
+
+
+def deferred_linear_factory(bias_gelu: Callable[[Tensor, Tensor], Tensor]) -> LinearFactory:
+    return partial(DeferredLinear, bias_gelu=bias_gelu)
 
 
 def linear_factory(lm_head: Tensor) -> LinearFactory:

@@ -1,0 +1,96 @@
+"""The ops that `GPT2.forward` and the samplers call: each is a Triton kernel or the PyTorch reference of one.
+
+Called with the same arguments either way, so which one it is is decided op by op: `triton_ops.py` puts kernels in
+where they work. What differs beyond an op (who adds the residual, how a page lies in memory) is the `Backend`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from zeroshot.model.layer_norm import DeferredLayerNorm, LayerNorm, Norm, Residual, embed, embed_deferred
+from zeroshot.model.linear import LinearFactory, deferred_linear_factory, linear_factory
+from zeroshot_kernels.bias_gelu.reference import bias_gelu_reference
+from zeroshot_kernels.decode_attention.reference import decode_attention_reference
+from zeroshot_kernels.kv_append.reference import kv_append_reference
+from zeroshot_kernels.layer_norm.reference import layer_norm_reference
+from zeroshot_kernels.lm_head_sampling.reference import lm_head_sampling_reference
+from zeroshot_kernels.logit_adjustment.reference import logit_adjustment_reference
+from zeroshot_kernels.logprobs.reference import logprobs_reference
+from zeroshot_kernels.prefill_attention.reference import prefill_attention_reference
+from zeroshot_kernels.sampling.reference import sampling_reference
+
+
+@dataclass(frozen=True, slots=True)
+class Ops:
+    """Arguments, shapes and dtypes: the docstring of each in `zeroshot_kernels/<op>/reference.py`."""
+
+    kv_append: Callable[..., None] = kv_append_reference
+    decode_attention: Callable[..., Tensor] = decode_attention_reference
+    prefill_attention: Callable[..., Tensor] = prefill_attention_reference
+    layer_norm: Callable[..., tuple[Tensor, Tensor]] = layer_norm_reference
+    bias_gelu: Callable[..., Tensor] = bias_gelu_reference
+    lm_head_sampling: Callable[..., tuple[Tensor, Tensor, Tensor]] = lm_head_sampling_reference
+    sampling: Callable[..., tuple[Tensor, Tensor, Tensor]] = sampling_reference
+    logprobs: Callable[..., tuple[Tensor, Tensor]] = logprobs_reference
+    logit_adjustment: Callable[..., None] = logit_adjustment_reference
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """How the model runs on a kind of device.
+
+    `plain`, for CPUs: oneDNN adds the residual in a linear layer's epilogue; a page holds its tokens one after the
+    other. `device`, for GPUs: LayerNorm's kernel adds it, in float32, in the pass that it makes anyway; a page holds
+    its heads one after the other, so that a program reads one head's keys in one piece.
+    """
+
+    ops: Ops
+    linear_factory: Callable[[Tensor], LinearFactory]
+    layer_norm: Callable[[Tensor, Tensor, float], Norm]
+    embed: Callable[[Tensor, Tensor, Tensor, Tensor], Residual]
+    is_device: bool
+    kv_block_size: int
+    """Tokens in a block unless the settings say otherwise."""
+    vocab_multiple: int = 1
+    """The LM head gets rows of zeros up to a multiple of this, so that rows of logits are aligned in memory."""
+    kernels: dict[str, str] = field(default_factory=dict)
+    """Op -> "triton", or "reference: " and why. Empty where no kernel was wanted."""
+
+    @property
+    def uses_kernels_only(self) -> bool:
+        return bool(self.kernels) and all(status == "triton" for status in self.kernels.values())
+
+
+def plain_backend() -> Backend:
+    return Backend(
+        ops=Ops(kv_append=_kv_append_all),
+        linear_factory=linear_factory,
+        layer_norm=LayerNorm,
+        embed=embed,
+        is_device=False,
+        kv_block_size=16,
+    )
+
+
+def device_backend(ops: Ops, kernels: dict[str, str]) -> Backend:
+    def layer_norm(weight: Tensor, bias: Tensor, eps: float) -> DeferredLayerNorm:
+        return DeferredLayerNorm(weight, bias, eps, ops.layer_norm)
+
+    return Backend(
+        ops=ops,
+        linear_factory=lambda _: deferred_linear_factory(ops.bias_gelu),
+        layer_norm=layer_norm,
+        embed=embed_deferred,
+        is_device=True,
+        kv_block_size=64,
+        vocab_multiple=64,
+        kernels=kernels,
+    )
+
+
+def _kv_append_all(key: Tensor, value: Tensor, slot_mapping: Tensor, key_cache: Tensor, value_cache: Tensor) -> None:
+    """`kv_append_reference` where every slot is in the cache and the cache is contiguous: one copy each."""
+    key_cache.view(-1, *key.shape[1:]).index_copy_(0, slot_mapping, key)
+    value_cache.view(-1, *value.shape[1:]).index_copy_(0, slot_mapping, value)

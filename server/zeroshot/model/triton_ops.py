@@ -1,0 +1,129 @@
+"""The ops as Triton kernels, each tried on its device before it is trusted. Only a GPU's model imports this.
+
+A kernel may fail to compile (no C compiler for Triton's launcher, a GPU it does not know, too little shared memory) or
+compile to something wrong. Both show on a tiny input: its PyTorch reference then takes its place, with a warning.
+"""
+
+import importlib
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zeroshot.model.config import GPT2Config
+from zeroshot.model.ops import Ops
+
+logger = logging.getLogger(__name__)
+
+_BLOCK_SIZE = 16
+_TOLERANCES = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+"""On norm(kernel - reference) / norm(reference): catches a wrong result, not a rounding."""
+
+Probe = Callable[[Callable[..., Any]], list[Tensor]]
+"""Calls an op, kernel or reference, on the same tiny inputs. Returns what it wrote."""
+
+
+def triton_ops(
+    config: GPT2Config, *, max_num_seqs: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Ops, dict[str, str]]:
+    """Every op, by its kernel if that works here, and op -> "triton" or "reference: " and the reason.
+
+    Decode attention gets a workspace for `max_num_seqs` rows: captured graphs need it at an address that stays.
+    """
+    references = Ops()
+    chosen: dict[str, Callable[..., Any]] = {}
+    kernels: dict[str, str] = {}
+    for name, probe in _probes(config, dtype, device).items():
+        reference = getattr(references, name)
+        try:
+            chosen[name] = load_kernel(name)
+            error = relative_error(probe(chosen[name]), probe(reference))
+            if not error <= _TOLERANCES[dtype]:
+                raise ArithmeticError(f"its result is off by {error:.1e}")
+            kernels[name] = "triton"
+        except Exception as error:  # whatever the compiler raises: the reference does the same work
+            chosen[name] = reference
+            kernels[name] = f"reference: {type(error).__name__}: {_first_line(error)}"
+    _warn(kernels)
+    if kernels["decode_attention"] == "triton":
+        workspace = importlib.import_module("zeroshot_kernels.decode_attention.kernel").DecodeWorkspace.allocate(
+            max_num_seqs, config.n_head, config.head_dim, _max_context_len(config), device
+        )
+        chosen["decode_attention"] = partial(chosen["decode_attention"], workspace=workspace)
+    return Ops(**chosen), kernels
+
+
+def load_kernel(name: str) -> Callable[..., Any]:
+    """The launcher of an op. Importing it imports Triton."""
+    launcher: Callable[..., Any] = getattr(importlib.import_module(f"zeroshot_kernels.{name}.kernel"), name)
+    return launcher
+
+
+def relative_error(found: list[Tensor], expected: list[Tensor]) -> float:
+    """The largest norm(found - expected) / norm(expected) of any output."""
+    pairs = zip(found, expected, strict=True)
+    return max(float((a.double() - b.double()).norm() / b.double().norm().clamp(min=1e-9)) for a, b in pairs)
+
+
+def _warn(kernels: dict[str, str]) -> None:
+    failed = {name: status for name, status in kernels.items() if status != "triton"}
+    if failed:
+        reasons = "; ".join(f"{name} ({status.removeprefix('reference: ')})" for name, status in failed.items())
+        logger.warning("slow: PyTorch references run in place of kernels that do not work here: %s", reasons)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "no message")[:200]
+
+
+def _max_context_len(config: GPT2Config) -> int:
+    """Block tables may have a last block that the context does not fill: of up to 256 tokens."""
+    return config.n_positions + 256
+
+
+def _probes(config: GPT2Config, dtype: torch.dtype, device: torch.device) -> dict[str, Probe]:
+    """Two sequences of 20 and 3 tokens, heads and rows as wide as the model's, a vocabulary of 300."""
+    generator = torch.Generator().manual_seed(0)
+
+    def randn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(device, dtype)
+
+    def ints(*values: int, dtype: torch.dtype = torch.int32) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device=device)
+
+    n_head, n_embd = config.n_head, config.n_embd
+    query, key, value = randn(23, 3, n_head, config.head_dim).unbind(1)
+    caches = randn(4, n_head, 2, _BLOCK_SIZE, config.head_dim).permute(2, 0, 3, 1, 4)
+    tables = ints(2, 0, 1, 1).view(2, 2)
+    lens = ints(20, 3)
+    hidden, lm_head, weight, bias = randn(2, n_embd), randn(300, n_embd), randn(n_embd), randn(n_embd)
+    inner, inner_bias = randn(2, config.n_inner), randn(config.n_inner)
+    logits = 3 * randn(2, 300).float()
+    off, one, two = torch.zeros(2, device=device), torch.ones(2, device=device), ints(3, 5, dtype=torch.int64)
+
+    def kv_append(op: Callable[..., Any]) -> list[Tensor]:
+        written = caches.clone()
+        op(key[:2], value[:2], ints(17, 5), *written)
+        return [written]
+
+    def logit_adjustment(op: Callable[..., Any]) -> list[Tensor]:
+        written = logits.clone()
+        op(written, ints(0, 1, -1), ints(7, 299, 0), off.new_tensor([2.0, 0, 0]), ints(1, 1, 0) > 0, lens[[0, 1, 1]],
+           one + 0.5, one, one)  # fmt: skip
+        return [written]
+
+    greedy = (off, two, two, two)
+    return {
+        "kv_append": kv_append,
+        "decode_attention": lambda op: [op(query[:2], *caches, tables, lens, 0.125)],
+        "prefill_attention": lambda op: [op(query, *caches, tables, lens, lens, 0.125)],
+        "layer_norm": lambda op: [*op(hidden, hidden, weight, bias, 1e-5)],
+        "bias_gelu": lambda op: [op(inner, inner_bias)],
+        "lm_head_sampling": lambda op: [*op(hidden, lm_head, *greedy)],
+        "sampling": lambda op: [*op(logits, one, ints(5, 5), one, off, two, two, two)],
+        "logprobs": lambda op: [*op(hidden, lm_head, two)],
+        "logit_adjustment": logit_adjustment,
+    }
