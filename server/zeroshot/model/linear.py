@@ -108,8 +108,7 @@ def deferred_linear_factory(bias_gelu: Callable[[Tensor, Tensor], Tensor]) -> Li
 
 def linear_factory(lm_head: Tensor) -> LinearFactory:
     """How to build the model's linear layers, decided on the largest of its weights: [n_embd, vocab_size]."""
-    has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if lm_head.device.type != "cpu" or not has_onednn or lm_head.dtype == torch.float16:
+    if lm_head.device.type != "cpu" or not _can_pack(lm_head.dtype):
         return Linear
     plain, packed = Linear(lm_head, None), PackedLinear(lm_head, None, plain_for_one_row=False)
     row = torch.zeros(1, lm_head.shape[0], dtype=lm_head.dtype)
@@ -118,6 +117,15 @@ def linear_factory(lm_head: Tensor) -> LinearFactory:
         plain_s = min(plain_s, _seconds(plain, row))
         packed_s = min(packed_s, _seconds(packed, row))
     return partial(PackedLinear, plain_for_one_row=plain_s < _CLEARLY_FASTER * packed_s)
+
+
+def _can_pack(dtype: torch.dtype) -> bool:
+    """Whether oneDNN has a layout of its own for weights of this dtype on this processor."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    if dtype == torch.bfloat16:  # refused without AVX-512 or AVX-NE-CONVERT
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32
 
 
 def _seconds(linear: Linear, row: Tensor) -> float:
