@@ -64,7 +64,7 @@ class TokenLogprob(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class TokenOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What one step gave one choice: at most one token, perhaps some prompt scores, perhaps the end."""
+    """What one step gave one choice: a token or, from a GPU, several; perhaps some prompt scores, perhaps the end."""
 
     request_id: str
     choice_index: int = 0

@@ -56,7 +56,7 @@ def _step(engine: Engine, results: dict[tuple[str, int], Result]) -> None:
     for key, output in zip(keys, outputs, strict=True):
         result = results.setdefault(key, Result())
         assert result.finish_reason is None, f"{key} got something after its end"
-        assert len(output.token_ids) <= 1
+        assert len(output.token_ids) <= 8, "one from the CPU, from a GPU at most eight"
         result.token_ids += output.token_ids
         result.logprobs += output.logprobs
         result.prompt_logprobs += output.prompt_logprobs

@@ -58,7 +58,7 @@ def logprobs(
     """log_softmax(hidden @ lm_head^T)[target] of each row, and the target's rank. Returns `out`: float32 and int32.
 
     hidden: [num_tokens, n_embd] and lm_head: [vocab_size, n_embd], last axis contiguous; target_token_ids: [num_tokens]
-    int32 or int64, each within the vocabulary. A row whose logits have NaN or +inf gets NaN.
+    int32 or int64, each within the vocabulary. A row whose logits have NaN or inf gets NaN.
     """
     num_tokens, n_embd = hidden.shape
     vocab_size = len(lm_head)
@@ -175,6 +175,7 @@ def logprobs_kernel(
             BLOCK_K,
         )
         logits = tl.where(offs_v[None, :] == targets[:, None], target_logits[:, None], logits)
+        logits = tl.where(tl.abs(logits) < float("inf"), logits, float("nan"))  # -inf is an overflow as well
         logits = tl.where(offs_v[None, :] < vocab_size, logits, float("-inf"))
         rank += tl.sum((logits > target_logits[:, None]).to(tl.int32), axis=1)
         new_max = tl.maximum(acc_max, tl.max(logits, axis=1))

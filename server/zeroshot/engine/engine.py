@@ -10,12 +10,14 @@ import logging
 import time
 
 from zeroshot.engine.block_manager import BlockManager
+from zeroshot.engine.cuda_runner import CudaRunner
+from zeroshot.engine.device import CudaDevice, Device, HostDevice
 from zeroshot.engine.model_runner import ModelRunner, StepResult
 from zeroshot.engine.sampler import SampledToken
 from zeroshot.engine.scheduler import ScheduledSequence, Scheduler
 from zeroshot.engine.sequence import Sequence
 from zeroshot.errors import ContextLengthExceeded, GenerationFailed, InvalidRequest, NanLogits
-from zeroshot.model.gpt2 import GPT2
+from zeroshot.model.gpt2 import GPT2, KVCache
 from zeroshot.settings import EngineSettings
 from zeroshot.types import EngineStats, FinishReason, GenerateRequest, TokenOutput
 
@@ -34,7 +36,7 @@ class Engine:
         self.max_model_len = config.n_positions
         block_size = settings.kv_block_size or model.backend.kv_block_size
         num_blocks = _num_kv_blocks(model, settings, block_size)
-        self.runner = ModelRunner(model, model.allocate_kv_cache(num_blocks, block_size))
+        self.runner = _runner(model, model.allocate_kv_cache(num_blocks, block_size), settings)
         self.block_manager = BlockManager(num_blocks, block_size)
         self.scheduler = Scheduler(
             self.block_manager,
@@ -99,6 +101,7 @@ class Engine:
             return []
         self._steps_total += 1
         self._step_started_at = time.monotonic()
+        self.runner.someone_waits = bool(self.scheduler.waiting)
         self._run(scheduled)
         outputs = list(self._outputs.values())
         self._outputs.clear()
@@ -153,12 +156,13 @@ class Engine:
         if sampled.token_id is None:
             self._fail_nan(sequence)
             return
+        sequence.num_computed_tokens = sequence.num_tokens  # a runner that runs several steps at once has done them all
         sequence.token_ids.append(sampled.token_id)
         self._generation_tokens_total += 1
         output = self._output(sequence)
-        output.token_ids = [sampled.token_id]
+        output.token_ids = [*output.token_ids, sampled.token_id]
         if sampled.logprob is not None:
-            output.logprobs = [sampled.logprob]
+            output.logprobs = [*output.logprobs, sampled.logprob]
         params = sequence.sampling_params
         is_eos = sampled.token_id == self.model.config.eos_token_id and not params.ignore_eos
         if is_eos or sampled.token_id in params.stop_token_ids:
@@ -213,6 +217,15 @@ class Engine:
                 raise InvalidRequest(f"Token id {token_id} is not in the vocabulary of {vocab_size}.", field="prompt")
         if request.request_id in self._sequences:
             raise InvalidRequest(f"Request id {request.request_id} is in use.")
+
+
+def _runner(model: GPT2, kv_cache: KVCache, settings: EngineSettings) -> ModelRunner | CudaRunner:
+    if not model.backend.is_device:
+        return ModelRunner(model, kv_cache)
+    device: Device = HostDevice()
+    if model.device.type == "cuda":
+        device = CudaDevice(model.device, can_record=model.backend.uses_kernels_only)
+    return CudaRunner(model, kv_cache, device, max_num_seqs=settings.max_num_seqs)
 
 
 def _num_kv_blocks(model: GPT2, settings: EngineSettings, block_size: int) -> int:

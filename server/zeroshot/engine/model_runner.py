@@ -28,6 +28,7 @@ class ModelRunner:
         self.kv_cache = kv_cache
         self.block_size = kv_cache.key.shape[2]
         self.device = kv_cache.key.device
+        self.someone_waits = False  # one step at a time, whoever waits
 
     @torch.inference_mode()
     def execute(self, scheduled: list[ScheduledSequence]) -> StepResult:

@@ -1,0 +1,254 @@
+"""Runs one step on a GPU, a step ahead of the host. The same contract as `model_runner.py`.
+
+    host      execute(N)              | append, stop, schedule | execute(N + 1)
+    device    ... N | copy of N's tokens | N + 1 (already launched) ...
+
+Before it waits for N's tokens, `execute(N)` launches N + 1 for everybody who draws in N and may go on. The tokens are
+on the device already; whether they ended a sequence only the host will know. If they did, what N + 1 has drawn for it
+is not looked at, and the slot it has filled is behind all that the host counts as computed, in a block that was the
+sequence's own when the step was launched; the stream's order lets the block's next owner write after it.
+
+Decodes and prefills are steps of their own: decodes replay a graph, recorded at the start for numbers of rows and kinds
+of steps; prefills have new shapes each time and are launched op by op.
+"""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from zeroshot.engine.batch import Batch, build_batch
+from zeroshot.engine.decode_record import Layout, last_position
+from zeroshot.engine.decode_state import DecodeState, Rows
+from zeroshot.engine.device import Device, Download
+from zeroshot.engine.device_sampler import DeviceSampler, StepKind, step_kind
+from zeroshot.engine.downloaded import sampled_tokens, scored
+from zeroshot.engine.model_runner import StepResult
+from zeroshot.engine.prompt_scorer import PromptScorer
+from zeroshot.engine.sampler import SampledToken
+from zeroshot.engine.scheduler import ScheduledSequence
+from zeroshot.engine.seats import Seats
+from zeroshot.engine.sequence import Sequence
+from zeroshot.model.gpt2 import GPT2, AttentionMetadata, KVCache
+
+MAX_STEPS = 8
+"""Decode steps that are launched at once when nobody waits. The host reads and sends their tokens together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """Decode steps that were launched and not looked at yet."""
+
+    starts: dict[Sequence, int]
+    """The position at which the device has begun with each sequence."""
+    rows: dict[Sequence, int]
+    num_steps: int
+    downloads: list[Download]
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    batch: Batch
+    draws: Download | None
+    scores: list[tuple[Sequence, Download]]
+    is_finite: Download
+
+
+class CudaRunner:
+    def __init__(self, model: GPT2, kv_cache: KVCache, device: Device, *, max_num_seqs: int) -> None:
+        self.model = model
+        self.kv_cache = kv_cache
+        self.block_size = kv_cache.key.shape[2]
+        self.someone_waits = False
+        """Set by the engine before each step: then steps are launched one at a time, so that nobody waits for long."""
+        config = model.config
+        self._device = device
+        self._layout = Layout(self.block_size, config.n_positions, config.vocab_size, config.eos_token_id)
+        self._buckets = decode_buckets(max_num_seqs)
+        self._state = DecodeState(self._buckets[-1], self._layout, device)
+        self._seats = Seats(self._state, self._buckets[-1], self._layout)
+        self._sampler = DeviceSampler(model, self._state)
+        self._scorer = PromptScorer(model, device)
+        self._ahead: Flight | None = None
+        # A reference may read what lies past a context, where a step ahead of the host has left something.
+        self._runs_ahead = model.backend.uses_kernels_only
+        self._steps = self._record_steps()
+
+    @torch.inference_mode()
+    def execute(self, scheduled: list[ScheduledSequence]) -> StepResult:
+        """Run the scheduled tokens, fill their KV slots, sample where a sequence's newest token was among them.
+
+        A decoding sequence may get several tokens: then several entries of `sampled`, in order.
+        """
+        try:
+            return self._execute(scheduled)
+        except BaseException:
+            self._ahead = None  # what the device has done is unknown: rows are written anew
+            self._seats.keep_only(set())
+            raise
+
+    def clear(self, block_ids: list[int]) -> None:
+        """Zero the blocks: references read whole blocks, and even a masked NaN would spread."""
+        self.kv_cache.key[:, block_ids] = 0
+        self.kv_cache.value[:, block_ids] = 0
+
+    def _execute(self, scheduled: list[ScheduledSequence]) -> StepResult:
+        decodes = [item.sequence for item in scheduled if item.sequence.is_decoding]
+        prefills = [item for item in scheduled if not item.sequence.is_decoding]
+        drawing = [item.sequence for item in prefills if item.needs_sample]
+        flight = self._take_ahead(decodes)
+        self._seats.keep_only({*decodes, *drawing})
+        if flight is None and decodes:
+            self._seat(decodes)
+            flight = self._launch(decodes)
+        prefill = self._launch_prefill(prefills, drawing) if prefills else None
+        self._ahead = self._launch_ahead(decodes + drawing)
+        # From here on the host waits, for what was launched before the step ahead.
+        sampled = _landed(flight, decodes) if flight else []
+        if prefill is None:
+            return StepResult(sampled, [], [])
+        return self._finish_prefill(prefill, sampled)
+
+    def _take_ahead(self, decodes: list[Sequence]) -> Flight | None:
+        """The step that is on its way, if it is the one that the host wants for all of these sequences."""
+        flight, self._ahead = self._ahead, None
+        if flight and decodes and all(flight.starts.get(s) == s.num_tokens - 1 for s in decodes):
+            return flight
+        return None
+
+    def _seat(self, decodes: list[Sequence]) -> None:
+        """Rows that match the host; moved together if so few are left that a smaller graph would do."""
+        if self._bucket(self._seats.num_rows_in_use) > self._bucket(len(decodes)):
+            self._seats.keep_only(set())
+        self._seats.give(decodes)
+
+    def _launch_ahead(self, sequences: list[Sequence]) -> Flight | None:
+        going_on = [sequence for sequence in sequences if self._seats[sequence].has_more]
+        must_ask = any(seat.position >= seat.holds_until for seat in map(self._seats.__getitem__, going_on))
+        must_move = self._bucket(self._seats.num_rows_in_use) > self._bucket(len(going_on))
+        if not self._runs_ahead or not going_on or must_ask or must_move:
+            return None
+        return self._launch(going_on)
+
+    def _launch(self, sequences: list[Sequence]) -> Flight:
+        """Decode steps for all rows in use; `sequences` are those whose tokens count."""
+        seats = {sequence: self._seats[sequence] for sequence in sequences}
+        num_rows, kind = self._seats.num_rows_in_use, step_kind(sequences)
+        step = self._steps[self._bucket(num_rows), kind]
+        num_steps = self._num_steps(sequences)
+        starts = {sequence: seat.position for sequence, seat in seats.items()}
+        downloads = []
+        for _ in range(num_steps):
+            step()
+            downloads.append(self._device.download(self._drawn(slice(0, num_rows), kind)))
+        self._seats.advance(sequences, num_steps)
+        return Flight(starts, {sequence: seat.row for sequence, seat in seats.items()}, num_steps, downloads)
+
+    def _num_steps(self, sequences: list[Sequence]) -> int:
+        """As many as somebody has use for, and nobody needs the host in."""
+        if self.someone_waits or not self._runs_ahead:
+            return 1
+        seats = [self._seats[sequence] for sequence in sequences]
+        most_left = max(seat.limit - seat.position for seat in seats)
+        until_asked = min(seat.holds_until - seat.position for seat in seats)
+        return max(1, min(MAX_STEPS, most_left, until_asked))
+
+    def _launch_prefill(self, prefills: list[ScheduledSequence], drawing: list[Sequence]) -> Prefill:
+        batch = build_batch(prefills, self.block_size, torch.device("cpu"))
+        self._seats.give(drawing)
+        hidden = self._forward(batch)
+        draws = None
+        if batch.sampled:
+            rows = self._device.upload(np.array([self._seats[sequence].row for sequence in batch.sampled], np.int64))
+            kind = step_kind(batch.sampled)
+            self._sampler.draw(hidden[self._upload(batch.sampled_rows)], rows, kind)
+            draws = self._device.download(self._drawn(rows, kind))
+            self._seats.advance(batch.sampled, 1)
+        last = hidden[self._upload(batch.last_rows)]
+        return Prefill(
+            batch=batch,
+            draws=draws,
+            scores=[(scores.sequence, self._scorer.launch(hidden, scores)) for scores in batch.prompt_scores],
+            is_finite=self._device.download([last.sum(-1).isfinite()]),
+        )
+
+    def _forward(self, batch: Batch) -> Tensor:
+        """A packed prefill. To its kernel a prompt's single last token is a prefill too."""
+        attention = AttentionMetadata(
+            slot_mapping=self._upload(batch.attention.slot_mapping),
+            block_tables=self._upload(batch.attention.block_tables),
+            context_lens=self._device.upload(np.array(batch.attention.context_lens, np.int32)),
+            query_lens=self._device.upload(np.array(batch.attention.query_lens, np.int32)),
+            num_decodes=0,
+        )
+        token_ids, positions = self._upload(batch.token_ids), self._upload(batch.positions)
+        return self.model.forward(token_ids, positions, self.kv_cache, attention)
+
+    def _finish_prefill(self, prefill: Prefill, sampled: list[tuple[Sequence, SampledToken]]) -> StepResult:
+        batch = prefill.batch
+        if prefill.draws is not None:
+            rows = range(len(batch.sampled))
+            sampled += zip(batch.sampled, sampled_tokens(prefill.draws(), batch.sampled, rows), strict=True)
+        (is_finite,) = prefill.is_finite()
+        return StepResult(
+            sampled=sampled,
+            prompt_logprobs=[(sequence, scored(sequence, download())) for sequence, download in prefill.scores],
+            not_finite=[sequence for sequence, ok in zip(batch.sequences, is_finite.tolist(), strict=True) if not ok],
+        )
+
+    def _drawn(self, rows: Rows, kind: StepKind) -> list[Tensor]:
+        state = self._state
+        if kind is not StepKind.FULL:
+            return [state.drawn[rows]]
+        return [state.drawn[rows], state.logprobs[rows], state.logprob_ids[rows]]
+
+    def _upload(self, tensor: Tensor) -> Tensor:
+        return self._device.upload(tensor.numpy())
+
+    def _bucket(self, num_rows: int) -> int:
+        return next(bucket for bucket in self._buckets if bucket >= num_rows)
+
+    @torch.inference_mode()
+    def _record_steps(self) -> dict[tuple[int, StepKind], Callable[[], None]]:
+        """The largest first: what it needs in memory the smaller ones find there."""
+        todo = list(itertools.product(reversed(self._buckets), StepKind))
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            return {
+                (num_rows, kind): self._device.record(partial(self._decode, num_rows, kind))
+                for num_rows, kind in progress.track(todo, description="recording decode steps")
+            }
+
+    def _decode(self, num_rows: int, kind: StepKind) -> None:
+        """One token for each of the first rows. Reads and writes nothing but the state and the KV cache."""
+        state, rows = self._state, slice(0, num_rows)
+        attention = AttentionMetadata(
+            slot_mapping=state.slots(num_rows),
+            block_tables=state.block_tables[rows],
+            context_lens=state.context_lens[rows],
+            query_lens=state.context_lens[rows],  # not read: every sequence is a decode
+            num_decodes=num_rows,
+        )
+        hidden = self.model.forward(state.token_ids[rows], state.positions[rows], self.kv_cache, attention)
+        self._sampler.draw(hidden, rows, kind)
+
+
+def decode_buckets(max_num_seqs: int) -> list[int]:
+    """Numbers of rows that a graph is recorded for: fine steps where a step's time still depends on them."""
+    sizes = [1, 2, 4, 8, *range(16, 64, 8), *range(64, 256, 32), *range(256, max_num_seqs + 64, 64)]
+    return [size for size in sizes if size < max_num_seqs] + [max_num_seqs]
+
+
+def _landed(flight: Flight, decodes: list[Sequence]) -> list[tuple[Sequence, SampledToken]]:
+    """What was drawn for each sequence, step after step. Past its limit a row draws for nobody."""
+    sampled: list[tuple[Sequence, SampledToken]] = []
+    for step, download in enumerate(flight.downloads):
+        drawing = [s for s in decodes if flight.starts[s] + step < last_position(s)]
+        rows = [flight.rows[sequence] for sequence in drawing]
+        sampled += zip(drawing, sampled_tokens(download(), drawing, rows), strict=True)
+    return sampled

@@ -1,0 +1,88 @@
+"""The state of all decoding sequences in device memory: a row each, fixed addresses, kept up to date by steps alone.
+
+A row is written when a sequence takes its seat; after that every step advances it on the device. So in steady state
+nothing is sent to the device at all, and a captured graph finds everything where it was.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zeroshot.engine.decode_record import MAX_TOP_LOGPROBS, Layout, Record
+from zeroshot.engine.device import Device
+
+Rows = slice | Tensor
+"""The first n rows, or some rows by their numbers (int64)."""
+
+
+class DecodeState:
+    def __init__(self, num_rows: int, layout: Layout, device: Device) -> None:
+        self._device = device
+
+        def zeros(*shape: int, dtype: torch.dtype) -> Tensor:
+            return torch.zeros(shape, dtype=dtype, device=device.torch_device)
+
+        longs = zeros(6, num_rows, dtype=torch.int64)
+        self._longs = longs
+        self.token_ids = longs[0]  # the newest token: the next one to run
+        self.positions = longs[1]  # where it stands
+        self.draw_positions = longs[2]  # where the token drawn after it will stand
+        self.limits = longs[3]  # a row at its limit stays as it is
+        self.seeds, self.choices = longs[4], longs[5]
+        self._words = words = zeros(4, num_rows, dtype=torch.int32)
+        self.context_lens = words[0]  # tokens that attention sees: position + 1, or 0 for an empty row
+        self.top_ks = words[1]
+        self.num_entries = words[2]
+        self.has_penalties = words[3]
+        self._floats = floats = zeros(6, num_rows, dtype=torch.float32)
+        self.temperatures, self.top_ps, self.min_ps = floats[0], floats[1], floats[2]
+        self.repetition_penalties, self.presence_penalties, self.frequency_penalties = floats[3], floats[4], floats[5]
+        self.slot_table = zeros(
+            num_rows, layout.n_positions, dtype=torch.int32
+        )  # position -> KV slot; -1: keep nothing
+        self.block_tables = zeros(num_rows, layout.max_blocks, dtype=torch.int32)
+        # Tokens whose logits have a bias or a penalty: id, bias (float32 bits), is it in prompt or output, how often in
+        # the output.
+        self.entries = zeros(4, num_rows, layout.max_entries, dtype=torch.int32)
+        # What a step leaves for the host. -1 in `drawn`: the row's logits were not finite.
+        self.drawn = zeros(num_rows, dtype=torch.int64)
+        self.logprobs = zeros(num_rows, 1 + MAX_TOP_LOGPROBS, dtype=torch.float32)  # the drawn token's, then the best
+        self.logprob_ids = zeros(num_rows, 1 + MAX_TOP_LOGPROBS, dtype=torch.int64)  # the drawn one's rank, then ids
+        self.write(list(range(num_rows)), [Record.empty(layout)] * num_rows)
+
+    def write(self, rows: list[int], records: list[Record]) -> None:
+        if not rows:
+            return
+        at = self._device.upload(np.array(rows, np.int64))
+
+        def upload(name: str, axis: int) -> Tensor:
+            stacked: np.ndarray[Any, Any] = np.stack([getattr(record, name) for record in records], axis)
+            return self._device.upload(stacked)
+
+        self._longs.index_copy_(1, at, upload("longs", 1))
+        self._words.index_copy_(1, at, upload("words", 1))
+        self._floats.index_copy_(1, at, upload("floats", 1))
+        self.slot_table.index_copy_(0, at, upload("slots", 0))
+        self.block_tables.index_copy_(0, at, upload("blocks", 0))
+        adjusted = [index for index, record in enumerate(records) if record.words[2]]
+        if adjusted:
+            rows, records = [rows[index] for index in adjusted], [records[index] for index in adjusted]
+            self.entries.index_copy_(1, self._device.upload(np.array(rows, np.int64)), upload("entries", 1))
+
+    def slots(self, num_rows: int) -> Tensor:
+        """[num_rows] int32: where the newest tokens' keys and values go; -1 for a row at its limit or empty."""
+        return self.slot_table[:num_rows].gather(1, self.positions[:num_rows, None]).squeeze(1)
+
+    def advance(self, rows: Rows, token_ids: Tensor) -> None:
+        """The drawn tokens become the newest. Rows at their limit stay there; what they drew is nobody's."""
+        is_running = self.positions[rows] < self.limits[rows]
+        if isinstance(rows, slice):
+            self.token_ids[rows] = token_ids
+            self._longs[1:3, rows].add_(is_running)
+            self.context_lens[rows].add_(is_running)
+        else:
+            self.token_ids.index_copy_(0, rows, token_ids)
+            self._longs[1:3].index_add_(1, rows, is_running.long().expand(2, -1))
+            self.context_lens.index_add_(0, rows, is_running.int())

@@ -1,0 +1,124 @@
+"""Hidden states -> a drawn token for each row, on the device, with no word from the host. Called by `cuda_runner.py`.
+
+The work depends on what the rows ask for, and a captured graph does the same work each time. So there are three kinds
+of steps, and a step is of the least kind that does for all of its rows. A row gets the same token from each of them:
+the noise is a function of (seed, choice, position, token id).
+"""
+
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from zeroshot.engine.decode_record import MAX_TOP_LOGPROBS, has_penalties
+from zeroshot.engine.decode_state import DecodeState, Rows
+from zeroshot.engine.sequence import Sequence
+from zeroshot.model.gpt2 import GPT2
+
+_FUSED_ROWS = 64
+"""Up to so many rows the LM head waits for its weights anyway, and drawing in the same kernel costs nothing."""
+
+
+class StepKind(Enum):
+    PLAIN = "greedy or temperature"
+    FILTERED = "top-k, top-p, min-p"
+    FULL = "and bias, penalties, log-probabilities"
+
+
+def step_kind(sequences: list[Sequence]) -> StepKind:
+    if any(_needs_full(sequence) for sequence in sequences):
+        return StepKind.FULL
+    if any(_has_filter(sequence) for sequence in sequences):
+        return StepKind.FILTERED
+    return StepKind.PLAIN
+
+
+def _needs_full(sequence: Sequence) -> bool:
+    params = sequence.sampling_params
+    return bool(
+        params.logit_bias or params.logprobs is not None or params.min_tokens > 0 or has_penalties(sequence)
+    )  # `min_tokens` is not asked for the moment: a kind that changes would be one more thing to be right about
+
+
+def _has_filter(sequence: Sequence) -> bool:
+    params = sequence.sampling_params
+    return params.top_k > 0 or params.top_p < 1.0 or params.min_p > 0.0
+
+
+class DeviceSampler:
+    def __init__(self, model: GPT2, state: DecodeState) -> None:
+        self._model, self._state, self._ops = model, state, model.backend.ops
+        self._lm_head = model.lm_head.weight[: model.config.vocab_size]  # [vocab_size, n_embd]
+
+    def draw(self, hidden: Tensor, rows: Rows, kind: StepKind) -> None:
+        """hidden: [num_rows, n_embd]. Fills `drawn` (and for FULL the log-probabilities) and advances the rows."""
+        state, num_rows = self._state, len(hidden)
+        seeds = (state.seeds[rows], state.choices[rows], state.draw_positions[rows])
+        temperatures = state.temperatures[rows]
+        if kind is StepKind.PLAIN and num_rows <= _FUSED_ROWS:
+            token_ids, _, is_valid = self._ops.lm_head_sampling(hidden, self._lm_head, temperatures, *seeds)
+        else:
+            raw = self._model.compute_logits(hidden)
+            logits = self._adjusted(raw, rows) if kind is StepKind.FULL else raw
+            filters = (temperatures, state.top_ks[rows], state.top_ps[rows], state.min_ps[rows])
+            token_ids, _, is_valid = self._ops.sampling(logits, *filters, *seeds)
+            # -inf is legal to the op, for tokens that were forbidden; from the model it is an overflow.
+            is_valid = is_valid & raw.sum(-1).isfinite()
+            if kind is StepKind.FULL:
+                self._note_logprobs(raw, rows, token_ids)
+                self._note_entries(rows, token_ids)
+        state.drawn[rows] = torch.where(is_valid, token_ids, -1)
+        state.advance(rows, token_ids)
+
+    def _adjusted(self, raw: Tensor, rows: Rows) -> Tensor:
+        """A copy of the logits with bias and penalties: [num_rows, vocab_size]."""
+        state = self._state
+        token_ids, biases, is_seen, counts = state.entries[:, rows]
+        row_numbers = torch.arange(len(raw), dtype=torch.int32, device=raw.device)[:, None]
+        in_use = self._entry_columns() < state.num_entries[rows, None]
+        logits = raw.clone()
+        self._ops.logit_adjustment(
+            logits,
+            torch.where(in_use, row_numbers, -1).flatten(),
+            token_ids.flatten(),
+            biases.flatten().view(torch.float32),
+            is_seen.flatten() > 0,
+            counts.flatten(),
+            state.repetition_penalties[rows],
+            state.presence_penalties[rows],
+            state.frequency_penalties[rows],
+        )
+        return logits
+
+    def _note_logprobs(self, raw: Tensor, rows: Rows, token_ids: Tensor) -> None:
+        """Raw log-softmax: before temperature, penalties and bias."""
+        state, num_top = self._state, min(MAX_TOP_LOGPROBS, raw.shape[1])
+        drawn = raw.gather(1, token_ids[:, None])
+        best = raw.topk(num_top)
+        total = raw.logsumexp(-1, keepdim=True)
+        rank = (raw > drawn).sum(-1, keepdim=True) + 1
+        state.logprobs[rows, : 1 + num_top] = torch.cat([drawn, best.values], 1) - total
+        state.logprob_ids[rows, : 1 + num_top] = torch.cat([rank, best.indices], 1)
+
+    def _note_entries(self, rows: Rows, token_ids: Tensor) -> None:
+        """Rows with penalties: the drawn token is in the output once more."""
+        state = self._state
+        entries, num_entries = state.entries[:, rows], state.num_entries[rows]
+        columns, token_ids = self._entry_columns(), token_ids.int()[:, None]
+        counts_this = (state.has_penalties[rows] > 0)[:, None]
+        is_known = (entries[0] == token_ids) & (columns < num_entries[:, None]) & counts_this
+        is_new = counts_this & ~is_known.any(1, keepdim=True)
+        at_end = is_new & (columns == num_entries[:, None])
+        changed = is_known | at_end
+        state.entries[:, rows] = torch.stack(
+            [
+                torch.where(at_end, token_ids, entries[0]),
+                torch.where(at_end, 0, entries[1]),
+                torch.where(changed, 1, entries[2]),
+                torch.where(at_end, 1, entries[3] + is_known),
+            ]
+        )
+        state.num_entries[rows] = num_entries + is_new.squeeze(1)
+
+    def _entry_columns(self) -> Tensor:
+        return torch.arange(self._state.entries.shape[2], dtype=torch.int32, device=self._state.entries.device)

@@ -1,0 +1,130 @@
+"""The same path with the Triton kernels in it, in the interpreter: slow, so the model is tiny and the tests are few."""
+
+import pytest
+import torch
+
+from tests.engine.cuda_runner.conftest import CPU, device_model
+from tests.kernels.buffers import kernel_of
+from zeroshot.engine.engine import Engine
+from zeroshot.model.config import GPT2Config
+from zeroshot.settings import EngineSettings
+
+kernel_of("layer_norm")  # skips all of this with the reason, where kernels can't run
+
+TINY = {"vocab_size": 97, "n_positions": 64, "n_embd": 32, "n_head": 1, "n_layer": 1}
+
+
+@pytest.fixture(scope="module")
+def tiny(checkpoint):
+    return checkpoint(**TINY)
+
+
+@pytest.fixture(scope="module")
+def chosen_ops(tiny):
+    from zeroshot.model.triton_ops import triton_ops
+
+    config = GPT2Config.from_folder(tiny.folder)
+    return triton_ops(config, max_num_seqs=4, dtype=torch.float32, device=CPU)
+
+
+@pytest.fixture(scope="module")
+def engine_on_kernels(tiny, chosen_ops):
+    return Engine(device_model(tiny.folder, *chosen_ops), EngineSettings(kv_block_size=16, max_num_seqs=4))
+
+
+def test_every_kernel_works_here(chosen_ops):
+    assert set(chosen_ops[1].values()) == {"triton"}, chosen_ops[1]
+
+
+def test_greedy_tokens_are_hugging_faces(tiny, engine_on_kernels, run, request_of, prompts_of, hugging_face_greedy):
+    """20 prompts, of which some share a prefix, some stop early, four at a time."""
+    prompts = [prompt[:40] for prompt in prompts_of(1, [1, 5, 16, 17, 33] * 4, vocab_size=96)]
+    prompts[3], prompts[9] = prompts[4][:20], [*prompts[4][:32], 1]
+    results = run(engine_on_kernels, *(request_of(str(i), p, max_tokens=5) for i, p in enumerate(prompts)))
+    for i, prompt in enumerate(prompts):
+        assert results[str(i), 0].token_ids == hugging_face_greedy(tiny.model, prompt, 5), i
+    assert engine_on_kernels.stats().cached_tokens_total > 0
+
+
+def test_every_kind_of_request_gets_the_cpu_paths_tokens(
+    tiny, engine_on_kernels, load_cpu_engine, run, request_of, prompts_of
+):
+    kinds = [
+        {"temperature": 1.0, "seed": 7},
+        {"temperature": 0.8, "top_k": 5, "top_p": 0.9, "seed": 8},
+        {"temperature": 1.0, "min_p": 0.1, "seed": 2**63 - 1, "n": 2},
+        {"frequency_penalty": 1.5, "repetition_penalty": 1.3, "logit_bias": {3: 4.0}, "min_tokens": 3, "logprobs": 3},
+    ]
+    prompts = prompts_of(2, [5, 21, 3, 18], vocab_size=96)
+    requests = [request_of(str(i), p, max_tokens=6, **k) for i, (p, k) in enumerate(zip(prompts, kinds, strict=True))]
+    found, expected = run(engine_on_kernels, *requests), run(load_cpu_engine(tiny.folder), *requests)
+    assert {key: result.token_ids for key, result in found.items()} == {k: r.token_ids for k, r in expected.items()}
+    for a, b in zip(found["3", 0].logprobs, expected["3", 0].logprobs, strict=True):
+        assert (a.token_id, a.rank, [i for i, _ in a.top]) == (b.token_id, b.rank, [i for i, _ in b.top])
+        assert a.logprob == pytest.approx(b.logprob, abs=1e-4)
+
+
+def test_prompt_scores_are_the_cpu_paths(tiny, engine_on_kernels, load_cpu_engine, run, request_of, prompts_of):
+    (prompt,) = prompts_of(3, [30], vocab_size=96)
+    for num_top in (0, 2):
+        request = request_of("a", prompt, max_tokens=0, prompt_logprobs=num_top)
+        found, expected = (run(e, request)["a", 0] for e in (engine_on_kernels, load_cpu_engine(tiny.folder)))
+        assert [x.token_id for x in found.prompt_logprobs] == prompt[1:]
+        for a, b in zip(found.prompt_logprobs, expected.prompt_logprobs, strict=True):
+            assert (a.rank, len(a.top)) == (b.rank, num_top)
+            assert a.logprob == pytest.approx(b.logprob, abs=1e-4)
+
+
+# A kernel that does not work
+
+
+def broken(*_args, **_kwargs):
+    raise RuntimeError("Failed to find C compiler.\nPlease specify via CC environment variable.")
+
+
+def wrong(hidden, bias):
+    return torch.zeros_like(hidden)
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel", "reason"),
+    [
+        ("decode_attention", broken, "RuntimeError: Failed to find C compiler."),
+        ("sampling", broken, "RuntimeError: Failed to find C compiler."),
+        ("bias_gelu", wrong, "ArithmeticError: its result is off by 1.0e+00"),
+    ],
+)
+def test_a_kernel_that_fails_gives_way_to_its_reference(
+    tiny, monkeypatch, caplog, run, request_of, hugging_face_greedy, name, kernel, reason
+):
+    from zeroshot.model import triton_ops as module
+
+    load_kernel = module.load_kernel
+    monkeypatch.setattr(module, "load_kernel", lambda op: kernel if op == name else load_kernel(op))
+    config = GPT2Config.from_folder(tiny.folder)
+    ops, kernels = module.triton_ops(config, max_num_seqs=4, dtype=torch.float32, device=CPU)
+    assert {op: status for op, status in kernels.items() if status != "triton"} == {name: f"reference: {reason}"}
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert name in warnings[0]
+    engine = Engine(device_model(tiny.folder, ops, kernels), EngineSettings(kv_block_size=16, max_num_seqs=4))
+    assert engine.stats().kernels == kernels
+    prompt = [3, 1, 4, 1, 5]
+    assert run(engine, request_of("a", prompt, max_tokens=3))["a", 0].token_ids == hugging_face_greedy(
+        tiny.model, prompt, 3
+    )
+
+
+def test_without_triton_everything_is_a_reference(tiny, monkeypatch, run, request_of, hugging_face_greedy):
+    from zeroshot.model import triton_ops as module
+
+    def not_installed(_op):
+        raise ModuleNotFoundError("No module named 'triton'")
+
+    monkeypatch.setattr(module, "load_kernel", not_installed)
+    config = GPT2Config.from_folder(tiny.folder)
+    ops, kernels = module.triton_ops(config, max_num_seqs=4, dtype=torch.float32, device=CPU)
+    assert set(kernels.values()) == {"reference: ModuleNotFoundError: No module named 'triton'"}
+    engine = Engine(device_model(tiny.folder, ops, kernels), EngineSettings(kv_block_size=16, max_num_seqs=4))
+    result = run(engine, request_of("a", [9, 8, 7], max_tokens=5))["a", 0]
+    assert result.token_ids == hugging_face_greedy(tiny.model, [9, 8, 7], 5)
