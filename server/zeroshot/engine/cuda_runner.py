@@ -204,7 +204,7 @@ class CudaRunner:
 
     def _drawn(self, rows: Rows, kind: StepKind) -> list[Tensor]:
         state = self._state
-        if kind is not StepKind.FULL:
+        if kind in (StepKind.PLAIN, StepKind.FILTERED):
             return [state.drawn[rows]]
         return [state.drawn[rows], state.logprobs[rows], state.logprob_ids[rows]]
 

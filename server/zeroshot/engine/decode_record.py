@@ -45,9 +45,10 @@ class Record:
     slots: Array  # [n_positions] int32
     blocks: Array  # [max_blocks] int32
     entries: Array  # [4, max_entries] int32
+    token_mask: Array | None = None  # [vocab_size] bool; None: any token may be drawn
 
     @classmethod
-    def empty(cls, layout: Layout) -> "Record":
+    def empty(cls, layout: Layout, *, token_mask: Array | None = None) -> "Record":
         """A row that computes nothing, keeps nothing and stays where it is: its position is at its limit."""
         return cls(
             longs=np.zeros(6, np.int64),
@@ -56,13 +57,14 @@ class Record:
             slots=np.full(layout.n_positions, -1, np.int32),
             blocks=np.zeros(layout.max_blocks, np.int32),
             entries=np.zeros((4, layout.max_entries), np.int32),
+            token_mask=token_mask,
         )
 
     @classmethod
     def of(cls, sequence: Sequence, layout: Layout) -> "Record":
         """The sequence as it is now: its newest token is the next one to run."""
         params, position, limit = sequence.sampling_params, sequence.num_tokens - 1, last_position(sequence)
-        record = cls.empty(layout)
+        record = cls.empty(layout, token_mask=token_mask(sequence))
         record.longs[:] = (
             sequence.token_ids[-1],
             position,
@@ -105,11 +107,20 @@ def has_penalties(sequence: Sequence) -> bool:
     return params.repetition_penalty != 1.0 or params.presence_penalty != 0.0 or params.frequency_penalty != 0.0
 
 
+def token_mask(sequence: Sequence) -> Array | None:
+    """[vocab_size] bool: the tokens that a grammar allows next. None if there is no grammar."""
+    guide = getattr(sequence, "guide", None)
+    return None if guide is None else np.asarray(guide.mask)
+
+
 def holds_until(sequence: Sequence) -> int:
     """The first position that needs another record than the one made now: there the host has to decide something.
 
-    Until `min_tokens` are there, end of text and stop tokens are forbidden; from then on they are not.
+    Until `min_tokens` are there, end of text and stop tokens are forbidden; from then on they are not. A token mask is
+    the host's word on one token: the next one needs another.
     """
+    if token_mask(sequence) is not None:
+        return sequence.num_tokens
     allowed_from = sequence.num_prompt_tokens + sequence.sampling_params.min_tokens - 1
     return allowed_from if sequence.num_tokens - 1 < allowed_from else NEVER
 

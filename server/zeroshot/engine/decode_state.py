@@ -46,6 +46,8 @@ class DecodeState:
         # Tokens whose logits have a bias or a penalty: id, bias (float32 bits), is it in prompt or output, how often in
         # the output.
         self.entries = zeros(4, num_rows, layout.max_entries, dtype=torch.int32)
+        # May the row draw this token? Read by steps of the kind MASKED only.
+        self.token_mask = zeros(num_rows, layout.vocab_size, dtype=torch.bool)
         # What a step leaves for the host. -1 in `drawn`: the row's logits were not finite.
         self.drawn = zeros(num_rows, dtype=torch.int64)
         self.logprobs = zeros(num_rows, 1 + MAX_TOP_LOGPROBS, dtype=torch.float32)  # the drawn token's, then the best
@@ -66,6 +68,10 @@ class DecodeState:
         self._floats.index_copy_(1, at, upload("floats", 1))
         self.slot_table.index_copy_(0, at, upload("slots", 0))
         self.block_tables.index_copy_(0, at, upload("blocks", 0))
+        self.token_mask.index_fill_(0, at, True)
+        for row, record in zip(rows, records, strict=True):
+            if record.token_mask is not None:
+                self.token_mask[row] = self._device.upload(record.token_mask)
         adjusted = [index for index, record in enumerate(records) if record.words[2]]
         if adjusted:
             rows, records = [rows[index] for index in adjusted], [records[index] for index in adjusted]

@@ -1,6 +1,6 @@
 """Hidden states -> a drawn token for each row, on the device, with no word from the host. Called by `cuda_runner.py`.
 
-The work depends on what the rows ask for, and a captured graph does the same work each time. So there are three kinds
+The work depends on what the rows ask for, and a captured graph does the same work each time. So there are four kinds
 of steps, and a step is of the least kind that does for all of its rows. A row gets the same token from each of them:
 the noise is a function of (seed, choice, position, token id).
 """
@@ -10,7 +10,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from zeroshot.engine.decode_record import MAX_TOP_LOGPROBS, has_penalties
+from zeroshot.engine.decode_record import MAX_TOP_LOGPROBS, has_penalties, token_mask
 from zeroshot.engine.decode_state import DecodeState, Rows
 from zeroshot.engine.sequence import Sequence
 from zeroshot.model.gpt2 import GPT2
@@ -23,9 +23,12 @@ class StepKind(Enum):
     PLAIN = "greedy or temperature"
     FILTERED = "top-k, top-p, min-p"
     FULL = "and bias, penalties, log-probabilities"
+    MASKED = "and a mask of the tokens that a grammar allows"
 
 
 def step_kind(sequences: list[Sequence]) -> StepKind:
+    if any(token_mask(sequence) is not None for sequence in sequences):
+        return StepKind.MASKED
     if any(_needs_full(sequence) for sequence in sequences):
         return StepKind.FULL
     if any(_has_filter(sequence) for sequence in sequences):
@@ -51,20 +54,23 @@ class DeviceSampler:
         self._lm_head = model.lm_head.weight[: model.config.vocab_size]  # [vocab_size, n_embd]
 
     def draw(self, hidden: Tensor, rows: Rows, kind: StepKind) -> None:
-        """hidden: [num_rows, n_embd]. Fills `drawn` (and for FULL the log-probabilities) and advances the rows."""
+        """hidden: [num_rows, n_embd]. Fills `drawn` (from FULL on log-probabilities too) and advances the rows."""
         state, num_rows = self._state, len(hidden)
         seeds = (state.seeds[rows], state.choices[rows], state.draw_positions[rows])
         temperatures = state.temperatures[rows]
         if kind is StepKind.PLAIN and num_rows <= _FUSED_ROWS:
             token_ids, _, is_valid = self._ops.lm_head_sampling(hidden, self._lm_head, temperatures, *seeds)
         else:
-            raw = self._model.compute_logits(hidden)
-            logits = self._adjusted(raw, rows) if kind is StepKind.FULL else raw
+            raw = logits = self._model.compute_logits(hidden)
+            if kind in (StepKind.FULL, StepKind.MASKED):
+                logits = self._adjusted(raw, rows)
+            if kind is StepKind.MASKED:
+                logits.masked_fill_(~state.token_mask[rows], -torch.inf)
             filters = (temperatures, state.top_ks[rows], state.top_ps[rows], state.min_ps[rows])
             token_ids, _, is_valid = self._ops.sampling(logits, *filters, *seeds)
             # -inf is legal to the op, for tokens that were forbidden; from the model it is an overflow.
             is_valid = is_valid & raw.sum(-1).isfinite()
-            if kind is StepKind.FULL:
+            if logits is not raw:
                 self._note_logprobs(raw, rows, token_ids)
                 self._note_entries(rows, token_ids)
         state.drawn[rows] = torch.where(is_valid, token_ids, -1)

@@ -160,3 +160,32 @@ def test_more_biases_than_the_state_has_room_for_end_that_request_only(load_engi
     results = run(engine, request_of("a", [1], max_tokens=2, logit_bias=many), request_of("b", [1], max_tokens=2))
     assert results["a", 0].error_code == "generation_failed"
     assert len(results["b", 0].token_ids) == 2
+
+
+def allowing(*token_ids):
+    return np.isin(np.arange(211), token_ids)
+
+
+def test_a_token_mask_holds_for_its_row_and_for_one_step(recorded, step, drain, run, request_of, monkeypatch):
+    from zeroshot.engine import decode_record, device_sampler
+
+    guides = {}
+    mask_of = lambda sequence: guides.get(sequence.request_id)  # noqa: E731
+    monkeypatch.setattr(decode_record, "token_mask", mask_of)
+    monkeypatch.setattr(device_sampler, "token_mask", mask_of)
+    engine, log = recorded(max_num_seqs=4)
+    free = request_of("free", [1, 2, 3], max_tokens=9, temperature=1.0, ignore_eos=True)
+    expected = run(engine, free)["free", 0].token_ids
+    results = {}
+    guides["held"] = allowing(7, 8)
+    engine.add_request(request_of("held", [4, 5], max_tokens=9, temperature=1.0, ignore_eos=True))
+    engine.add_request(free)
+    log.clear()
+    for n in range(1, 9):
+        step(engine, results)
+        assert len(results["held", 0].token_ids) == n
+        assert results["held", 0].token_ids[-1] in ((7, 8) if n % 2 else (9,))
+        guides["held"] = allowing(7, 8) if n % 2 == 0 else allowing(9)
+    drain(engine, results)
+    assert results["free", 0].token_ids == expected
+    assert len(steps_of(log)) == 8
