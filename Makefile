@@ -1,6 +1,7 @@
 # make setup   .venv with everything in it        make serve   serve the bundled model on 127.0.0.1:8000
 # make test    the whole test suite               make lint    ruff and mypy
 # make bench   speed on this machine              make weights MODEL=gpt2   download a checkpoint
+# make test-gpu  the tests that need a CUDA device
 
 # The first of these that is Python 3.11 or 3.12.
 SUITS := -c 'import sys, venv; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null
@@ -17,7 +18,7 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup serve test lint bench weights clean
+.PHONY: setup serve test test-gpu lint bench weights clean
 
 setup: $(READY)
 
@@ -33,6 +34,10 @@ serve: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# By themselves: the other tests import Triton as an interpreter.
+test-gpu: $(READY)
+	TRITON_INTERPRET=0 $(BIN)/python -m pytest tests/gpu
 
 lint: $(READY)
 	$(BIN)/ruff check .
