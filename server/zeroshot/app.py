@@ -6,11 +6,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi_swagger import patch_fastapi
 
 import zeroshot
 from zeroshot.api import chat, completions, errors, generate, health, metrics, models, score, tasks, tgi, tokens
+from zeroshot.api.access.keys import ApiKeys
+from zeroshot.api.access.middleware import AccessMiddleware
+from zeroshot.api.access.quota import Quotas
 from zeroshot.api.chat_template import ChatTemplate
+from zeroshot.api.drain import Drain, DrainMiddleware
+from zeroshot.api.headers import SecurityHeadersMiddleware
 from zeroshot.api.limits import BodyLimitMiddleware
 from zeroshot.api.observe import ObserveMiddleware
 from zeroshot.client import EngineClient
@@ -23,11 +29,12 @@ from zeroshot.tasks.prewarm import keep_warm
 def create_app(settings: Settings, model_folder: Path) -> FastAPI:
     """The app for one checkpoint. The engine process starts with the app and ends with it.
 
-    Raises WeightsError or PromptFileError where the checkpoint or a prompt file can't be served.
+    Raises WeightsError, PromptFileError or SettingsError where a checkpoint, a prompt file or a key can't be used.
     """
     client = EngineClient(
         settings.engine_settings(model_folder),
         max_queued_seqs=settings.max_queued_seqs,
+        max_queued_tokens=settings.max_queued_tokens,
         hang_timeout_s=settings.engine_hang_timeout_s,
     )
     catalog = Catalog(settings.prompts, tokenizer=client.tokenizer, max_model_len=client.max_model_len)
@@ -52,25 +59,47 @@ def create_app(settings: Settings, model_folder: Path) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
+        redirect_slashes=False,  # the redirect would go wherever the Host header says
     )
     app.state.client = client
     app.state.catalog = catalog
+    app.state.drain = Drain()
     chat_file = settings.prompts / "chat" / "default.yaml"
     app.state.chat_template = ChatTemplate.from_file(chat_file) if chat_file.exists() else None
-    app.add_middleware(BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes)
     client.metrics.watch_prompt_files(lambda: len(catalog.errors))
+    _add_middleware(app, settings)
     app.add_middleware(ObserveMiddleware, metrics=client.metrics)  # the last one added is the outermost
     errors.install(app)
     app.include_router(health.router)
-    app.include_router(metrics.router)
-    app.include_router(tasks.router)
-    app.include_router(generate.router)
+    app.include_router(metrics.router, responses=errors.ERRORS_EVERYWHERE)
+    app.include_router(tasks.router, responses=errors.ERRORS_EVERYWHERE)
+    app.include_router(generate.router, responses=errors.ERRORS_EVERYWHERE)
     app.include_router(completions.router)
     app.include_router(chat.router)
     app.include_router(models.router)
-    app.include_router(tokens.router)
-    app.include_router(score.router)
-    app.include_router(tgi.router)
+    app.include_router(tokens.router, responses=errors.ERRORS_EVERYWHERE)
+    app.include_router(score.router, responses=errors.ERRORS_EVERYWHERE)
+    app.include_router(tgi.router, responses=errors.ERRORS_EVERYWHERE)
     patch_fastapi(app)  # FastAPI's own /docs page loads its scripts from another host; this one works offline
     install_task_openapi(app, catalog)
     return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    """From the inside out: the last one added sees a request first."""
+    app.add_middleware(
+        BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes, timeout_s=settings.receive_timeout_s
+    )
+    app.add_middleware(DrainMiddleware, drain=app.state.drain)
+    quotas = Quotas(requests_per_minute=settings.requests_per_minute, max_concurrent=settings.max_concurrent_requests)
+    keys = ApiKeys.load(settings)
+    app.add_middleware(AccessMiddleware, keys=keys, quotas=quotas, max_timeout_s=settings.request_timeout_s)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type"],
+            expose_headers=["Retry-After", "X-Ignored-Fields", "X-Request-Id"],
+        )
+    app.add_middleware(SecurityHeadersMiddleware)

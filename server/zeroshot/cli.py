@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import signal
 import sys
 import uuid
 from functools import partial
@@ -57,15 +56,15 @@ def serve(
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     max_num_seqs: Annotated[int | None, typer.Option(help="Sequences that run at once.")] = None,
+    api_key: Annotated[list[str] | None, typer.Option(help="Everything but health needs one of these keys.")] = None,
     log_level: Annotated[str, typer.Option(envvar="ZEROSHOT_LOG_LEVEL")] = "info",
 ) -> None:
     """Serve a model and the tasks in the prompts folder over HTTP.
 
     Every setting also has an environment variable, ZEROSHOT_<NAME>; see docs/settings.md.
     """
-    import uvicorn
-
     from zeroshot.app import create_app
+    from zeroshot.serving import serve as run_server
 
     settings = _settings(
         model=model,
@@ -76,6 +75,7 @@ def serve(
         device=device,
         num_threads=threads,
         max_num_seqs=max_num_seqs,
+        api_keys=api_key or None,
         log_level=log_level,
     )
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s server: %(message)s")
@@ -84,16 +84,7 @@ def serve(
     application = create_app(settings, folder)
     console.print(f"[bold]Zeroshot[/bold] {zeroshot.__version__} serves [bold]{folder.name}[/bold]")
     console.print(f"  http://{settings.host}:{settings.port}/docs", highlight=False)
-    # uvicorn drains on SIGTERM and then raises it again: a server told to stop has not failed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    uvicorn.run(
-        application,
-        host=settings.host,
-        port=settings.port,
-        log_level=settings.log_level,
-        access_log=settings.log_level == "debug",
-        timeout_graceful_shutdown=int(settings.drain_timeout_s),
-    )
+    raise typer.Exit(run_server(application, settings))
 
 
 @app.command(epilog="Example: zeroshot download gpt2-medium")

@@ -9,25 +9,27 @@ import logging
 import math
 import time
 import uuid
-from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
 import zmq
 import zmq.asyncio
 
+from zeroshot.admission import Admission
+from zeroshot.caller import CALLER
 from zeroshot.engine.messages import STATE_TOPIC, Abort, Command, Generate, decode_outputs, decode_state, encode
 from zeroshot.engine.supervisor import EngineSupervisor
 from zeroshot.errors import (
     GENERATION_ERRORS,
     ContextLengthExceeded,
+    DeadlineExceeded,
     EngineRestarting,
     EngineUnavailable,
     GenerationFailed,
     InvalidRequest,
-    Overloaded,
     ZeroshotError,
 )
 from zeroshot.model.config import GPT2Config
@@ -42,9 +44,6 @@ from zeroshot.types import EngineStats, FinishReason, GenerateRequest, TokenLogp
 logger = logging.getLogger(__name__)
 
 EngineStatus = Literal["loading", "ready", "restarting"]
-
-_MAX_RETRY_AFTER_S = 120
-_RATE_WINDOW = 256  # how many finished choices the service rate is measured over
 
 
 @dataclass(slots=True)
@@ -78,7 +77,14 @@ class Completion(ChoiceDelta):
 class EngineClient:
     """`start` and `stop` it inside a running event loop. `status` is "ready" only after an engine's first token."""
 
-    def __init__(self, settings: EngineSettings, *, max_queued_seqs: int = 512, hang_timeout_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        settings: EngineSettings,
+        *,
+        max_queued_seqs: int = 512,
+        max_queued_tokens: int = 2**18,
+        hang_timeout_s: float = 30.0,
+    ) -> None:
         config = GPT2Config.from_folder(settings.model_folder)
         self.tokenizer = Tokenizer.from_folder(settings.model_folder)
         self.model_name = settings.model_folder.name
@@ -87,8 +93,7 @@ class EngineClient:
         self.eos_token_id = config.eos_token_id
         self.status: EngineStatus = "loading"
         self.stats = EngineStats()
-        self.max_queued_seqs = max_queued_seqs
-        self.num_queued_seqs = 0
+        self.admission = Admission(max_seqs=max_queued_seqs, max_tokens=max_queued_tokens)
         self.supervisor = EngineSupervisor(settings, hang_timeout_s=hang_timeout_s, on_down=self._engine_is_down)
         self.metrics = Metrics(self.model_name)
         self.metrics.watch_engine(self._report)
@@ -96,7 +101,6 @@ class EngineClient:
         self._client_id = uuid.uuid4().bytes
         self._queues: dict[str, asyncio.Queue[TokenOutput | ZeroshotError]] = {}
         self._timelines: dict[str, Timeline] = {}
-        self._finish_times: deque[float] = deque(maxlen=_RATE_WINDOW)
         self._context: zmq.asyncio.Context | None = None
         self._pump: asyncio.Task[None] | None = None
 
@@ -136,14 +140,22 @@ class EngineClient:
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[ChoiceDelta, None]:
         """Deltas of all choices as they come; ends when every choice has finished. Leaving early aborts the rest.
 
-        Raises InvalidRequest, Overloaded or EngineUnavailable before the first delta, GenerationFailed or
-        EngineRestarting at any time. Close it when leaving early: `async with aclosing(client.generate(...))`.
+        Raises InvalidRequest, Overloaded or EngineUnavailable before the first delta, GenerationFailed,
+        EngineRestarting or DeadlineExceeded at any time. Close it when leaving early: `async with
+        aclosing(client.generate(...))`.
         """
+        request = msgspec.structs.replace(request, cache_salt=CALLER.get().cache_salt)
         self._check(request)
+        with self.admission.hold(request):
+            async with aclosing(self._run(request)) as deltas:
+                async for delta in deltas:
+                    yield delta
+
+    async def _run(self, request: GenerateRequest) -> AsyncGenerator[ChoiceDelta, None]:
         queue: asyncio.Queue[TokenOutput | ZeroshotError] = asyncio.Queue()
         self._queues[request.request_id] = queue
         timeline = self._timelines[request.request_id] = Timeline(self.metrics, request)
-        self.num_queued_seqs += request.n
+        timer = _deadline(queue)
         params = request.sampling_params
         detokenizers = {
             index: Detokenizer(self.tokenizer, params.stop, min_tokens=params.min_tokens) for index in range(request.n)
@@ -163,7 +175,6 @@ class EngineClient:
                 timeline.delivered(index, len(delta.token_ids), delta.num_cached_tokens, delta.finish_reason)
                 if delta.finish_reason is not None:
                     del detokenizers[index]
-                    self._finish_times.append(time.monotonic())
                     if output.finish_reason is None:
                         self._abort(request, index)
                 yield delta
@@ -172,10 +183,17 @@ class EngineClient:
             raise
         finally:
             timeline.ended(unfinished=detokenizers)
+            if timer is not None:
+                timer.cancel()
             if detokenizers:
                 self._abort(request, None)
-            self.num_queued_seqs -= request.n
             del self._queues[request.request_id], self._timelines[request.request_id]
+
+    def check_room(self, requests: Sequence[GenerateRequest]) -> None:
+        """Raises what `generate` would for these together, before any of them is sent."""
+        for request in requests:
+            self._check(request)
+        self.admission.check(requests)
 
     async def complete(self, request: GenerateRequest) -> list[Completion]:
         """All choices, finished, in order of their index."""
@@ -209,19 +227,6 @@ class EngineClient:
             raise EngineUnavailable("The model is still loading. Try again in a moment.")
         if self.status == "restarting":
             raise EngineRestarting("The engine is being restarted. Try again in a moment.")
-        if self.num_queued_seqs + request.n > self.max_queued_seqs:
-            raise Overloaded(
-                f"The server holds {self.num_queued_seqs} sequences of at most {self.max_queued_seqs}.",
-                retry_after_s=self._retry_after_s(),
-            )
-
-    def _retry_after_s(self) -> int:
-        """How long the queue takes to drain by half at the rate choices have lately been finishing."""
-        if len(self._finish_times) < 2:
-            return 1
-        elapsed = time.monotonic() - self._finish_times[0]
-        per_second = len(self._finish_times) / max(elapsed, 1e-3)
-        return min(_MAX_RETRY_AFTER_S, math.ceil(self.num_queued_seqs / 2 / per_second))
 
     def _send(self, command: Command) -> None:
         self._commands.send(encode(command), zmq.NOBLOCK)
@@ -240,6 +245,7 @@ class EngineClient:
                     self.status = "ready"
                     self.stats = state.stats
                     self._totals.update(state.generation, state.stats)
+                    self.admission.rate.observe(state.stats, time.monotonic())
                 continue
             now = time.monotonic()
             for output in decode_outputs(payload):
@@ -259,9 +265,23 @@ class EngineClient:
             totals=self._totals,
         )
 
+    def end_all(self, error: ZeroshotError) -> None:
+        """Every request that is running or waiting ends with this error."""
+        for queue in self._queues.values():
+            queue.put_nowait(error)
+
     def _engine_is_down(self, reason: str) -> None:
         if self.status == "ready":
             self.status = "restarting"
         self.stats = EngineStats()
-        for queue in self._queues.values():
-            queue.put_nowait(EngineRestarting(f"The engine {reason} and is being restarted. Send the request again."))
+        self.end_all(EngineRestarting(f"The engine {reason} and is being restarted. Send the request again."))
+
+
+def _deadline(queue: "asyncio.Queue[TokenOutput | ZeroshotError]") -> asyncio.TimerHandle | None:
+    """Ends the request with DeadlineExceeded when its caller's time is up. None if it may take for ever."""
+    caller = CALLER.get()
+    if caller.timeout_s == math.inf:
+        return None
+    error = DeadlineExceeded(f"Not finished within {caller.timeout_s:g} s, the request's timeout.")
+    remaining_s = max(0.0, caller.deadline - time.monotonic())
+    return asyncio.get_running_loop().call_later(remaining_s, queue.put_nowait, error)

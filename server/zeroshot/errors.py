@@ -4,14 +4,19 @@
     ├── InvalidRequest                 400  invalid_request      a field's value cannot be used
     │   ├── ContextLengthExceeded      400  context_length_exceeded
     │   └── ValidationFailed           422  validation_error     the body doesn't fit its schema
+    ├── Unauthorized                   401  invalid_api_key      no API key, or a wrong one
     ├── UnknownTask                    404  unknown_task
     ├── UnknownModel                   404  unknown_model
+    ├── RequestTimeout                 408  request_timeout      the body came too slowly
     ├── RequestTooLarge                413  request_too_large
     ├── Overloaded                     429  overloaded           the queue is full; says when to retry
+    │   └── RateLimited                429  rate_limited         this key asks for more than it may
     ├── GenerationFailed               500  generation_failed    the engine gave up on this request
     │   └── NanLogits                  500  nan_logits
-    ├── EngineUnavailable              503  engine_unavailable   loading or draining
-    │   └── EngineRestarting           503  engine_restarting    it died or hung; a new one is on its way
+    ├── EngineUnavailable              503  engine_unavailable   the model is still loading
+    │   ├── EngineRestarting           503  engine_restarting    it died or hung; a new one is on its way
+    │   └── Draining                   503  draining             the server was told to stop
+    ├── DeadlineExceeded               504  timeout              not finished within the request's timeout
     ├── WeightsError                   (start-up only)           a checkpoint we refuse to serve
     ├── SettingsError                  (start-up only)           a setting with a value that can't be
     └── PromptFileError                (start-up and reload)     a prompt file with a mistake in it
@@ -83,6 +88,17 @@ class ValidationFailed(InvalidRequest):
         return cls(f"{field}: {message}" if field else message, field=field)
 
 
+class Unauthorized(ZeroshotError):
+    """`is_wrong`: credentials were sent, but can't be accepted."""
+
+    status = 401
+    code = "invalid_api_key"
+
+    def __init__(self, message: str, *, is_wrong: bool = False) -> None:
+        super().__init__(message)
+        self.is_wrong = is_wrong
+
+
 class UnknownTask(ZeroshotError):
     status = 404
     code = "unknown_task"
@@ -91,6 +107,11 @@ class UnknownTask(ZeroshotError):
 class UnknownModel(ZeroshotError):
     status = 404
     code = "unknown_model"
+
+
+class RequestTimeout(ZeroshotError):
+    status = 408
+    code = "request_timeout"
 
 
 class RequestTooLarge(ZeroshotError):
@@ -109,6 +130,10 @@ class Overloaded(ZeroshotError):
         self.retry_after_s = retry_after_s
 
 
+class RateLimited(Overloaded):
+    code = "rate_limited"
+
+
 class GenerationFailed(ZeroshotError):
     code = "generation_failed"
 
@@ -124,6 +149,15 @@ class EngineUnavailable(ZeroshotError):
 
 class EngineRestarting(EngineUnavailable):
     code = "engine_restarting"
+
+
+class Draining(EngineUnavailable):
+    code = "draining"
+
+
+class DeadlineExceeded(ZeroshotError):
+    status = 504
+    code = "timeout"
 
 
 class WeightsError(ZeroshotError):

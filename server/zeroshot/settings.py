@@ -4,10 +4,10 @@
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from zeroshot.errors import SettingsError
 
@@ -21,6 +21,10 @@ def _beside_the_code(name: str) -> Path:
     """A folder of the repository when run from a checkout; otherwise one in the current directory."""
     folder = _REPOSITORY / name
     return folder if folder.is_dir() else Path(name)
+
+
+def _comma_separated(value: Any) -> Any:
+    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
 
 
 class EngineSettings(BaseModel):
@@ -59,9 +63,21 @@ class Settings(BaseSettings):
     max_num_seqs: int = Field(default=64, ge=1, le=4096)
     max_num_batched_tokens: int = Field(default=512, ge=16)
     max_queued_seqs: int = Field(default=512, ge=1, description="Sequences in the server at once; more get a 429.")
+    max_queued_tokens: int = Field(
+        default=2**18, ge=1, description="Tokens in the server at once: prompts + max_tokens."
+    )
     max_body_bytes: int = Field(default=4 * 2**20, ge=1024)
     engine_hang_timeout_s: float = Field(default=30.0, gt=0, description="Silence after which the engine is restarted.")
     drain_timeout_s: float = Field(default=30.0, ge=0, description="How long a stopping server lets requests finish.")
+    receive_timeout_s: float = Field(default=30.0, gt=0, description="How long a request's head, or body, may take.")
+    request_timeout_s: float = Field(default=600.0, gt=0, description="How long a request may take to be answered.")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_comma_separated)] = ()
+    api_keys_file: Path | None = Field(default=None, description="More keys, one a line.")
+    requests_per_minute: int | None = Field(default=None, ge=1, description="For each API key.")
+    max_concurrent_requests: int | None = Field(default=None, ge=1, description="For each API key.")
+    allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)] = Field(
+        default=(), description="Web sites whose pages may use this server from a browser."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     def engine_settings(self, model_folder: Path) -> EngineSettings:

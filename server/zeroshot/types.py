@@ -48,6 +48,8 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     prompt_token_ids: list[int]
     sampling_params: SamplingParams
     n: int = 1
+    cache_salt: bytes = b""
+    """Only requests with the same salt share KV blocks, except those of pinned prompts. The client sets it."""
     pin_prompt: bool = False
     """Keep the prompt's blocks in the prefix cache as long as anything else can be evicted instead."""
 

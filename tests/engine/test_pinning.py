@@ -22,11 +22,19 @@ def engine(checkpoint: Callable[..., Any], load_engine: Callable[..., Engine]) -
     )
 
 
-def run(engine: Engine, prompt: list[int], *, pin_prompt: bool = False, max_tokens: int = 0) -> int:
+def run(
+    engine: Engine, prompt: list[int], *, pin_prompt: bool = False, max_tokens: int = 0, cache_salt: bytes = b""
+) -> int:
     """Cached tokens that the request found."""
     params = SamplingParams(max_tokens=max_tokens, temperature=0.0, ignore_eos=True)
     engine.add_request(
-        GenerateRequest(request_id="one", prompt_token_ids=prompt, sampling_params=params, pin_prompt=pin_prompt)
+        GenerateRequest(
+            request_id="one",
+            prompt_token_ids=prompt,
+            sampling_params=params,
+            pin_prompt=pin_prompt,
+            cache_salt=cache_salt,
+        )
     )
     found = 0
     while engine.has_work:
@@ -66,3 +74,32 @@ def test_pins_beyond_a_quarter_of_the_cache_lapse_oldest_first(engine: Engine) -
     found = [run(engine, [*prompt, 1]) for prompt in prompts]
     assert found[0] == 0
     assert found[2:] == [12, 12]
+
+
+# A salt for each tenant
+
+
+def test_other_salts_find_nothing_not_even_what_was_generated(engine: Engine) -> None:
+    prompt = list(range(40, 60))
+    assert run(engine, prompt, max_tokens=8, cache_salt=b"a" * 16) == 0
+    assert run(engine, prompt, max_tokens=8, cache_salt=b"a" * 16) == 16
+    for salt in (b"b" * 16, b""):
+        assert run(engine, prompt, max_tokens=8, cache_salt=salt) == 0
+        assert run(engine, prompt, max_tokens=8, cache_salt=salt) == 16
+
+
+def test_a_pinned_prompt_is_everybodys_and_what_follows_it_is_not(engine: Engine) -> None:
+    run(engine, PINNED, pin_prompt=True)
+    question = [*PINNED, *range(60, 73)]
+    for salt in (b"a" * 16, b"b" * 16):
+        assert run(engine, question, cache_salt=salt) == len(PINNED)
+        assert run(engine, question, cache_salt=salt) == len(PINNED) + 12
+    assert run(engine, question) == len(PINNED)
+
+
+def test_a_prompt_that_only_begins_like_a_pinned_one_is_private(engine: Engine) -> None:
+    run(engine, PINNED, pin_prompt=True)
+    prompt = [*PINNED[:8], *range(60, 73)]
+    assert run(engine, prompt, cache_salt=b"a" * 16) == 8
+    assert run(engine, prompt, cache_salt=b"b" * 16) == 8
+    assert run(engine, prompt, cache_salt=b"b" * 16) == 20

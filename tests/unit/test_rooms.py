@@ -13,25 +13,26 @@ SERVER = REPOSITORY / "server"
 KERNELS = REPOSITORY / "kernels"
 
 FLOORS = [
-    {"errors", "types", "settings"},
+    {"errors", "types", "settings", "caller"},
     {"text"},
     {"model"},
     {"telemetry"},
-    {"engine"},
+    {"engine", "admission"},
     {"client"},
     {"tasks"},
     {"api", "evaluation"},
     {"app"},
+    {"serving"},
     {"cli"},
     {"__main__"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
-HTTP_ROOMS = {"tasks", "api", "app"}
+HTTP_ROOMS = {"tasks", "api", "app", "serving"}
 MAY_IMPORT = {
     "fastapi": HTTP_ROOMS,
     "starlette": HTTP_ROOMS,
-    "uvicorn": {"cli"},
+    "uvicorn": {"serving"},
     "pydantic": HTTP_ROOMS | {"settings"},
     "pydantic_settings": {"settings"},
     "torch": {"model", "engine"},

@@ -17,6 +17,7 @@ from zeroshot.api.errors import OPENAI_ERRORS
 from zeroshot.api.generation import Generation, check_length, sampling_params
 from zeroshot.api.openai_protocol import Frame, OpenAIBody, UsageInChunks, openai_usage
 from zeroshot.api.sse import event_stream
+from zeroshot.caller import limit_time
 from zeroshot.client import ChoiceDelta, EngineClient
 from zeroshot.errors import InvalidRequest
 from zeroshot.text.tokenizer import Tokenizer
@@ -76,6 +77,7 @@ async def chat_completions(body: ChatBody, request: Request) -> Response:
     client: EngineClient = request.app.state.client
     template: ChatTemplate | None = request.app.state.chat_template
     body.check(client)
+    limit_time(body.timeout)
     if template is None:
         raise InvalidRequest("This server has no chat template: its prompts folder lacks chat/default.yaml.")
     call = await _Call.prepare(body, client, template)

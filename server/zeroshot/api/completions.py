@@ -17,6 +17,7 @@ from zeroshot.api.guided_choice import GuidedGeneration, StructuredOutputs
 from zeroshot.api.openai_choice import ChoiceFormat, ChoiceWriter
 from zeroshot.api.openai_protocol import Frame, OpenAIBody, UsageInChunks, openai_usage
 from zeroshot.api.sse import event_stream
+from zeroshot.caller import limit_time
 from zeroshot.client import Completion, EngineClient
 from zeroshot.errors import InvalidRequest
 from zeroshot.types import MAX_SEED, GenerateRequest
@@ -72,6 +73,7 @@ async def completions(body: CompletionBody, request: Request) -> Response:
     """
     client: EngineClient = request.app.state.client
     body.check(client)
+    limit_time(body.timeout)
     call = await _Call.prepare(body, client)
     headers = body.ignored_fields()
     if body.stream:

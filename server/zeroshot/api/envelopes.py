@@ -66,10 +66,12 @@ def tgi(error: ZeroshotError) -> tuple[int, dict[str, Any]]:
     """TGI's statuses: 422 for bad input, 424 for a failed generation."""
     status, kind = {
         400: (422, "validation"),
+        401: (401, "authentication"),
         422: (422, "validation"),
         429: (429, "overloaded"),
         500: (424, "generation"),
         503: (503, "unhealthy"),
+        504: (504, "timeout"),
     }.get(error.status, (error.status, "validation"))
     return status, TGIErrorResponse(error=error.printable_message, error_type=kind).model_dump()
 

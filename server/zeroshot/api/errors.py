@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from zeroshot.api import envelopes
@@ -34,14 +35,17 @@ def documented(*statuses: int | str, model: type[BaseModel] = ErrorResponse) -> 
     return {status: {"model": model} for status in statuses}
 
 
-OPENAI_ERRORS = documented(400, 404, 413, 429, 500, 503, "4XX", model=OpenAIErrorResponse)
-TGI_ERRORS = documented(413, 422, 424, 429, 503, model=TGIErrorResponse)
+ERRORS_EVERYWHERE = documented(401, 408, 413, 429, 503)
+"""What the layers around every route can answer."""
+OPENAI_ERRORS = documented(400, 401, 404, 408, 413, 429, 500, 503, 504, "4XX", model=OpenAIErrorResponse)
+TGI_ERRORS = documented(401, 408, 413, 422, 424, 429, 503, 504, model=TGIErrorResponse)
 
 
 def install(app: FastAPI) -> None:
     app.add_exception_handler(ZeroshotError, _on_zeroshot_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_unexpected_error)
 
 
@@ -75,6 +79,11 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     if not isinstance(error, HTTPException):
         raise error
     return error_response(request.scope, HttpError(error.status_code, str(error.detail)), dict(error.headers or {}))
+
+
+async def _on_disconnect(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
+    """In the middle of a body. Nobody reads this, but it is no failure of ours."""
+    return error_response(request.scope, HttpError(499, "The client closed the connection."))
 
 
 async def _on_unexpected_error(request: Request, error: Exception) -> JSONResponse:

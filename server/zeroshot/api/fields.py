@@ -103,6 +103,14 @@ Prompt = Annotated[
 ]
 
 
+Timeout = Annotated[
+    float,
+    Field(
+        gt=0, le=86_400, description="Seconds until the request ends with the error `timeout`; at most the server's."
+    ),
+]
+
+
 class PromptBody(StrictBody):
     """What is to be continued."""
 
@@ -124,3 +132,4 @@ class SamplingBody(StrictBody):
     stop: Stop = Field(default=[])
     stop_token_ids: list[TokenId] = Field(default=[], max_length=MAX_STOPS)
     ignore_eos: bool = Field(default=False, description="Go on after the end-of-text token.")
+    timeout: Timeout | None = None

@@ -17,6 +17,7 @@ from zeroshot.api.errors import documented
 from zeroshot.api.generation import Generation, as_prompts, logprob_json, sampling_params, tokenize_prompts
 from zeroshot.api.sse import event_stream
 from zeroshot.api.tgi_fields import TGIBody
+from zeroshot.caller import limit_time
 from zeroshot.client import ChoiceDelta, EngineClient
 from zeroshot.types import MAX_SEED, GenerateRequest
 
@@ -90,7 +91,7 @@ EitherBody = Annotated[
     "/generate",
     summary="Continue a text.",
     response_model=GenerateResponse,
-    responses=documented(400, 413, 422, 429, 500, 503) | documented(424, model=TGIErrorResponse),
+    responses=documented(400, 413, 422, 429, 500, 503, 504) | documented(424, model=TGIErrorResponse),
 )
 async def generate(body: EitherBody, request: Request) -> Response:
     """With `stream: true` the answer is a stream of events, each `{"id", "choices": [one piece of one choice]}`.
@@ -101,6 +102,7 @@ async def generate(body: EitherBody, request: Request) -> Response:
     """
     if isinstance(body, TGIBody):
         return await tgi.answer(body, request)
+    limit_time(body.timeout)
     call = await _Call.prepare(body, request.app.state.client)
     if body.stream:
         return await event_stream(request, call.stream())

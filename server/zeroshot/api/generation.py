@@ -16,6 +16,8 @@ Prompt = str | list[int]
 
 MAX_PROMPTS = 128
 MAX_SEQS_PER_REQUEST = 256
+MAX_LOGPROBS_PER_ANSWER = 2**17
+"""Log-probabilities, alternatives counted: about 10 MB of JSON, which is made while nothing else moves."""
 MAX_TOKEN_BYTES = 128
 """GPT-2's longest token. A text longer than this times the context can't fit: no need to tokenise it to know."""
 
@@ -24,12 +26,15 @@ class Generation:
     """One HTTP request's GenerateRequests. Counts tokens as their deltas pass."""
 
     def __init__(self, client: EngineClient, requests: list[GenerateRequest]) -> None:
+        """Raises InvalidRequest for an answer that would be too large."""
+        _check_size_of_answer(requests)
         self.client, self.requests = client, requests
         self.completion_tokens = 0
         self._cached_tokens = [0] * len(requests)
 
     async def complete(self) -> list[list[Completion]]:
         """Each request's choices, in order. If one request fails, the others are aborted."""
+        self.client.check_room(self.requests)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self.client.complete(request)) for request in self.requests]
@@ -43,6 +48,7 @@ class Generation:
 
     async def deltas(self) -> AsyncGenerator[tuple[int, ChoiceDelta], None]:
         """(request number, delta) of all requests, merged as they come. Leaving early aborts the rest."""
+        self.client.check_room(self.requests)
         queue: asyncio.Queue[tuple[int, ChoiceDelta | Exception | None]] = asyncio.Queue()
 
         async def forward(index: int, request: GenerateRequest) -> None:
@@ -83,6 +89,22 @@ class Generation:
     def _count(self, index: int, delta: ChoiceDelta) -> None:
         self.completion_tokens += len(delta.token_ids)
         self._cached_tokens[index] = max(self._cached_tokens[index], delta.num_cached_tokens)
+
+
+def _check_size_of_answer(requests: list[GenerateRequest]) -> None:
+    total = 0
+    for request in requests:
+        params = request.sampling_params
+        if params.logprobs is not None:
+            total += request.n * params.max_tokens * (1 + params.logprobs)
+        if params.prompt_logprobs is not None:
+            total += request.n * len(request.prompt_token_ids) * (1 + params.prompt_logprobs)
+    if total > MAX_LOGPROBS_PER_ANSWER:
+        raise InvalidRequest(
+            f"The answer would hold up to {total} log-probabilities (prompts x n x tokens x (1 + alternatives)), more "
+            f"than {MAX_LOGPROBS_PER_ANSWER}. Ask for fewer alternatives or tokens, or send the prompts in parts.",
+            field="logprobs",
+        )
 
 
 def sampling_params(

@@ -20,19 +20,19 @@ async def live() -> dict[str, str]:
 @router.get(
     "/health/ready",
     summary="The engine has generated a token and its heartbeat is fresh.",
-    responses={503: {"description": "Loading or restarting."}},
+    responses={503: {"description": "Loading, restarting or draining."}},
 )
 async def ready(request: Request) -> JSONResponse:
-    client: EngineClient = request.app.state.client
-    is_ready = client.status == "ready"
-    return JSONResponse({"status": client.status}, status_code=200 if is_ready else 503)
+    status = _status(request)
+    return JSONResponse({"status": status}, status_code=200 if status == "ready" else 503)
 
 
 @router.get("/health", summary="The engine's state and load.", responses={503: {"description": "Not ready."}})
 async def health(request: Request) -> JSONResponse:
     client: EngineClient = request.app.state.client
+    status = _status(request)
     body: dict[str, Any] = {
-        "status": client.status,
+        "status": status,
         "version": zeroshot.__version__,
         "model": client.model_name,
         "max_model_len": client.max_model_len,
@@ -40,4 +40,10 @@ async def health(request: Request) -> JSONResponse:
         "engine": msgspec.to_builtins(client.stats),
     }
     body["kernels"] = body["engine"].pop("kernels")
-    return JSONResponse(body, status_code=200 if client.status == "ready" else 503)
+    return JSONResponse(body, status_code=200 if status == "ready" else 503)
+
+
+def _status(request: Request) -> str:
+    """`draining` once the server was told to stop, else the engine's."""
+    client: EngineClient = request.app.state.client
+    return "draining" if request.app.state.drain.is_draining else client.status

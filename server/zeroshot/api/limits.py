@@ -1,48 +1,70 @@
-"""Refuses a body that is too large, before it is read into memory."""
+"""Refuses a body that is too large, before it is read into memory, and one that comes too slowly."""
 
-from functools import partial
+import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zeroshot.api.errors import error_response
-from zeroshot.errors import RequestTooLarge
+from zeroshot.errors import RequestTimeout, RequestTooLarge, ZeroshotError
 
 
 class BodyLimitMiddleware:
     """Plain ASGI. Counts what arrives, so a missing or wrong Content-Length makes no difference."""
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, timeout_s: float) -> None:
         self.app = app
         self.max_body_bytes = max_body_bytes
+        self.timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        error = RequestTooLarge(f"The body is larger than {self.max_body_bytes} bytes.")
-        refusal = partial(error_response, scope, error, {"Connection": "close"})
         declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > self.max_body_bytes:
-            await refusal()(scope, receive, send)
-            return
-        received = 0
-        is_answered = is_too_large = False
+        if declared.isdigit() and len(declared) < 20 and int(declared) <= self.max_body_bytes:
+            body = _Body(receive, send, self.max_body_bytes, asyncio.get_running_loop().time() + self.timeout_s)
+            await self.app(scope, body.receive, body.send)
+            refusal = body.refusal if not body.is_answered else None
+        else:
+            refusal = self._too_large()
+        if refusal is not None:
+            await error_response(scope, refusal, {"Connection": "close"})(scope, receive, send)
 
-        async def counted_receive() -> Message:
-            nonlocal received, is_too_large
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self.max_body_bytes:
-                is_too_large = True
-                return {"type": "http.disconnect"}
-            return message
+    def _too_large(self) -> RequestTooLarge:
+        return RequestTooLarge(f"The body is larger than {self.max_body_bytes} bytes.")
 
-        async def filtered_send(message: Message) -> None:
-            nonlocal is_answered
-            if not is_too_large or is_answered:
-                is_answered = True
-                await send(message)
 
-        await self.app(scope, counted_receive, filtered_send)
-        if is_too_large and not is_answered:
-            await refusal()(scope, receive, send)
+class _Body:
+    """One request's channels. To the app, a body that is refused looks like a client that has gone."""
+
+    def __init__(self, receive: Receive, send: Send, max_bytes: int, deadline: float) -> None:
+        self._receive, self._send = receive, send
+        self._max_bytes, self._deadline = max_bytes, deadline
+        self._num_bytes = 0
+        self._is_complete = False
+        self.is_answered = False
+        self.refusal: ZeroshotError | None = None
+
+    async def receive(self) -> Message:
+        if self._is_complete:
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except TimeoutError:
+            return self._refuse(RequestTimeout("The body came too slowly."))
+        self._num_bytes += len(message.get("body", b""))
+        self._is_complete = not message.get("more_body", False)
+        if self._num_bytes > self._max_bytes:
+            return self._refuse(RequestTooLarge(f"The body is larger than {self._max_bytes} bytes."))
+        return message
+
+    async def send(self, message: Message) -> None:
+        if self.refusal is None or self.is_answered:
+            self.is_answered = True
+            await self._send(message)
+
+    def _refuse(self, error: ZeroshotError) -> Message:
+        self.refusal = error
+        self._is_complete = True
+        return {"type": "http.disconnect"}

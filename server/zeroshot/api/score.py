@@ -12,6 +12,7 @@ from zeroshot.api import fields
 from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import documented
 from zeroshot.api.generation import Generation, as_prompts, logprob_json, tokenize_prompts
+from zeroshot.caller import limit_time
 from zeroshot.client import Completion, EngineClient
 from zeroshot.errors import ContextLengthExceeded, InvalidRequest
 from zeroshot.types import GenerateRequest, SamplingParams
@@ -45,6 +46,7 @@ class ScoreBody(fields.StrictBody):
         default=[], description="Instead of `text`: a list of token ids, or a list of such lists."
     )
     top_logprobs: fields.Logprobs = 0
+    timeout: fields.Timeout | None = None
     add_bos_token: bool = Field(
         default=True,
         description="Put the end-of-text token before the text, as GPT-2 was trained: so that the first token has a "
@@ -82,7 +84,7 @@ class ScoreResponse(BaseModel):
     "/score",
     summary="How probable is a text, token by token?",
     response_model=ScoreResponse,
-    responses=documented(400, 413, 422, 429, 500, 503),
+    responses=documented(400, 413, 422, 429, 500, 503, 504),
 )
 async def score(body: ScoreBody, request: Request) -> Response:
     """Exact log-probabilities of every token: sum, perplexity, and each token's rank among all that could stand there.
@@ -90,6 +92,7 @@ async def score(body: ScoreBody, request: Request) -> Response:
     `<|endoftext|>` in the text is the end-of-text token.
     """
     client: EngineClient = request.app.state.client
+    limit_time(body.timeout)
     generation = Generation(client, await _requests(body, client))
     completions = await cancel_on_disconnect(request, generation.complete())
     scored = zip(generation.requests, completions, strict=True)

@@ -16,11 +16,12 @@ from starlette.exceptions import HTTPException
 
 from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import documented
+from zeroshot.caller import limit_time
 from zeroshot.client import EngineClient
 from zeroshot.errors import ValidationFailed, ZeroshotError
 from zeroshot.tasks.catalog import Catalog
 from zeroshot.tasks.results import TaskResult, TaskUsage
-from zeroshot.tasks.schema import MAX_BATCH_ITEMS, TaskRequest, example_request
+from zeroshot.tasks.schema import MAX_BATCH_ITEMS, TaskRequest, Timeout, example_request
 from zeroshot.tasks.scoring import together
 from zeroshot.tasks.task import Task
 from zeroshot.telemetry.record import note_task
@@ -65,6 +66,7 @@ class BatchBody(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     inputs: list[Any] = Field(min_length=1, max_length=MAX_BATCH_ITEMS)
+    timeout: Timeout | None = None
 
 
 @router.get("/tasks", summary="The tasks, and the prompt files with mistakes in them.")
@@ -109,6 +111,7 @@ async def run_batch(name: TaskName, request: Request) -> Response:
         batch = BatchBody.model_validate_json(body)
     except ValidationError as error:
         raise ValidationFailed.from_pydantic(error.errors()) from None
+    limit_time(batch.timeout)
     client: EngineClient = request.app.state.client
     results = await cancel_on_disconnect(request, _run_all(task, client, batch.inputs))
     fields = TaskUsage.model_fields

@@ -48,7 +48,7 @@ async def info(request: Request) -> dict[str, Any]:
         "model_id": client.model_name,
         "model_sha": None,
         "model_pipeline_tag": "text-generation",
-        "max_concurrent_requests": client.max_queued_seqs,
+        "max_concurrent_requests": client.admission.max_seqs,
         "max_best_of": fields.MAX_CHOICES,
         "max_stop_sequences": fields.MAX_STOPS,
         "max_input_tokens": client.max_model_len - 1,

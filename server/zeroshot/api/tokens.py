@@ -11,8 +11,12 @@ from zeroshot.api.errors import documented
 from zeroshot.api.generation import check_token_ids
 from zeroshot.api.models import check_model
 from zeroshot.client import EngineClient
+from zeroshot.errors import InvalidRequest
 
 router = APIRouter(tags=["tokens"])
+
+MAX_TEXT_CHARS = 2**19
+"""A text without spaces of that length takes seconds; longer ones would keep the tokeniser's threads busy."""
 
 
 class TokenizeBody(fields.StrictBody):
@@ -50,11 +54,16 @@ class TokenizerInfo(BaseModel):
     model_max_length: int
 
 
-@router.post("/tokenize", summary="A text's token ids.", responses=documented(404, 413, 422))
+@router.post("/tokenize", summary="A text's token ids.", responses=documented(400, 404, 413, 422))
 async def tokenize(body: TokenizeBody, request: Request) -> TokenizeResponse:
     """`<|endoftext|>` in the text is the end-of-text token."""
     client: EngineClient = request.app.state.client
     check_model(body.model, client)
+    if len(body.prompt) > MAX_TEXT_CHARS:
+        raise InvalidRequest(
+            f"The text has {len(body.prompt)} characters; at most {MAX_TEXT_CHARS} are tokenised at once.",
+            field="prompt",
+        )
     # In a thread: tokenising a long text takes tens of milliseconds, in which no stream would move.
     token_ids = await asyncio.to_thread(client.tokenizer.encode_with_special, body.prompt)
     return TokenizeResponse(

@@ -2,8 +2,10 @@
 
 A block holds the keys and values of `block_size` consecutive tokens. A full block is known by a hash that chains over
 everything before it, so equal hashes mean equal prefixes (PagedAttention, Kwon et al. 2023; prefix reuse as in vLLM
-and nano-vllm). A block nobody uses keeps its content until it is needed: those that hold no prefix go first, then the
-least recently freed one, and pinned ones (the prompts of tasks) only when nothing else is left.
+and nano-vllm). Each tenant's chain starts from its own salt, so that nobody can find out by timing what others have
+sent; only pinned prompts, which are no secret, are found by everybody. A block nobody uses keeps its content until it
+is needed: those that hold no prefix go first, then the least recently freed one, and pinned ones (the prompts of
+tasks) only when nothing else is left.
 """
 
 import hashlib
@@ -156,4 +158,9 @@ class BlockManager:
         while len(hashes) < num_blocks:
             start = len(hashes) * self.block_size
             parent_hash = hashes[-1] if hashes else b""
-            hashes.append(hash_block(parent_hash, sequence.token_ids[start : start + self.block_size]))
+            token_ids = sequence.token_ids[start : start + self.block_size]
+            content_hash = hash_block(parent_hash, token_ids)
+            if sequence.cache_salt and not sequence.has_private_hashes and content_hash not in self._pinned:
+                sequence.has_private_hashes = True
+                content_hash = hash_block(parent_hash + sequence.cache_salt, token_ids)
+            hashes.append(content_hash)

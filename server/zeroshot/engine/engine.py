@@ -75,6 +75,7 @@ class Engine:
                 token_ids=list(request.prompt_token_ids),
                 num_prompt_tokens=len(request.prompt_token_ids),
                 sampling_params=request.sampling_params,
+                cache_salt=request.cache_salt,
                 pin_prompt=request.pin_prompt,
             )
             for choice_index in range(request.n)

@@ -13,11 +13,14 @@ class Sequence:
     """The prompt, then what was generated."""
     num_prompt_tokens: int
     sampling_params: SamplingParams
+    cache_salt: bytes = b""
     pin_prompt: bool = False
     block_table: list[int] = field(default_factory=list)
     """KV block ids, in order; enough for the prompt and max_tokens from admission on."""
     block_hashes: list[bytes] = field(default_factory=list)
     """Chained hash of each full block known so far."""
+    has_private_hashes: bool = False
+    """True from the first block on that isn't of a pinned prompt: the chain has the salt in it."""
     num_committed_blocks: int = 0
     """How many leading blocks others may share."""
     num_computed_tokens: int = 0

@@ -62,7 +62,9 @@ class InProcessBackend:
 @asynccontextmanager
 async def in_process(settings: Settings, model_folder: Path) -> AsyncGenerator[InProcessBackend, None]:
     """Start the engine, wait until it is ready, and stop it afterwards. Raises EngineUnavailable, PromptFileError."""
-    client = EngineClient(settings.engine_settings(model_folder), max_queued_seqs=_NO_LIMIT)
+    client = EngineClient(
+        settings.engine_settings(model_folder), max_queued_seqs=_NO_LIMIT, max_queued_tokens=_NO_LIMIT
+    )
     catalog = Catalog(settings.prompts, tokenizer=client.tokenizer, max_model_len=client.max_model_len)
     await client.start()
     try:

@@ -9,18 +9,21 @@ from pydantic.json_schema import models_json_schema
 from zeroshot.tasks.catalog import Catalog
 from zeroshot.tasks.prompt_file import ChoiceOutput, LabelOutput, PromptFile, TextOutput
 from zeroshot.tasks.results import FailedItem, TaskUsage
-from zeroshot.tasks.schema import MAX_BATCH_ITEMS, camel_case, example_request
+from zeroshot.tasks.schema import MAX_BATCH_ITEMS, TIMEOUT, Timeout, camel_case, example_request
 from zeroshot.tasks.task import Task
 
 _REF = "#/components/schemas/{model}"
 _ERRORS = {
     "400": "The prompt doesn't fit the model's context.",
+    "401": "The API key is missing or wrong.",
+    "408": "The body came too slowly.",
     "413": "The body is too large.",
     "415": "The body is not declared as JSON.",
     "422": "The body doesn't fit the task's schema.",
     "429": "The queue is full; try again after the seconds in Retry-After.",
     "500": "The engine failed on this request.",
-    "503": "The engine is loading or restarting.",
+    "503": "The engine is loading or restarting, or the server is stopping.",
+    "504": "Not finished within the request's timeout.",
 }
 _EXAMPLE_USAGE = {"prompt_tokens": 12, "completion_tokens": 8, "total_tokens": 20, "cached_tokens": 0}
 
@@ -75,6 +78,7 @@ def _models(task: Task) -> list[type[BaseModel]]:
         f"{prefix}BatchTaskRequest",
         __module__=__name__,
         inputs=(list[request], Field(min_length=1, max_length=MAX_BATCH_ITEMS)),  # type: ignore[valid-type]
+        timeout=(Timeout | None, Field(default=None, description=TIMEOUT)),
     )
     batch_response = create_model(
         f"{prefix}BatchTaskResponse",

@@ -17,7 +17,7 @@ OPTION_FIELD = "option"
 
 RESERVED_NAMES = frozenset(
     {
-        *("explain", "truncate", "style", "stream", "inputs"),
+        *("explain", "timeout", "truncate", "style", "stream", "inputs"),
         *("max_tokens", "temperature", "seed"),
         *("calibration", "length_norm", "scoring", OPTION_FIELD),
     }

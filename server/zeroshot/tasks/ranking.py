@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from zeroshot.caller import CALLER
 from zeroshot.client import EngineClient
 from zeroshot.errors import InvalidRequest
 from zeroshot.tasks.prompt import Context, Prompt, fit_prompt, render_prompt
@@ -42,7 +43,7 @@ class Ranker:
     def __init__(self, file: PromptFile, output: LabelOutput | ChoiceOutput) -> None:
         self.file = file
         self.output = output
-        self._priors: dict[tuple[str, str], Scored] = {}
+        self._priors: dict[tuple[bytes, str, str], Scored] = {}  # by salt: a hit is faster, which would tell others
 
     async def rank(
         self, client: EngineClient, template: Template, request: TaskRequest, values: Mapping[str, str]
@@ -143,7 +144,8 @@ class Ranker:
         """[num_prompts][num_labels], and those of them that had to be computed."""
         if len(self._priors) > _MAX_PRIORS:
             self._priors.clear()
-        pairs = [(prompt, label) for prompt in prompts for label in labels]
+        salt = CALLER.get().cache_salt
+        pairs = [(salt, prompt, label) for prompt in prompts for label in labels]
         known = {pair: self._priors[pair] for pair in pairs if pair in self._priors}
         missing = [pair for pair in dict.fromkeys(pairs) if pair not in known]
         candidates = await asyncio.to_thread(_prior_candidates, client.tokenizer, client.eos_token_id, missing)
@@ -151,11 +153,11 @@ class Ranker:
         new = dict(zip(missing, fresh, strict=True))
         self._priors |= new
         known |= new
-        return [[known[prompt, label] for label in labels] for prompt in prompts], fresh
+        return [[known[salt, prompt, label] for label in labels] for prompt in prompts], fresh
 
 
-def _prior_candidates(tokenizer: Tokenizer, eos_token_id: int, pairs: list[tuple[str, str]]) -> list[Candidate]:
+def _prior_candidates(tokenizer: Tokenizer, eos_token_id: int, pairs: list[tuple[bytes, str, str]]) -> list[Candidate]:
     return [
         Candidate(tokenizer.encode(prompt) or [eos_token_id], tokenizer.encode(continuation(prompt, label)))
-        for prompt, label in pairs
+        for _, prompt, label in pairs
     ]

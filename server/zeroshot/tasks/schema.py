@@ -23,12 +23,14 @@ from zeroshot.types import MAX_SEED
 
 MAX_BATCH_ITEMS = 256
 _PREFIX = "input_"
+Timeout = Annotated[float, Field(gt=0, le=86_400)]
+TIMEOUT = "Seconds until the request ends with the error `timeout`; at most the server's."
 
 
 def _inputs_first(schema: dict[str, Any]) -> None:
     """Fields of the base class would come first in the schema, and so on the docs page."""
     properties = schema.get("properties", {})
-    for name in ("truncate", "explain"):
+    for name in ("truncate", "explain", "timeout"):
         properties[name] = properties.pop(name)
 
 
@@ -46,6 +48,7 @@ class TaskRequest(BaseModel):
 
     truncate: bool = Field(default=False, description="Shorten the input if the prompt doesn't fit the context.")
     explain: bool = Field(default=False, description="Also return the prompt, its tokens, and how the answer came.")
+    timeout: Timeout | None = Field(default=None, description=TIMEOUT)
 
     @property
     def values(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from zeroshot.caller import limit_time
 from zeroshot.client import EngineClient
 from zeroshot.errors import InvalidRequest
 from zeroshot.tasks import schema
@@ -37,6 +38,7 @@ class Task:
 
     async def run(self, client: EngineClient, request: TaskRequest) -> TaskResult:
         """`request` is an instance of `request_model`. Raises InvalidRequest, and what the client raises."""
+        limit_time(request.timeout)
         style = getattr(request, "style", None) or next(iter(self.file.wordings))
         template = self.file.wordings[style].compiled
         values = {name: self.file.inputs[name].as_text(value) for name, value in request.values.items()}

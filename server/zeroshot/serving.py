@@ -1,0 +1,166 @@
+"""Runs the app in uvicorn: how it stops, and how much of a request it reads before it knows what it is."""
+
+import json
+import logging
+import signal
+import time
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from zeroshot.api.drain import Drain
+from zeroshot.client import EngineClient
+from zeroshot.errors import Draining
+from zeroshot.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+MAX_HEAD_BYTES = 32 * 2**10
+_LAST_WORDS_S = 3.0
+"""How long clients have to read the error that ends their request when draining took too long."""
+
+
+def serve(app: FastAPI, settings: Settings) -> int:
+    """Until a signal ends it. Returns the exit code: 0 once drained, 128 + the signal when ended at once."""
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=_protocol(settings.receive_timeout_s),
+        ws="none",
+        log_level=settings.log_level,
+        access_log=settings.log_level == "debug",
+        server_header=False,
+        timeout_graceful_shutdown=int(_LAST_WORDS_S),
+    )
+    server = DrainingServer(config, app.state.drain, app.state.client, settings.drain_timeout_s)
+    server.run()
+    return server.exit_code if server.started else 1
+
+
+class DrainingServer(uvicorn.Server):
+    """The first SIGTERM or Ctrl-C drains: the socket stays open, to tell new requests so. The second ends at once."""
+
+    def __init__(self, config: uvicorn.Config, drain: Drain, client: EngineClient, drain_timeout_s: float) -> None:
+        super().__init__(config)
+        self._drain, self._client = drain, client
+        self._drain_timeout_s = drain_timeout_s
+        self._deadline = 0.0
+        self.exit_code = 0
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
+        if not self._drain.is_draining:
+            logger.info("%s: draining, for %g s at most", signal.Signals(sig).name, self._drain_timeout_s)
+            self._deadline = time.monotonic() + self._drain_timeout_s
+            self._drain.begin()
+            return
+        self.exit_code = 128 + sig
+        self.should_exit = self.force_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        if self._drain.is_draining and not self.should_exit:
+            is_late = time.monotonic() >= self._deadline
+            if is_late and self._drain.num_requests:
+                message = f"The server is stopping, and the request did not finish within {self._drain_timeout_s:g} s."
+                self._client.end_all(Draining(message))
+            self.should_exit = is_late or not self._drain.num_requests
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """uvicorn skips the lifespan's end when forced; the engine process must end all the same."""
+        if self.force_exit:
+            self._client.end_all(Draining("The server was stopped."))
+        await super().shutdown(sockets)
+        if self.force_exit:
+            await self.lifespan.shutdown()
+
+
+def _protocol(head_timeout_s: float) -> type[HttpToolsProtocol]:
+    """The protocol with a time limit for a request's head, as `uvicorn.Config` wants it: a class."""
+
+    class Protocol(LimitedProtocol):
+        timeout_s = head_timeout_s
+
+    return Protocol
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """uvicorn's, with limits on the size of a request's head and on the time it takes, and errors as JSON.
+
+    What is refused here is no HTTP request yet: no route, no surface, so errors have our own envelope.
+    """
+
+    timeout_s: float
+    _refusal: tuple[int, str, str] | None = None
+    _num_head_bytes = 0
+    _is_in_head = True
+    _has_ended_head = False
+    """In the data received last: what is left of that may be a body."""
+    _timer: Any = None
+
+    def data_received(self, data: bytes) -> None:
+        if self._timer is None and self._is_in_head:
+            self._timer = self.loop.call_later(self.timeout_s, self._on_slow_head)
+        self._has_ended_head = False
+        super().data_received(data)
+        if self._is_in_head and not self._has_ended_head:
+            self._num_head_bytes += len(data)
+            if self._num_head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+                self._refuse_large_head()
+                self.send_400_response("")
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._timer = self.loop.call_later(self.timeout_s, self._on_slow_head)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        self._is_in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        self._has_ended_head = True
+        self._num_head_bytes = 0
+        self._stop_timer()
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+            self._refuse_large_head()
+            raise ValueError("the head is too large")  # the parser stops, and uvicorn answers
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._is_in_head = True
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
+        """Everything uvicorn refuses comes through here."""
+        status, code, message = self._refusal or (400, "invalid_request", "This is not a valid HTTP request.")
+        body = json.dumps({"error": {"code": code, "message": message, "field": None}}).encode()
+        phrase = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}[status]
+        head = b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+        self.transport.write(head % (status, phrase, len(body)) + body)
+        self.transport.close()
+
+    def _refuse_large_head(self) -> None:
+        self._refusal = (431, "headers_too_large", f"The request's head is larger than {MAX_HEAD_BYTES} bytes.")
+
+    def _on_slow_head(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self._num_head_bytes == 0:
+            self.transport.close()  # it has sent nothing to be answered
+            return
+        self._refusal = (408, "request_timeout", "The request's head came too slowly.")
+        self.send_400_response("")
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,193 @@
+"""More work than the server takes, and requests that take longer than they may."""
+
+import json
+import socket
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
+from typing import Any
+
+import pytest
+
+from tests.support.raw_http import connect, exchange, read_answer
+
+LONG = {"prompt": "On and on", "max_tokens": 1000, "ignore_eos": True, "logprobs": 5}
+StartServer = Callable[..., AbstractContextManager[Any]]
+
+
+def post_raw(server: Any, path: str, body: dict[str, Any]) -> socket.socket:
+    content = json.dumps(body).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    connection = connect(server.url)
+    connection.sendall(head.encode() + content)
+    return connection
+
+
+def test_the_queue_is_bounded_in_tokens_too(start_server: StartServer) -> None:
+    with start_server(ZEROSHOT_MAX_QUEUED_TOKENS="2500") as server:
+        server.wait_until_warm()
+        with closing(post_raw(server, "/generate", LONG | {"n": 2})):
+            server.wait_until(lambda health: health["engine"]["num_running"] == 2)
+            for path, body in (
+                ("/generate", {"prompt": "a", "max_tokens": 600}),
+                ("/v1/completions", {"prompt": "a", "max_tokens": 600}),
+                ("/", {"inputs": "a", "parameters": {"max_new_tokens": 600}}),
+                ("/score", {"token_ids": [1] * 600}),
+                ("/tasks/complete", {"text": "a", "max_tokens": 600}),
+            ):
+                refused = server.http.post(path, json=body)
+                assert refused.status_code == 429, path
+                assert 1 <= int(refused.headers["retry-after"]) <= 120
+            small = server.http.post("/generate", json={"prompt": "a", "max_tokens": 20})
+            assert small.status_code == 200
+        too_large = server.http.post("/generate", json=LONG | {"n": 3})
+        assert too_large.status_code == 400
+        assert "at most" in too_large.json()["error"]["message"]
+        server.wait_until_idle()
+
+
+def test_a_request_of_many_prompts_is_refused_as_a_whole(start_server: StartServer) -> None:
+    with start_server(ZEROSHOT_MAX_QUEUED_SEQS="8") as server:
+        server.wait_until_warm()
+        with closing(post_raw(server, "/generate", LONG | {"n": 4})):
+            server.wait_until(lambda health: health["engine"]["num_running"] == 4)
+            before = server.health()["engine"]["prompt_tokens_total"]
+            assert server.http.post("/generate", json={"prompt": ["a"] * 5, "max_tokens": 2}).status_code == 429
+            assert server.health()["engine"]["prompt_tokens_total"] == before, "a part of it ran"
+            answer = server.http.post("/generate", json={"prompt": ["a"] * 4, "max_tokens": 2})
+            assert answer.status_code == 200
+        server.wait_until_idle()
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/generate", LONG | {"timeout": 0.3}),
+        ("/generate", LONG | {"prompt": ["a", "b", "c"], "timeout": 0.3}),
+        ("/v1/completions", {"prompt": "a", "max_tokens": 1000, "ignore_eos": True, "logprobs": 5, "timeout": 0.3}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}], "max_tokens": 900, "timeout": 0.01}),
+        ("/tasks/complete", {"text": "a", "max_tokens": 1000, "timeout": 0.05}),
+        ("/tasks/answer", {"question": "a", "timeout": 0.001}),
+        ("/score", {"text": ["word " * 900] * 20, "timeout": 0.05}),
+    ],
+)
+def test_a_request_that_takes_longer_than_it_may(server: Any, path: str, body: dict[str, Any]) -> None:
+    response = server.http.post(path, json=body)
+    assert response.status_code == 504
+    error = response.json()["error"]
+    assert error["code"] == "timeout"
+    assert f"{body['timeout']:g} s" in error["message"]
+    server.wait_until_idle()
+    assert server.generate(prompt="next", max_tokens=3)["choices"]
+
+
+@pytest.mark.parametrize("path", ["/generate", "/v1/completions"])
+def test_a_stream_that_takes_longer_ends_with_an_error_event(server: Any, path: str) -> None:
+    response = server.http.post(path, json=LONG | {"stream": True, "timeout": 0.4})
+    assert response.status_code == 200
+    lines = [line.removeprefix("data: ") for line in response.text.split("\n") if line]
+    assert lines[-1] == "[DONE]"
+    assert json.loads(lines[-2])["error"]["code"] == "timeout"
+    assert len(lines) > 3, "what came in time was sent"
+    server.wait_until_idle()
+
+
+def test_the_deadline_passes_in_the_queue(start_server: StartServer) -> None:
+    with start_server("--max-num-seqs", "1") as server:
+        server.wait_until_warm()
+        with closing(post_raw(server, "/generate", LONG)):
+            server.wait_until(lambda health: health["engine"]["num_running"] == 1)
+            waiting = server.http.post("/generate", json={"prompt": "a", "max_tokens": 1, "timeout": 0.2})
+            assert (waiting.status_code, waiting.json()["error"]["code"]) == (504, "timeout")
+            stream = server.http.post("/generate", json={"prompt": "a", "stream": True, "timeout": 0.2})
+            assert (stream.status_code, stream.json()["error"]["code"]) == (504, "timeout")
+            server.wait_until(lambda health: health["engine"]["num_waiting"] == 0)
+        server.wait_until_idle()
+
+
+def test_the_servers_own_limit(start_server: StartServer) -> None:
+    with start_server(ZEROSHOT_REQUEST_TIMEOUT_S="0.5") as server:
+        server.wait_until_warm()
+        slow = server.http.post("/generate", json=LONG)
+        assert (slow.status_code, slow.json()["error"]["code"]) == (504, "timeout")
+        tgi = server.http.post("/", json={"inputs": "a", "parameters": {"max_new_tokens": 1000, "details": True}})
+        assert tgi.status_code in (200, 504)
+        more = server.http.post("/generate", json={"prompt": "a", "timeout": 60})
+        assert (more.status_code, more.json()["error"]["field"]) == (400, "timeout")
+        server.wait_until_idle()
+
+
+def test_in_a_batch_only_the_items_that_were_late_are_errors(server: Any) -> None:
+    inputs = [{"text": "a", "max_tokens": 1}, {"text": "b", "max_tokens": 1000, "timeout": 0.1}]
+    answer = server.http.post("/tasks/complete/batch", json={"inputs": inputs})
+    assert answer.status_code == 200
+    first, second = answer.json()["results"]
+    assert first["usage"]["completion_tokens"] == 1
+    assert second["error"]["code"] == "timeout"
+
+
+@pytest.mark.parametrize("timeout", [0, -1, True, "5", None, 1e9, 1e400])
+def test_timeouts_that_are_none(server: Any, timeout: Any) -> None:
+    response = server.http.post(
+        "/generate",
+        content=json.dumps({"prompt": "a", "max_tokens": 1, "timeout": timeout}),
+        headers={"content-type": "application/json"},
+    )
+    if timeout is None:
+        assert response.status_code == 200
+    else:
+        assert (response.status_code, response.json()["error"]["field"]) == (422, "timeout")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/generate", {"prompt": ["a"] * 128, "max_tokens": 1000, "logprobs": 20}),
+        ("/generate", {"prompt": "a", "n": 128, "max_tokens": 1000, "logprobs": 1}),
+        ("/generate", {"prompt": ["a"] * 128, "max_tokens": 1000, "logprobs": 20, "stream": True}),
+        ("/v1/completions", {"prompt": ["a"] * 128, "max_tokens": 1000, "logprobs": 5}),
+        ("/v1/completions", {"prompt": [[1] * 1000] * 128, "max_tokens": 1, "logprobs": 5, "echo": True}),
+        ("/v1/chat/completions",
+         {"messages": [{"role": "user", "content": "a"}], "n": 64, "max_tokens": 900, "logprobs": True,
+          "top_logprobs": 20}),
+        ("/score", {"token_ids": [[1] * 1000] * 128, "top_logprobs": 20}),
+        ("/", {"inputs": "a", "parameters": {"max_new_tokens": 1000, "details": True, "top_n_tokens": 20,
+                                             "best_of": 64, "do_sample": True}}),
+    ],
+)  # fmt: skip
+def test_an_answer_too_large_to_write_is_refused_before_it_costs_anything(
+    server: Any, path: str, body: dict[str, Any]
+) -> None:
+    response = server.http.post(path, json=body)
+    assert response.status_code == (422 if path == "/" else 400)
+    assert "log-probabilities" in response.text
+    server.wait_until_idle()
+
+
+def test_a_body_that_comes_too_slowly(start_server: StartServer) -> None:
+    with start_server(ZEROSHOT_RECEIVE_TIMEOUT_S="1") as server:
+        head = "POST {} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+        for path, get_code in (
+            ("/generate", lambda body: body["error"]["code"]),
+            ("/v1/completions", lambda body: body["error"]["code"]),
+            ("/tasks/complete", lambda body: body["error"]["code"]),
+        ):
+            answer = exchange(server.url, head.format(path).encode(), *[b"{"] * 30, pause_s=0.1)
+            assert answer.status == 408, path
+            assert get_code(answer.json()) == "request_timeout"
+            assert answer.headers["connection"] == "close"
+        slow_head = exchange(server.url, *[bytes([byte]) for byte in b"GET /health HTTP/1.1\r\nHost: x"], pause_s=0.1)
+        assert (slow_head.status, slow_head.json()["error"]["code"]) == (408, "request_timeout")
+        with connect(server.url, timeout_s=10) as silent:
+            started = time.monotonic()
+            assert silent.recv(1) == b"", "a connection that says nothing is closed"
+            assert time.monotonic() - started < 8
+        with connect(server.url) as kept:
+            kept.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert read_answer(kept).status == 200
+            time.sleep(1.5)  # idle between two requests is not slow
+            kept.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert read_answer(kept).status == 200
+        server.wait_until_idle()
