@@ -189,6 +189,25 @@ def test_a_step_that_raises_after_it_wrote_nan(poisoned, monkeypatch, clean, pro
     assert tokens_of(run(engine, *requests)) == tokens_of(run(clean, *requests))
 
 
+def test_a_step_that_raises_leaves_the_prefix_that_others_share(
+    small, load_engine, monkeypatch, clean, prompts_of, run, request_of
+):
+    engine = load_engine(small.folder)
+    (prompt,) = prompts_of(9, [3 * BLOCK_SIZE + 5])
+    run(engine, request_of("first", prompt, max_tokens=1))
+
+    def fail(scheduled):
+        raise RuntimeError("out of luck")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.runner, "execute", fail)
+        assert run(engine, request_of("unlucky", prompt, max_tokens=1))["unlucky", 0].error_code == "generation_failed"
+    request = request_of("again", prompt, max_tokens=6, ignore_eos=True)
+    again = run(engine, request)["again", 0]
+    assert again.num_cached_tokens == 3 * BLOCK_SIZE
+    assert again.token_ids == run(clean, request)["again", 0].token_ids
+
+
 # Abort
 
 

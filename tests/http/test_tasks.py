@@ -133,3 +133,11 @@ def test_a_client_that_leaves_a_task_frees_its_blocks(server: Any) -> None:
     with pytest.raises(httpx.ReadTimeout):
         server.http.post("/tasks/complete", json={"text": "On", "max_tokens": 1000}, timeout=0.3)
     server.wait_until_idle()
+
+
+def test_a_batch_waits_for_room_in_a_full_queue(start_server: Callable[..., Any]) -> None:
+    with start_server(ZEROSHOT_MAX_QUEUED_SEQS="3") as server:
+        inputs = [{"text": f"Once {i}", "max_tokens": 20} for i in range(30)]
+        answer = server.http.post("/tasks/complete/batch", json={"inputs": inputs}).json()
+        assert ["error" in result for result in answer["results"]] == [False] * 30
+        assert server.http.post("/generate", json={"prompt": "a", "n": 4}).status_code == 429

@@ -5,6 +5,7 @@ with its own schema. A request is validated against the task as it is at that mo
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
@@ -18,7 +19,7 @@ from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import documented
 from zeroshot.caller import limit_time
 from zeroshot.client import EngineClient
-from zeroshot.errors import ValidationFailed, ZeroshotError
+from zeroshot.errors import Overloaded, ValidationFailed, ZeroshotError
 from zeroshot.tasks.catalog import Catalog
 from zeroshot.tasks.results import TaskResult, TaskUsage
 from zeroshot.tasks.schema import MAX_BATCH_ITEMS, TaskRequest, Timeout, example_request
@@ -30,6 +31,9 @@ from zeroshot.telemetry.timeline import CANCELLED
 router = APIRouter(tags=["tasks"])
 
 _BATCH_CONCURRENCY = 16
+_BATCH_PATIENCE_S = 60.0
+"""How long an item of a batch waits for room in a full queue. Its caller can't send the item alone again."""
+_RETRY_INTERVAL_S = 0.1
 
 TaskName = Annotated[str, Path(description="The task's name, as in GET /tasks.")]
 
@@ -125,7 +129,8 @@ async def _run_all(task: Task, client: EngineClient, items: list[Any]) -> list[d
     async def run_one(item: Any) -> dict[str, Any]:
         async with slots:
             try:
-                result = await _counted(task, client, partial(task.request_model.model_validate, item))
+                read = partial(task.request_model.model_validate, item)
+                result = await _counted(task, client, read, patience_s=_BATCH_PATIENCE_S)
             except ZeroshotError as error:
                 return error.as_body()
             return result.as_body()
@@ -133,10 +138,12 @@ async def _run_all(task: Task, client: EngineClient, items: list[Any]) -> list[d
     return await together(run_one(item) for item in items)
 
 
-async def _counted(task: Task, client: EngineClient, read: Callable[[], TaskRequest]) -> TaskResult:
+async def _counted(
+    task: Task, client: EngineClient, read: Callable[[], TaskRequest], *, patience_s: float = 0.0
+) -> TaskResult:
     """The task's result for what `read` returns, or raises pydantic's error for; either is counted for the task."""
     try:
-        result = await task.run(client, read())
+        result = await _run_when_there_is_room(task, client, read(), patience_s)
     except ValidationError as error:
         client.metrics.task_answered(task.name, ValidationFailed.code)
         raise ValidationFailed.from_pydantic(error.errors()) from None
@@ -148,6 +155,19 @@ async def _counted(task: Task, client: EngineClient, read: Callable[[], TaskRequ
         raise
     client.metrics.task_answered(task.name, "ok", result.usage.cached_tokens)
     return result
+
+
+async def _run_when_there_is_room(
+    task: Task, client: EngineClient, inputs: TaskRequest, patience_s: float
+) -> TaskResult:
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return await task.run(client, inputs)
+        except Overloaded:
+            if time.monotonic() >= deadline:
+                raise
+            await asyncio.sleep(_RETRY_INTERVAL_S)
 
 
 def _task(request: Request, name: str) -> Task:

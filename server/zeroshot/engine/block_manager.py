@@ -117,14 +117,18 @@ class BlockManager:
                 del self._free_pinned[block_id]
                 self._free[block_id] = None
 
-    def forget(self, sequence: Sequence) -> list[int]:
-        """Let nobody find the sequence's blocks again. Returns those that only it uses, which `free` will free."""
-        for block_id in sequence.block_table:
+    def forget(self, sequence: Sequence, *, num_trusted: int = 0) -> list[int]:
+        """Let nobody find the sequence's blocks again, but for the first `num_trusted`.
+
+        Returns those forgotten that only it uses, which `free` will free.
+        """
+        suspects = sequence.block_table[num_trusted:]
+        for block_id in suspects:
             block = self._blocks[block_id]
             if block.content_hash is not None:
                 del self._cached[block.content_hash]
                 block.content_hash = None
-        return [block_id for block_id in sequence.block_table if self._blocks[block_id].ref_count == 1]
+        return [block_id for block_id in suspects if self._blocks[block_id].ref_count == 1]
 
     def _take(self, block_id: int) -> int:
         self._free.pop(block_id, None)

@@ -186,7 +186,10 @@ class Engine:
         self._release(sequence)
 
     def _fail(self, sequence: Sequence, error: GenerationFailed) -> None:
-        self.runner.clear(self.block_manager.forget(sequence))  # whatever it wrote, NaN perhaps, nobody may read
+        # Whatever it wrote nobody may read. After NaN even its cached prefix is suspect, or the prefix would fail for
+        # ever; an exception leaves what earlier steps have committed as it was.
+        num_trusted = 0 if isinstance(error, NanLogits) else sequence.num_committed_blocks
+        self.runner.clear(self.block_manager.forget(sequence, num_trusted=num_trusted))
         output = self._output(sequence)
         output.finish_reason = sequence.finish_reason = "error"
         output.error_code, output.error_message = error.code, error.message

@@ -7,6 +7,7 @@ last good version serving; the mistake stands in `errors` until the file is righ
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 _SUFFIXES = (".yaml", ".yml")
 _DEBOUNCE_MS = 600
 _STEP_MS = 200  # how often the watching thread wakes up: five times a second costs nothing
+_LOOK_AGAIN_MS = 500  # how often to see whether the folder is still the one that is watched
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,18 +120,51 @@ class Catalog:
         return True
 
     async def watch(self) -> None:
-        """Reload after each change in the folder, until cancelled."""
-        async for _ in awatch(self.folder, recursive=False, debounce=_DEBOUNCE_MS, step=_STEP_MS):
-            try:
-                # In a thread: building models for many files takes longer than a request should wait.
-                is_changed = await asyncio.to_thread(self.reload)
-            except Exception:  # whatever it was: the tasks go on as they are, and so does the watching
-                logger.exception("%s could not be reloaded", self.folder)
-                continue
-            if is_changed:
-                logger.info("%s: %d tasks, %d files with mistakes", self.folder, len(self.tasks), len(self.errors))
-                for error in self.errors:
-                    logger.warning("%s", error.message)
+        """Reload after each change in the folder, until cancelled. A folder that was replaced is watched anew."""
+        while True:
+            identity = self._folder_identity()
+            if identity is None:
+                await asyncio.sleep(_LOOK_AGAIN_MS / 1000)
+            else:
+                await self._watch(identity)
+
+    async def _watch(self, identity: tuple[int, int]) -> None:
+        """Until the folder is another one, or none."""
+        changes = awatch(
+            self.folder,
+            recursive=False,
+            debounce=_DEBOUNCE_MS,
+            step=_STEP_MS,
+            rust_timeout=_LOOK_AGAIN_MS,
+            yield_on_timeout=True,
+        )
+        is_first = True  # what changed before the watch was in place, nobody will report
+        async with aclosing(changes):
+            async for changed in changes:
+                if self._folder_identity() != identity:
+                    return
+                if changed or is_first:
+                    await self._reload_while_serving()
+                is_first = False
+
+    def _folder_identity(self) -> tuple[int, int] | None:
+        try:
+            found = self.folder.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    async def _reload_while_serving(self) -> None:
+        try:
+            # In a thread: building models for many files takes longer than a request should wait.
+            is_changed = await asyncio.to_thread(self.reload)
+        except Exception:  # whatever it was: the tasks go on as they are, and so does the watching
+            logger.exception("%s could not be reloaded", self.folder)
+            return
+        if is_changed:
+            logger.info("%s: %d tasks, %d files with mistakes", self.folder, len(self.tasks), len(self.errors))
+            for error in self.errors:
+                logger.warning("%s", error.message)
 
     def prefixes(self) -> list[list[int]]:
         """Token ids of what each task's prompts begin with: few-shot examples and text before the first input."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,42 @@ def test_an_edit_is_live_within_two_seconds(catalog: Catalog, write: Write) -> N
 
     asyncio.run(edit_while_watching())
     assert catalog.get("one").file.summary == "Edited."
+
+
+def test_a_folder_that_was_deleted_and_made_again_is_watched_again(
+    catalog: Catalog, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    content = (catalog.folder / "one.yaml").read_text()
+
+    async def until(condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+    def has_summary(summary: str) -> bool:
+        return any(task.file.summary == summary for task in catalog.tasks)
+
+    async def replace_while_watching() -> None:
+        watcher = asyncio.create_task(catalog.watch())
+        await asyncio.sleep(0.3)
+        shutil.rmtree(catalog.folder)
+        await asyncio.sleep(1.5)
+        assert has_summary("A task."), "without a folder the tasks go on as they are"
+        catalog.folder.mkdir()
+        (catalog.folder / "one.yaml").write_text(content.replace("A task.", "Made again."))
+        await until(lambda: has_summary("Made again."))
+        (catalog.folder / "one.yaml").write_text(content.replace("A task.", "And edited."))
+        await until(lambda: has_summary("And edited."))
+        catalog.folder.rename(elsewhere / "old")
+        shutil.copytree(elsewhere / "old", elsewhere / "new")
+        (elsewhere / "new" / "one.yaml").write_text(content.replace("A task.", "Swapped."))
+        (elsewhere / "new").rename(catalog.folder)
+        await until(lambda: has_summary("Swapped."))
+        watcher.cancel()
+        await asyncio.gather(watcher, return_exceptions=True)
+
+    asyncio.run(replace_while_watching())
 
 
 def test_prewarming_puts_few_shot_examples_into_the_prefix_cache(bundled: Any, client: Any) -> None:
