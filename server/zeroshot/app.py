@@ -24,6 +24,7 @@ from zeroshot.settings import Settings
 from zeroshot.tasks.catalog import Catalog
 from zeroshot.tasks.openapi import install_task_openapi
 from zeroshot.tasks.prewarm import keep_warm
+from zeroshot.telemetry.traces import Tracer
 
 
 def create_app(settings: Settings, model_folder: Path) -> FastAPI:
@@ -36,6 +37,7 @@ def create_app(settings: Settings, model_folder: Path) -> FastAPI:
         max_queued_seqs=settings.max_queued_seqs,
         max_queued_tokens=settings.max_queued_tokens,
         hang_timeout_s=settings.engine_hang_timeout_s,
+        log_prompts=settings.log_prompts,
     )
     catalog = Catalog(settings.prompts, tokenizer=client.tokenizer, max_model_len=client.max_model_len)
 
@@ -50,6 +52,8 @@ def create_app(settings: Settings, model_folder: Path) -> FastAPI:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
             await client.stop()
+            if tracer is not None:
+                await asyncio.to_thread(tracer.close)
 
     app = FastAPI(
         title="Zeroshot",
@@ -66,9 +70,10 @@ def create_app(settings: Settings, model_folder: Path) -> FastAPI:
     app.state.drain = Drain()
     chat_file = settings.prompts / "chat" / "default.yaml"
     app.state.chat_template = ChatTemplate.from_file(chat_file) if chat_file.exists() else None
+    tracer = Tracer.over_otlp(client.model_name) if settings.otlp_endpoint else None
     client.metrics.watch_prompt_files(lambda: len(catalog.errors))
     _add_middleware(app, settings)
-    app.add_middleware(ObserveMiddleware, metrics=client.metrics)  # the last one added is the outermost
+    app.add_middleware(ObserveMiddleware, metrics=client.metrics, tracer=tracer)  # outermost: added last
     errors.install(app)
     app.include_router(health.router)
     app.include_router(metrics.router, responses=errors.ERRORS_EVERYWHERE)

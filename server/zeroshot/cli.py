@@ -21,6 +21,7 @@ from zeroshot.model.checkpoint import check_checkpoint
 from zeroshot.model.config import GPT2Config
 from zeroshot.model.hub import download_model, find_model
 from zeroshot.settings import Settings, load_settings
+from zeroshot.telemetry import logs
 from zeroshot.types import MAX_SEED, GenerateRequest, SamplingParams
 
 app = typer.Typer(
@@ -57,7 +58,11 @@ def serve(
     threads: ThreadsOption = None,
     max_num_seqs: Annotated[int | None, typer.Option(help="Sequences that run at once.")] = None,
     api_key: Annotated[list[str] | None, typer.Option(help="Everything but health needs one of these keys.")] = None,
+    log_format: Annotated[str, typer.Option(envvar="ZEROSHOT_LOG_FORMAT", help="text or json.")] = "text",
     log_level: Annotated[str, typer.Option(envvar="ZEROSHOT_LOG_LEVEL")] = "info",
+    log_prompts: Annotated[
+        bool, typer.Option("--log-prompts", envvar="ZEROSHOT_LOG_PROMPTS", help="Write prompts into the log.")
+    ] = False,
 ) -> None:
     """Serve a model and the tasks in the prompts folder over HTTP.
 
@@ -76,14 +81,14 @@ def serve(
         num_threads=threads,
         max_num_seqs=max_num_seqs,
         api_keys=api_key or None,
+        log_format=log_format,
         log_level=log_level,
+        log_prompts=log_prompts,
     )
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s server: %(message)s")
-    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it counts every file event
+    logs.configure(settings.log_format, settings.log_level, "server")
     folder = _checked_model(settings)
     application = create_app(settings, folder)
-    console.print(f"[bold]Zeroshot[/bold] {zeroshot.__version__} serves [bold]{folder.name}[/bold]")
-    console.print(f"  http://{settings.host}:{settings.port}/docs", highlight=False)
+    _announce(settings, folder.name)
     raise typer.Exit(run_server(application, settings))
 
 
@@ -252,6 +257,17 @@ def main() -> None:
     except ZeroshotError as error:
         console.print("[bold red]Error:[/bold red]", escape(error.message), highlight=False)
         sys.exit(1)
+
+
+def _announce(settings: Settings, model: str) -> None:
+    url = f"http://{settings.host}:{settings.port}/docs"
+    if settings.log_format == "json":
+        fields = {"version": zeroshot.__version__, "model": model, "url": url}
+        logging.getLogger("zeroshot").info("serving", extra={"fields": fields})
+    else:
+        name = escape(logs.printable(model))
+        console.print(f"[bold]Zeroshot[/bold] {zeroshot.__version__} serves [bold]{name}[/bold]")
+        console.print(f"  {url}", highlight=False)
 
 
 def _settings(**given: Any) -> Settings:

@@ -84,6 +84,7 @@ class EngineClient:
         max_queued_seqs: int = 512,
         max_queued_tokens: int = 2**18,
         hang_timeout_s: float = 30.0,
+        log_prompts: bool = False,
     ) -> None:
         config = GPT2Config.from_folder(settings.model_folder)
         self.tokenizer = Tokenizer.from_folder(settings.model_folder)
@@ -94,6 +95,7 @@ class EngineClient:
         self.status: EngineStatus = "loading"
         self.stats = EngineStats()
         self.admission = Admission(max_seqs=max_queued_seqs, max_tokens=max_queued_tokens)
+        self._log_prompts = log_prompts
         self.supervisor = EngineSupervisor(settings, hang_timeout_s=hang_timeout_s, on_down=self._engine_is_down)
         self.metrics = Metrics(self.model_name)
         self.metrics.watch_engine(self._report)
@@ -160,6 +162,9 @@ class EngineClient:
         detokenizers = {
             index: Detokenizer(self.tokenizer, params.stop, min_tokens=params.min_tokens) for index in range(request.n)
         }
+        if self._log_prompts:
+            prompt = self.tokenizer.decode(request.prompt_token_ids)
+            logger.info("prompt", extra={"fields": {"engine_request": request.request_id, "prompt": prompt}})
         self._send(Generate(self._client_id, self.supervisor.generation, request))
         try:
             while detokenizers:
@@ -246,14 +251,18 @@ class EngineClient:
                     self.stats = state.stats
                     self._totals.update(state.generation, state.stats)
                     self.admission.rate.observe(state.stats, time.monotonic())
-                continue
-            now = time.monotonic()
-            for output in decode_outputs(payload):
-                queue = self._queues.get(output.request_id)
-                if queue is not None:
-                    self._timelines[output.request_id].received(output, now)
-                    queue.put_nowait(output)
-            self.metrics.inter_token_latency.flush()
+            else:
+                self._hand_out(decode_outputs(payload))
+
+    def _hand_out(self, outputs: list[TokenOutput]) -> None:
+        """One step's outputs, to those who wait for them."""
+        now = time.monotonic()
+        for output in outputs:
+            queue = self._queues.get(output.request_id)
+            if queue is not None:
+                self._timelines[output.request_id].received(output, now)
+                queue.put_nowait(output)
+        self.metrics.inter_token_latency.flush()
 
     def _report(self) -> EngineReport:
         process = self.supervisor.process

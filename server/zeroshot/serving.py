@@ -31,8 +31,8 @@ def serve(app: FastAPI, settings: Settings) -> int:
         port=settings.port,
         http=_protocol(settings.receive_timeout_s),
         ws="none",
-        log_level=settings.log_level,
-        access_log=settings.log_level == "debug",
+        log_config=None,  # ours
+        access_log=False,  # ours says more
         server_header=False,
         timeout_graceful_shutdown=int(_LAST_WORDS_S),
     )

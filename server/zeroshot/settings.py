@@ -15,6 +15,8 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 
 DType = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda"]
+LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 def _beside_the_code(name: str) -> Path:
@@ -38,6 +40,8 @@ class EngineSettings(BaseModel):
     kv_cache_tokens: int | None = Field(default=None, ge=1, description="Size of the KV cache; default: by memory.")
     max_num_seqs: int = Field(default=64, ge=1, le=4096, description="Sequences that run at once.")
     max_num_batched_tokens: int = Field(default=512, ge=16, description="Tokens that one step runs at most.")
+    log_format: LogFormat = "text"
+    log_level: LogLevel = "info"
 
     @model_validator(mode="after")
     def _every_sequence_fits_a_step(self) -> "EngineSettings":
@@ -78,7 +82,14 @@ class Settings(BaseSettings):
     allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)] = Field(
         default=(), description="Web sites whose pages may use this server from a browser."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: LogFormat = Field(default="text", description="json: one object a line, for a log collector.")
+    log_level: LogLevel = "info"
+    otlp_endpoint: str | None = Field(
+        default=None,
+        validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
+        description="Send OpenTelemetry traces there. The variable's usual name: its SDK reads it too.",
+    )
+    log_prompts: bool = Field(default=False, description="Write prompts into the log. They may be confidential.")
 
     def engine_settings(self, model_folder: Path) -> EngineSettings:
         return EngineSettings(
@@ -89,6 +100,8 @@ class Settings(BaseSettings):
             kv_cache_tokens=self.kv_cache_tokens,
             max_num_seqs=self.max_num_seqs,
             max_num_batched_tokens=self.max_num_batched_tokens,
+            log_format=self.log_format,
+            log_level=self.log_level,
         )
 
 

@@ -86,6 +86,8 @@ def test_a_caller_that_leaves_is_an_abort(warm: Any, model: str, is_stream: bool
     before = settled(warm)
     connection = warm.start_request("/generate", LONG | {"stream": is_stream})
     warm.wait_until(lambda health: health["engine"]["num_running"] == 1)
+    if is_stream:
+        connection.recv(1)  # its status has been sent
     connection.close()
     after = settled(warm)
     assert growth(before, after, "zeroshot_aborted_requests_total", "cancelled") == 1

@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "transformers": {"engine"},
     "safetensors": {"model"},
     "tokenizers": {"text"},
+    "opentelemetry": {"telemetry"},
     "prometheus_client": {"telemetry", "api"},
     "zmq": {"client", "engine"},
     "triton": set(),

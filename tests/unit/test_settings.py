@@ -12,8 +12,9 @@ PAGE = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
 
 
 def test_the_page_names_every_setting_and_no_other() -> None:
-    named = set(re.findall(r"^\| `ZEROSHOT_(\w+)`", PAGE, re.MULTILINE))
-    assert named == {name.upper() for name in Settings.model_fields}
+    named = set(re.findall(r"^\| `(\w+)`", PAGE, re.MULTILINE))
+    fields = Settings.model_fields.items()
+    assert named == {field.validation_alias or f"ZEROSHOT_{name.upper()}" for name, field in fields}
 
 
 def test_the_pages_defaults_are_the_settings() -> None:

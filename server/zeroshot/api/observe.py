@@ -1,33 +1,43 @@
-"""Opens a record for each HTTP request, and counts what came of it. The outermost layer of ours."""
+"""Opens a record for each HTTP request, and counts and logs what came of it. The outermost layer of ours."""
 
+import logging
 import re
+import time
 import uuid
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zeroshot.telemetry.metrics import Metrics
-from zeroshot.telemetry.record import RequestRecord, current
+from zeroshot.telemetry.record import REQUEST_ID_HEADER, RequestRecord, current
+from zeroshot.telemetry.traces import Tracer
 
-REQUEST_ID_HEADER = "X-Request-Id"
+logger = logging.getLogger("zeroshot.access")
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
 _CLIENT_LEFT = 499
+_UNMATCHED = "unmatched"
+_POLLED = ("/health", "/metrics")
+_MAX_LOGGED_PATH = 200
 
 
 class ObserveMiddleware:
     """Plain ASGI: a stream passes through untouched."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracer: Tracer | None) -> None:
         self.app = app
         self.metrics = metrics
+        self.tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        record = RequestRecord(request_id=_request_id(scope))
+        headers = Headers(scope=scope)
+        record = RequestRecord(_request_id(headers), _method(scope))
+        span = self.tracer.start(headers, record.method) if self.tracer else None
         current.set(record)  # never reset: each request has a context of its own
         status = _CLIENT_LEFT
 
@@ -44,22 +54,46 @@ class ObserveMiddleware:
             status = 500  # answered further out, by the framework's last resort
             raise
         finally:
-            handler, method = _handler(scope), _method(scope)
-            self.metrics.http_answered(handler, method, status, record.error_code)
+            route = _route(scope)
+            self.metrics.http_answered(route, record.method, status, record.error_code)
+            if self.tracer and span:
+                self.tracer.end(span, route, status, record)
+            level = logging.DEBUG if route.startswith(_POLLED) else logging.INFO
+            if logger.isEnabledFor(level):
+                logger.log(level, "request", extra={"fields": _access_fields(scope, route, status, record)})
 
 
-def _request_id(scope: Scope) -> str:
+def _request_id(headers: Headers) -> str:
     """The caller's, if it is short and harmless in a header and a log; otherwise a new one."""
-    given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+    given = headers.get(REQUEST_ID_HEADER, "")
     return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
-def _handler(scope: Scope) -> str:
+def _route(scope: Scope) -> str:
     """The route's template, never the path: a caller can make up as many paths as it likes."""
-    route = scope.get("route")
-    return getattr(route, "path", None) or "unmatched"
+    return getattr(scope.get("route"), "path", None) or _UNMATCHED
 
 
 def _method(scope: Scope) -> str:
     method: str = scope["method"]
     return method if method in _METHODS else "other"
+
+
+def _access_fields(scope: Scope, route: str, status: int, record: RequestRecord) -> dict[str, Any]:
+    """The access line. Nothing in it is text of the request but the path that led nowhere."""
+    client = scope.get("client")
+    fields = {
+        "client": client[0] if client else None,
+        "method": record.method,
+        "route": route,
+        "path": scope["path"][:_MAX_LOGGED_PATH] if route == _UNMATCHED else None,
+        "status": status,
+        "duration_ms": round(1000 * (time.monotonic() - record.started_at), 1),
+        "task": record.task,
+        "prompt_tokens": record.prompt_tokens or None,
+        "completion_tokens": record.completion_tokens or None,
+        "cached_tokens": record.cached_tokens or None,
+        "finish_reason": record.finish_reason,
+        "error": record.error_code,
+    }
+    return {name: value for name, value in fields.items() if value is not None}

@@ -24,9 +24,10 @@ from zeroshot.engine.messages import (
 )
 from zeroshot.errors import ZeroshotError
 from zeroshot.settings import EngineSettings
+from zeroshot.telemetry import logs
 from zeroshot.types import GenerateRequest, SamplingParams, TokenOutput
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("zeroshot.engine.process")  # run as a module, __name__ says nothing
 
 
 class EngineProcess:
@@ -117,9 +118,10 @@ def probe(engine: Engine) -> None:
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides when we stop
     launch = msgspec.json.decode(sys.stdin.buffer.read(), type=Launch)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s engine: %(message)s")
+    settings = EngineSettings.model_validate_json(bytes(launch.settings))
+    logs.configure(settings.log_format, settings.log_level, "engine")
     started = time.monotonic()
-    engine = load_engine(EngineSettings.model_validate_json(bytes(launch.settings)))
+    engine = load_engine(settings)
     probe(engine)
     logger.info("ready in %.1f s (generation %d)", time.monotonic() - started, launch.generation)
     EngineProcess(engine, launch).run()

@@ -1,7 +1,8 @@
 """The server's figures for Prometheus, under vLLM's names where the meaning is the same: dashboards for them exist.
 
 One `Metrics` per served model. Everything is counted in the HTTP process, so that an engine's death loses no count.
-prometheus_client's values are used as they are, so its multiprocess mode can add up several HTTP processes.
+Of several HTTP processes, prometheus_client's MultiProcessCollector could add up what each counts; the engine's own
+figures are the same in all of them.
 """
 
 from collections.abc import Callable

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 
 from zeroshot.telemetry.metrics import Metrics
-from zeroshot.telemetry.record import current
+from zeroshot.telemetry.record import Phases, current
 from zeroshot.types import FinishReason, GenerateRequest, TokenOutput
 
 CANCELLED = "cancelled"
@@ -24,6 +24,7 @@ class Timeline:
         self._scheduled_at = [0.0] * request.n
         self._first_token_at = [0.0] * request.n
         self._last_output_at = [0.0] * request.n
+        self._num_cached_tokens = 0
         self.error_code: str | None = None
         if self._record is not None:
             self._record.prompt_tokens += len(request.prompt_token_ids)
@@ -46,7 +47,9 @@ class Timeline:
         """What the caller was given of an output: nothing of those after a stop string."""
         if self._record is not None:
             self._record.completion_tokens += num_tokens
-            self._record.cached_tokens += num_cached_tokens
+            if num_cached_tokens > self._num_cached_tokens:  # of the prompt, which all choices share
+                self._record.cached_tokens += num_cached_tokens - self._num_cached_tokens
+                self._num_cached_tokens = num_cached_tokens
         if finish_reason is not None:
             self._choice_ended(index, finish_reason)
 
@@ -64,17 +67,17 @@ class Timeline:
         if self._is_prewarming:
             return
         self._metrics.choice_ended(reason)
+        phases = self._observe(index) if reason in ("stop", "length") else None
         if self._record is not None:
-            self._record.finish_reasons[reason] = self._record.finish_reasons.get(reason, 0) + 1
-        if reason in ("stop", "length"):
-            self._observe(index)
+            self._record.choice_ended(reason, phases)
 
-    def _observe(self, index: int) -> None:
-        scheduled_at, first_at, last_at = (
-            times[index] for times in (self._scheduled_at, self._first_token_at, self._last_output_at)
+    def _observe(self, index: int) -> Phases:
+        phases = Phases(
+            self._arrived_at, self._scheduled_at[index], self._first_token_at[index], self._last_output_at[index]
         )
-        self._metrics.e2e_latency.observe(last_at - self._arrived_at)
-        self._metrics.queue_time.observe(scheduled_at - self._arrived_at)
-        self._metrics.prefill_time.observe((first_at or last_at) - scheduled_at)
-        if first_at:
-            self._metrics.decode_time.observe(last_at - first_at)
+        self._metrics.e2e_latency.observe(phases.last_output_at - phases.arrived_at)
+        self._metrics.queue_time.observe(phases.queue_s)
+        self._metrics.prefill_time.observe(phases.prefill_s)
+        if phases.decode_s is not None:
+            self._metrics.decode_time.observe(phases.decode_s)
+        return phases
