@@ -2,9 +2,6 @@
 
 from pathlib import Path
 
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
-
 from zeroshot.errors import UnknownModel, WeightsError
 
 _FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "vocab.json", "merges.txt"]
@@ -23,6 +20,9 @@ def download_model(name: str, weights_dir: Path) -> Path:
 
     Afterwards the model is served with no network. Raises UnknownModel or WeightsError with what to do about it.
     """
+    from huggingface_hub import HfApi, snapshot_download  # half of a server's imports, and seldom needed
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
     folder = weights_dir / name.replace("/", "--")
     try:
         files = HfApi().list_repo_files(name)
