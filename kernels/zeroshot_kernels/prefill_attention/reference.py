@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zeroshot_kernels.paged_cache import sequence_tokens
+
 
 def prefill_attention_reference(
     query: Tensor,
@@ -25,14 +27,12 @@ def prefill_attention_reference(
         query_lens = query_lens.tolist()
     if isinstance(context_lens, Tensor):
         context_lens = context_lens.tolist()
-    block_size = key_cache.shape[1]
     outputs = []
     start = 0
-    for block_table, query_len, context_len in zip(block_tables, query_lens, context_lens, strict=True):
-        block_ids = block_table[: -(-context_len // block_size)]
+    for block_table, query_len, context_len in zip(block_tables.tolist(), query_lens, context_lens, strict=True):
         q = query[start : start + query_len].transpose(0, 1).unsqueeze(0)
-        k = key_cache.index_select(0, block_ids).flatten(0, 1)[:context_len].transpose(0, 1).unsqueeze(0)
-        v = value_cache.index_select(0, block_ids).flatten(0, 1)[:context_len].transpose(0, 1).unsqueeze(0)
+        k = sequence_tokens(key_cache, block_table, context_len).transpose(0, 1).unsqueeze(0)
+        v = sequence_tokens(value_cache, block_table, context_len).transpose(0, 1).unsqueeze(0)
         if query_len == context_len:
             output = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
         else:

@@ -70,8 +70,9 @@ class BlockManager:
             sequence.block_table.append(self._take(self._cached[content_hash]))
         for content_hash in hashes[num_cached:]:
             self._in_progress.setdefault(content_hash, sequence)
-        for _ in range(self.num_blocks_for(sequence.max_num_tokens) - num_cached):
-            sequence.block_table.append(self._take_new())
+        num_new = self.num_blocks_for(sequence.max_num_tokens) - num_cached
+        # Sorted, because blocks that follow one another are read in place by attention on a CPU.
+        sequence.block_table += sorted(self._take_new() for _ in range(num_new))
         sequence.num_committed_blocks = num_cached
         sequence.num_computed_tokens = sequence.num_cached_tokens = num_cached * self.block_size
 

@@ -1,5 +1,6 @@
 """Settings -> an engine with its model loaded. The one place that decides device, dtype and threads."""
 
+import ctypes
 import logging
 
 import torch
@@ -14,6 +15,9 @@ from zeroshot.settings import EngineSettings
 
 logger = logging.getLogger(__name__)
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_KEPT_BYTES = 2**30
+
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -23,6 +27,7 @@ def load_engine(settings: EngineSettings) -> Engine:
         torch.set_num_threads(settings.num_threads)
     model = load_model(settings)
     engine = Engine(model, settings)
+    _keep_freed_memory()  # from here on: what loading freed has been given back
     logger.info(
         "%s on %s in %s, %d threads, KV cache of %d tokens",
         settings.model_folder.name,
@@ -32,6 +37,18 @@ def load_engine(settings: EngineSettings) -> Engine:
         engine.block_manager.num_blocks * engine.block_manager.block_size,
     )
     return engine
+
+
+def _keep_freed_memory() -> None:
+    """A step's large tensors are allocated anew each time: let glibc keep their memory instead of giving it back.
+
+    Otherwise every page of it is a page fault in the next step: decode attention over 32 sequences took three times
+    as long. Elsewhere (musl, macOS) there is no mallopt, and nothing is done.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def load_model(settings: EngineSettings) -> GPT2:
