@@ -32,6 +32,7 @@ from zeroshot.errors import (
     InvalidRequest,
     ZeroshotError,
 )
+from zeroshot.mailbox import Mailbox
 from zeroshot.model.config import GPT2Config
 from zeroshot.settings import EngineSettings
 from zeroshot.telemetry.engine_collector import EngineReport, LifetimeTotals
@@ -101,7 +102,7 @@ class EngineClient:
         self.metrics.watch_engine(self._report)
         self._totals = LifetimeTotals()
         self._client_id = uuid.uuid4().bytes
-        self._queues: dict[str, asyncio.Queue[TokenOutput | ZeroshotError]] = {}
+        self._mailboxes: dict[str, Mailbox] = {}
         self._timelines: dict[str, Timeline] = {}
         self._context: zmq.asyncio.Context | None = None
         self._pump: asyncio.Task[None] | None = None
@@ -139,8 +140,12 @@ class EngineClient:
                 raise EngineUnavailable(f"The engine was not ready after {timeout_s:g} s.")
             await asyncio.sleep(0.02)
 
-    async def generate(self, request: GenerateRequest) -> AsyncGenerator[ChoiceDelta, None]:
+    async def generate(
+        self, request: GenerateRequest, *, is_patient: bool = False
+    ) -> AsyncGenerator[ChoiceDelta, None]:
         """Deltas of all choices as they come; ends when every choice has finished. Leaving early aborts the rest.
+
+        A patient caller gets each choice in one delta, unless its text has to be watched for stop strings.
 
         Raises InvalidRequest, Overloaded or EngineUnavailable before the first delta, GenerationFailed,
         EngineRestarting or DeadlineExceeded at any time. Close it when leaving early: `async with
@@ -149,16 +154,15 @@ class EngineClient:
         request = msgspec.structs.replace(request, cache_salt=CALLER.get().cache_salt)
         self._check(request)
         with self.admission.hold(request):
-            async with aclosing(self._run(request)) as deltas:
+            async with aclosing(self._run(request, is_patient)) as deltas:
                 async for delta in deltas:
                     yield delta
 
-    async def _run(self, request: GenerateRequest) -> AsyncGenerator[ChoiceDelta, None]:
-        queue: asyncio.Queue[TokenOutput | ZeroshotError] = asyncio.Queue()
-        self._queues[request.request_id] = queue
-        timeline = self._timelines[request.request_id] = Timeline(self.metrics, request)
-        timer = _deadline(queue)
+    async def _run(self, request: GenerateRequest, is_patient: bool) -> AsyncGenerator[ChoiceDelta, None]:
         params = request.sampling_params
+        mailbox = self._mailboxes[request.request_id] = Mailbox(is_patient=is_patient and not params.stop)
+        timeline = self._timelines[request.request_id] = Timeline(self.metrics, request)
+        timer = _deadline(mailbox)
         detokenizers = {
             index: Detokenizer(self.tokenizer, params.stop, min_tokens=params.min_tokens) for index in range(request.n)
         }
@@ -168,21 +172,19 @@ class EngineClient:
         self._send(Generate(self._client_id, self.supervisor.generation, request))
         try:
             while detokenizers:
-                output = await queue.get()
-                if isinstance(output, ZeroshotError):
-                    raise output
-                if output.error_code is not None:
-                    raise GENERATION_ERRORS.get(output.error_code, GenerationFailed)(output.error_message)
-                index = output.choice_index
-                if index not in detokenizers:
-                    continue  # a step that was already running when we cut this choice at a stop string
-                delta = self._delta(output, detokenizers[index])
-                timeline.delivered(index, len(delta.token_ids), delta.num_cached_tokens, delta.finish_reason)
-                if delta.finish_reason is not None:
-                    del detokenizers[index]
-                    if output.finish_reason is None:
-                        self._abort(request, index)
-                yield delta
+                for output in await mailbox.get():
+                    if output.error_code is not None:
+                        raise GENERATION_ERRORS.get(output.error_code, GenerationFailed)(output.error_message)
+                    index = output.choice_index
+                    if index not in detokenizers:
+                        continue  # a step that was already running when we cut this choice at a stop string
+                    delta = self._delta(output, detokenizers[index])
+                    timeline.delivered(index, len(delta.token_ids), delta.num_cached_tokens, delta.finish_reason)
+                    if delta.finish_reason is not None:
+                        del detokenizers[index]
+                        if output.finish_reason is None:
+                            self._abort(request, index)
+                    yield delta
         except ZeroshotError as error:
             timeline.error_code = error.code
             raise
@@ -192,7 +194,7 @@ class EngineClient:
                 timer.cancel()
             if detokenizers:
                 self._abort(request, None)
-            del self._queues[request.request_id], self._timelines[request.request_id]
+            del self._mailboxes[request.request_id], self._timelines[request.request_id]
 
     def check_room(self, requests: Sequence[GenerateRequest]) -> None:
         """Raises what `generate` would for these together, before any of them is sent."""
@@ -203,7 +205,7 @@ class EngineClient:
     async def complete(self, request: GenerateRequest) -> list[Completion]:
         """All choices, finished, in order of their index."""
         completions = [Completion(index) for index in range(request.n)]
-        async with aclosing(self.generate(request)) as deltas:
+        async with aclosing(self.generate(request, is_patient=True)) as deltas:
             async for delta in deltas:
                 completions[delta.index].add(delta)
         return completions
@@ -258,10 +260,10 @@ class EngineClient:
         """One step's outputs, to those who wait for them."""
         now = time.monotonic()
         for output in outputs:
-            queue = self._queues.get(output.request_id)
-            if queue is not None:
+            mailbox = self._mailboxes.get(output.request_id)
+            if mailbox is not None:
                 self._timelines[output.request_id].received(output, now)
-                queue.put_nowait(output)
+                mailbox.put(output)
         self.metrics.inter_token_latency.flush()
 
     def _report(self) -> EngineReport:
@@ -276,8 +278,8 @@ class EngineClient:
 
     def end_all(self, error: ZeroshotError) -> None:
         """Every request that is running or waiting ends with this error."""
-        for queue in self._queues.values():
-            queue.put_nowait(error)
+        for mailbox in self._mailboxes.values():
+            mailbox.fail(error)
 
     def _engine_is_down(self, reason: str) -> None:
         if self.status == "ready":
@@ -286,11 +288,11 @@ class EngineClient:
         self.end_all(EngineRestarting(f"The engine {reason} and is being restarted. Send the request again."))
 
 
-def _deadline(queue: "asyncio.Queue[TokenOutput | ZeroshotError]") -> asyncio.TimerHandle | None:
+def _deadline(mailbox: Mailbox) -> asyncio.TimerHandle | None:
     """Ends the request with DeadlineExceeded when its caller's time is up. None if it may take for ever."""
     caller = CALLER.get()
     if caller.timeout_s == math.inf:
         return None
     error = DeadlineExceeded(f"Not finished within {caller.timeout_s:g} s, the request's timeout.")
     remaining_s = max(0.0, caller.deadline - time.monotonic())
-    return asyncio.get_running_loop().call_later(remaining_s, queue.put_nowait, error)
+    return asyncio.get_running_loop().call_later(remaining_s, mailbox.fail, error)

@@ -17,7 +17,7 @@ FLOORS = [
     {"text"},
     {"model"},
     {"telemetry"},
-    {"engine", "admission"},
+    {"engine", "admission", "mailbox"},
     {"client"},
     {"tasks"},
     {"api", "evaluation"},

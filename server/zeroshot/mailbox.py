@@ -1,0 +1,55 @@
+"""What the engine has sent for one request and its task has not fetched yet. Filled and emptied on the event loop."""
+
+import asyncio
+
+from zeroshot.errors import ZeroshotError
+from zeroshot.types import TokenOutput
+
+
+class Mailbox:
+    """Wakes its reader for each output, in order. A patient one wakes it when a choice has ended, with all in one.
+
+    Who wants the whole text gains nothing from a wake-up a token, and the engine has to share its cores with them.
+    """
+
+    def __init__(self, *, is_patient: bool) -> None:
+        self._is_patient = is_patient
+        self._outputs: list[TokenOutput] = []
+        self._error: ZeroshotError | None = None
+        self._has_mail = asyncio.Event()
+
+    def put(self, output: TokenOutput) -> None:
+        earlier = self._earlier(output) if self._is_patient else None
+        if earlier is None:
+            self._outputs.append(output)
+        else:
+            _extend(earlier, output)
+        if not self._is_patient or output.finish_reason is not None:
+            self._has_mail.set()
+
+    def fail(self, error: ZeroshotError) -> None:
+        """End the request with this error, after what has come before it."""
+        self._error = error
+        self._has_mail.set()
+
+    async def get(self) -> list[TokenOutput]:
+        """What has come since, at least one output. Raises the error that ended the request."""
+        await self._has_mail.wait()
+        if self._error is not None and not self._outputs:
+            raise self._error
+        if self._error is None:
+            self._has_mail.clear()
+        outputs, self._outputs = self._outputs, []
+        return outputs
+
+    def _earlier(self, output: TokenOutput) -> TokenOutput | None:
+        return next((other for other in self._outputs if other.choice_index == output.choice_index), None)
+
+
+def _extend(output: TokenOutput, later: TokenOutput) -> None:
+    output.token_ids += later.token_ids
+    output.logprobs += later.logprobs
+    output.prompt_logprobs += later.prompt_logprobs
+    output.finish_reason, output.stop_token_id = later.finish_reason, later.stop_token_id
+    output.num_cached_tokens = output.num_cached_tokens or later.num_cached_tokens
+    output.error_code, output.error_message = later.error_code, later.error_message
