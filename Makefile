@@ -2,6 +2,7 @@
 # make test    the whole test suite               make lint    ruff and mypy
 # make bench   speed on this machine              make weights MODEL=gpt2   download a checkpoint
 # make test-gpu  the tests that need a CUDA device
+# make playground   rebuild the page at / from its sources; needs Node 20 or newer
 
 # The first of these that is Python 3.11 or 3.12.
 SUITS := -c 'import sys, venv; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null
@@ -17,8 +18,9 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+WEB := server/zeroshot/api/playground/web
 
-.PHONY: setup serve test test-gpu lint bench weights clean
+.PHONY: setup serve test test-gpu lint bench weights playground clean
 
 setup: $(READY)
 
@@ -26,7 +28,7 @@ $(READY): pyproject.toml constraints.txt scripts/install_torch.py
 	@test -n "$(PYTHON)" || { echo "Zeroshot needs Python 3.11 or 3.12; name it: make setup PYTHON=/path/to/python"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python scripts/install_torch.py --requirement "$(TORCH)" --cpu-index "$(TORCH_CPU_INDEX)"
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,training,clients,otel]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,training,clients,browser,otel]'
 	touch $@
 
 serve: $(READY)
@@ -49,6 +51,13 @@ bench: $(READY)
 
 weights: $(READY)
 	$(BIN)/zeroshot download $(MODEL)
+
+playground: $(WEB)/node_modules/.package-lock.json
+	cd $(WEB) && npm run --silent build
+
+$(WEB)/node_modules/.package-lock.json: $(WEB)/package-lock.json
+	cd $(WEB) && npm ci --silent
+	touch $@
 
 clean:
 	rm -rf $(VENV)

@@ -19,6 +19,7 @@ from zeroshot.api.drain import Drain, DrainMiddleware
 from zeroshot.api.headers import SecurityHeadersMiddleware
 from zeroshot.api.limits import BodyLimitMiddleware
 from zeroshot.api.observe import ObserveMiddleware
+from zeroshot.api.playground import page
 from zeroshot.client import EngineClient
 from zeroshot.settings import Settings
 from zeroshot.tasks.catalog import Catalog
@@ -75,6 +76,7 @@ def create_app(settings: Settings, model_folder: Path) -> FastAPI:
     _add_middleware(app, settings)
     app.add_middleware(ObserveMiddleware, metrics=client.metrics, tracer=tracer)  # outermost: added last
     errors.install(app)
+    app.include_router(page.router)
     app.include_router(health.router)
     app.include_router(metrics.router, responses=errors.ERRORS_EVERYWHERE)
     app.include_router(tasks.router, responses=errors.ERRORS_EVERYWHERE)
@@ -85,7 +87,8 @@ def create_app(settings: Settings, model_folder: Path) -> FastAPI:
     app.include_router(tokens.router, responses=errors.ERRORS_EVERYWHERE)
     app.include_router(score.router, responses=errors.ERRORS_EVERYWHERE)
     app.include_router(tgi.router, responses=errors.ERRORS_EVERYWHERE)
-    patch_fastapi(app)  # FastAPI's own /docs page loads its scripts from another host; this one works offline
+    # FastAPI's own /docs page loads its scripts from another host; this one works offline.
+    patch_fastapi(app, redirect_from_root_to_docs=False)
     install_task_openapi(app, catalog)
     return app
 
