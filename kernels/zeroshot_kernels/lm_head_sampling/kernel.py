@@ -115,7 +115,7 @@ def lm_head_sampling(
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])  # or a first batch of 1 or 16 would wait for a compiler
 def lm_head_sampling_kernel(
     hidden_ptr,  # [num_rows, N_EMBD]
     lm_head_ptr,  # [vocab_size, N_EMBD]

@@ -63,7 +63,7 @@ def logit_adjustment(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_entries", "num_rows"])  # or a first batch of 1 or 16 would wait for a compiler
 def logit_adjustment_kernel(
     logits_ptr,  # [num_rows, vocab_size]
     rows_ptr,  # [num_entries]

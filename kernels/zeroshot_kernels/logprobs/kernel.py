@@ -128,7 +128,7 @@ def target_logits_kernel(
     tl.store(target_logits_ptr + pid_token, tl.sum(hidden * weight, axis=0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tokens"])  # or a first batch of 1 or 16 would wait for a compiler
 def logprobs_kernel(
     hidden_ptr,  # [num_tokens, N_EMBD]
     lm_head_ptr,  # [vocab_size, N_EMBD]
@@ -187,7 +187,7 @@ def logprobs_kernel(
     tl.store(partial_rank_ptr + offs_partial, rank, mask=mask_m)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tokens"])  # or a first batch of 1 or 16 would wait for a compiler
 def merge_logprobs_kernel(
     target_logits_ptr,  # [num_tokens]
     partial_max_ptr,  # [num_groups, num_tokens]

@@ -90,7 +90,7 @@ def prefill_attention(
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_seqs"])  # or a first batch of 1 or 16 would wait for a compiler
 def prefill_attention_kernel(
     query_ptr,  # [num_tokens, n_head, HEAD_DIM]
     key_cache_ptr,  # [num_blocks, PAGE_SIZE, n_head, HEAD_DIM]

@@ -78,6 +78,8 @@ class CudaRunner:
         self._ahead: Flight | None = None
         # A reference may read what lies past a context, where a step ahead of the host has left something.
         self._runs_ahead = model.backend.uses_kernels_only
+        if device.compiles:
+            self._compile_prefills()
         self._steps = self._record_steps()
 
     @torch.inference_mode()
@@ -179,16 +181,41 @@ class CudaRunner:
         )
 
     def _forward(self, batch: Batch) -> Tensor:
-        """A packed prefill. To its kernel a prompt's single last token is a prefill too."""
+        """A packed prefill. To its kernel a prompt's single last token is a prefill too.
+
+        The kernel is compiled for each power of two of sequences, so there are as many: those without tokens are none.
+        """
+        given = batch.attention
+        tables = np.zeros((_power_of_two(len(batch.sequences)), self._layout.max_blocks), np.int32)
+        lens = np.zeros((2, len(tables)), np.int32)
+        tables[: len(batch.sequences), : given.block_tables.shape[1]] = given.block_tables.numpy()
+        lens[:, : len(batch.sequences)] = given.context_lens, given.query_lens
+        context_lens, query_lens = self._device.upload(lens)
         attention = AttentionMetadata(
-            slot_mapping=self._upload(batch.attention.slot_mapping),
-            block_tables=self._upload(batch.attention.block_tables),
-            context_lens=self._device.upload(np.array(batch.attention.context_lens, np.int32)),
-            query_lens=self._device.upload(np.array(batch.attention.query_lens, np.int32)),
+            slot_mapping=self._upload(given.slot_mapping),
+            block_tables=self._device.upload(tables),
+            context_lens=context_lens,
+            query_lens=query_lens,
             num_decodes=0,
         )
         token_ids, positions = self._upload(batch.token_ids), self._upload(batch.positions)
         return self.model.forward(token_ids, positions, self.kv_cache, attention)
+
+    @torch.inference_mode()
+    def _compile_prefills(self) -> None:
+        """A prefill of every number of sequences that is compiled for: of single tokens, which nothing keeps."""
+        for exponent in range(_power_of_two(self._buckets[-1]).bit_length()):
+            num_seqs = 2**exponent
+            zeros, ones = (np.full(num_seqs, value, np.int32) for value in (0, 1))
+            attention = AttentionMetadata(
+                slot_mapping=self._device.upload(zeros - 1),
+                block_tables=self._device.upload(np.zeros((num_seqs, self._layout.max_blocks), np.int32)),
+                context_lens=self._device.upload(ones),
+                query_lens=self._device.upload(ones),
+                num_decodes=0,
+            )
+            tokens = self._device.upload(zeros)
+            self.model.forward(tokens, tokens, self.kv_cache, attention)
 
     def _finish_prefill(self, prefill: Prefill, sampled: list[tuple[Sequence, SampledToken]]) -> StepResult:
         batch = prefill.batch
@@ -242,6 +269,11 @@ def decode_buckets(max_num_seqs: int) -> list[int]:
     """Numbers of rows that a graph is recorded for: fine steps where a step's time still depends on them."""
     sizes = [1, 2, 4, 8, *range(16, 64, 8), *range(64, 256, 32), *range(256, max_num_seqs + 64, 64)]
     return [size for size in sizes if size < max_num_seqs] + [max_num_seqs]
+
+
+def _power_of_two(number: int) -> int:
+    """The smallest one that is not below it."""
+    return 1 << (number - 1).bit_length()
 
 
 def _landed(flight: Flight, decodes: list[Sequence]) -> list[tuple[Sequence, SampledToken]]:

@@ -17,6 +17,8 @@ Download = Callable[[], list[np.ndarray[Any, Any]]]
 
 class Device(Protocol):
     torch_device: torch.device
+    compiles: bool
+    """Does a kernel's first launch wait for a compiler? Then the runner launches everything once when it starts."""
 
     def upload(self, array: np.ndarray[Any, Any]) -> Tensor:
         """A copy on the device, for work given after this. The array may be changed at once."""
@@ -32,6 +34,7 @@ class HostDevice:
     """The CPU, where kernels run in Triton's interpreter: all is done as soon as it is given."""
 
     torch_device = torch.device("cpu")
+    compiles = False
 
     def upload(self, array: np.ndarray[Any, Any]) -> Tensor:
         return torch.from_numpy(array.copy())
@@ -51,6 +54,8 @@ class CudaDevice:
     block, and hands a block out again only when the stream is past it: so staging buffers can be dropped as soon as
     their copy is launched, and there is no ring of buffers to overrun.
     """
+
+    compiles = True
 
     def __init__(self, torch_device: torch.device, *, can_record: bool) -> None:
         self.torch_device = torch_device

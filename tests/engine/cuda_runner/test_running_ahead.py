@@ -125,6 +125,13 @@ def test_buckets():
         assert buckets[-1] == size
 
 
+def test_what_is_run_only_to_be_compiled_keeps_nothing(small, load_engine, monkeypatch):
+    monkeypatch.setattr(HostDevice, "compiles", True)
+    runner = load_engine(small.folder, max_num_seqs=5).runner
+    assert not runner.kv_cache.key.any()
+    assert not runner.kv_cache.value.any()
+
+
 def test_an_empty_row_writes_nothing(small, load_engine):
     engine = load_engine(small.folder, max_num_seqs=4)
     runner = engine.runner
