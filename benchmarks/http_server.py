@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -15,14 +16,16 @@ import httpx
 
 
 @contextmanager
-def running_server(model: Path, *arguments: str) -> Iterator[str]:
-    """`zeroshot serve` on a free port, ready. Yields its URL."""
+def running_server(model: Path, *arguments: str, **environment: str) -> Iterator[str]:
+    """`zeroshot serve` on a free port, ready, with settings as flags or ZEROSHOT_… variables. Yields its URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "zeroshot", "serve", "--model", str(model), "--port", str(port), *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         _wait_until_ready(url, process)
         yield url

@@ -1,0 +1,153 @@
+"""(d) The engine without HTTP: decode at several batch sizes, prefill of long prompts, for each of GPT-2's shapes."""
+
+import time
+import zlib
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.gpu.roofline import decode_floor_s, kv_bytes, prefill_flop, weight_bytes
+from benchmarks.gpu.run import Run
+from zeroshot.engine.engine import Engine
+from zeroshot.model.config import GPT2Config
+from zeroshot.model.gpt2 import GPT2
+from zeroshot.model.ops import device_backend
+from zeroshot.model.triton_ops import triton_ops
+from zeroshot.model.weights import GPT2Weights, LayerWeights
+from zeroshot.settings import EngineSettings
+from zeroshot.types import GenerateRequest, SamplingParams
+
+_WARM_UP_TOKENS = 8
+
+
+def measure(run: Run) -> None:
+    """Into results["engine"]: {shape: {"decode": {batch: …}, "prefill": …}}."""
+    for index, (shape, config) in enumerate(run.sizes.shapes.items()):
+        into = run.results.setdefault("engine", {}).setdefault(shape, {"decode": {}})
+        batches = run.sizes.first_batches if index == 0 else run.sizes.other_batches
+        run.attempt(into, "start", partial(_measure_shape, run, into, config, batches))
+
+
+def _measure_shape(run: Run, into: dict[str, Any], config: GPT2Config, batches: tuple[int, ...]) -> dict[str, Any]:
+    """Fills `into`. Returns how long the engine took to start, and which kernels it runs on."""
+    fitting = [batch for batch in batches if _fits(run, config, batch)]
+    for batch in set(batches) - set(fitting):
+        into["decode"][str(batch)] = {"skipped": "its KV cache does not fit into this card's memory"}
+    started = time.perf_counter()
+    engine = make_engine(run, config, max(fitting, default=1))
+    result = {"seconds": time.perf_counter() - started, "kernels": engine.stats().kernels}
+    for batch in fitting:
+        run.attempt(into["decode"], str(batch), partial(_decode, run, engine, batch))
+    run.attempt(into, "prefill", partial(_prefill, run, engine))
+    return result
+
+
+def _fits(run: Run, config: GPT2Config, batch: int) -> bool:
+    if run.device.type != "cuda":
+        return True
+    free_bytes, _ = torch.cuda.mem_get_info()
+    kv = batch * kv_bytes(config, _tokens_each(run), run.sizes.dtype.itemsize)
+    return kv + 3 * weight_bytes(config, run.sizes.dtype.itemsize) + 4 * 2**30 < free_bytes
+
+
+def _tokens_each(run: Run) -> int:
+    """Of a sequence's KV cache: whole blocks."""
+    return -(-(run.sizes.prompt_tokens + run.sizes.output_tokens + _WARM_UP_TOKENS) // 64) * 64
+
+
+def make_engine(run: Run, config: GPT2Config, max_num_seqs: int) -> Engine:
+    sizes = run.sizes
+    ops, kernels = triton_ops(config, max_num_seqs=max_num_seqs, dtype=sizes.dtype, device=run.device)
+    model = GPT2(config, random_weights(config, run.device, sizes.dtype), device_backend(ops, kernels))
+    settings = EngineSettings(
+        model_folder=Path(),
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max(8192, max_num_seqs) if not run.is_dry else 64,
+        kv_cache_tokens=max(max_num_seqs * _tokens_each(run), sizes.num_prefills * config.n_positions),
+    )
+    return Engine(model, settings)
+
+
+def random_weights(config: GPT2Config, device: torch.device, dtype: torch.dtype) -> GPT2Weights:
+    """The same work as real ones. Made on the device: nothing is read or downloaded."""
+    generator = torch.Generator(device).manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, device=device, dtype=dtype) * 0.02
+
+    d, inner = config.n_embd, config.n_inner
+    ones, zeros = torch.ones(d, device=device, dtype=dtype), torch.zeros(d, device=device, dtype=dtype)
+
+    def layer() -> LayerWeights:
+        attention = (normal(d, 3 * d), normal(3 * d), normal(d, d), normal(d))
+        mlp = (normal(d, inner), normal(inner), normal(inner, d), normal(d))
+        return LayerWeights(ones, zeros, *attention, ones, zeros, *mlp)
+
+    wte = normal(config.vocab_size, d)
+    layers = tuple(layer() for _ in range(config.n_layer))
+    return GPT2Weights(wte, normal(config.n_positions, d), layers, ones, zeros, wte)
+
+
+def _requests(engine: Engine, count: int, num_prompt: int, num_output: int, name: str) -> None:
+    """Prompts that share nothing, so that nothing is cached; greedy, and end of text doesn't end them."""
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    vocab_size = engine.model.config.vocab_size
+    for index in range(count):
+        prompt = torch.randint(0, vocab_size - 1, (num_prompt,), generator=generator).tolist()
+        params = SamplingParams(max_tokens=num_output, temperature=0.0, ignore_eos=True)
+        engine.add_request(
+            GenerateRequest(request_id=f"{name}{index}", prompt_token_ids=prompt, sampling_params=params)
+        )
+
+
+def _step(engine: Engine) -> int:
+    """One step. How many tokens came of it. Raises if a request failed."""
+    outputs = engine.step()
+    failed = next((output for output in outputs if output.finish_reason == "error"), None)
+    if failed is not None:
+        raise RuntimeError(f"a request ended with {failed.error_code}: {failed.error_message}")
+    return sum(len(output.token_ids) for output in outputs)
+
+
+def _decode(run: Run, engine: Engine, batch: int) -> dict[str, float]:
+    """From a moment when all of the batch decodes until it ends, all at once."""
+    sizes, config = run.sizes, engine.model.config
+    _requests(engine, batch, sizes.prompt_tokens, sizes.output_tokens + _WARM_UP_TOKENS, f"decode{batch}-")
+    num_tokens = 0
+    while num_tokens < 2 * batch:  # everybody has a token, and one decode step is behind
+        num_tokens += _step(engine)
+    run.synchronize()
+    counted, start = 0, time.perf_counter()
+    _step(engine)  # its tokens were drawn before the clock started; what it launches counts
+    while engine.has_work:
+        counted += _step(engine)
+    seconds = time.perf_counter() - start
+    if counted == 0:
+        raise RuntimeError("there was nothing left to measure")
+    floor = decode_floor_s(config, batch, sizes.context, sizes.dtype.itemsize, run.results["card"]["read_bytes_per_s"])
+    tokens_per_s = counted / seconds
+    return {
+        "tokens_per_s": tokens_per_s,
+        "step_us": 1e6 * batch / tokens_per_s,
+        "context": sizes.context,
+        "roofline_tokens_per_s": batch / floor,
+        "of_roofline": tokens_per_s * floor / batch,
+    }
+
+
+def _prefill(run: Run, engine: Engine) -> dict[str, float]:
+    """Prompts of nearly the whole context, a token each; the second time, when everything is warm."""
+    config, count = engine.model.config, run.sizes.num_prefills
+    length = config.n_positions - 1
+    for name in ("warm", "timed"):
+        _requests(engine, count, length, 1, f"prefill-{name}-")
+        start = time.perf_counter()
+        while engine.has_work:
+            _step(engine)
+        run.synchronize()
+        seconds = time.perf_counter() - start
+    floor = count * prefill_flop(config, length) / run.results["card"]["matrix_flop_per_s"]
+    return {"tokens_per_s": count * length / seconds, "of_matrix_rate": floor / seconds}

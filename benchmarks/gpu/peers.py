@@ -1,0 +1,84 @@
+"""(e) The same decoding by others: Hugging Face `generate`, eager and compiled, and a plain PyTorch CUDA graph."""
+
+import time
+from functools import partial
+from typing import Any
+
+import torch
+
+from benchmarks.gpu.engine import random_weights
+from benchmarks.gpu.plain_model import PlainModel
+from benchmarks.gpu.run import Run
+from zeroshot.model.config import GPT2Config
+
+
+def measure(run: Run) -> None:
+    """Into results["peers"]: {shape: {peer: {batch: {"tokens_per_s"}}}}, cheapest first, the first shape's first."""
+    peers = run.results.setdefault("peers", {})
+    for index, (shape, config) in enumerate(run.sizes.shapes.items()):
+        batches = run.sizes.first_batches if index == 0 else run.sizes.other_batches
+        plain = peers.setdefault(shape, {}).setdefault("PyTorch, CUDA graph", {})
+        for batch in batches:
+            run.attempt(plain, str(batch), partial(_plain, run, config, batch))
+    for index, (shape, config) in enumerate(run.sizes.shapes.items()):
+        batches = run.sizes.first_batches if index == 0 else run.sizes.other_batches
+        eager = peers[shape].setdefault("Hugging Face, eager", {})
+        for batch in batches:
+            run.attempt(eager, str(batch), partial(_hugging_face, run, config, batch, False))
+    shape, config = next(iter(run.sizes.shapes.items()))
+    compiled = peers[shape].setdefault("Hugging Face, static cache, compiled", {})
+    for batch in run.sizes.first_batches[:1]:
+        run.attempt(compiled, str(batch), partial(_hugging_face, run, config, batch, True))
+
+
+@torch.inference_mode()
+def _plain(run: Run, config: GPT2Config, batch: int) -> dict[str, Any]:
+    sizes = run.sizes
+    context = -(-(sizes.prompt_tokens + sizes.output_tokens) // 8) * 8
+    model = PlainModel(config, random_weights(config, run.device, sizes.dtype), batch, context)
+    step = model.recorded_step()
+    model.prepare(sizes.prompt_tokens)
+    run.synchronize()
+    start = time.perf_counter()
+    for _ in range(sizes.output_tokens):
+        step()
+    model.drawn().tolist()  # the tokens are wanted on the host
+    return {"tokens_per_s": batch * sizes.output_tokens / (time.perf_counter() - start)}
+
+
+@torch.inference_mode()
+def _hugging_face(run: Run, config: GPT2Config, batch: int, is_compiled: bool) -> dict[str, Any]:
+    """The difference between many tokens and one, so that the prefill does not count."""
+    from transformers import GPT2Config as TheirConfig
+    from transformers import GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    with torch.device(run.device):
+        model = GPT2LMHeadModel(TheirConfig(**_fields(config))).to(run.sizes.dtype).eval()
+    prompts = torch.randint(0, config.vocab_size - 1, (batch, run.sizes.prompt_tokens), device=run.device)
+    options: dict[str, Any] = {"do_sample": False, "pad_token_id": config.eos_token_id}
+    if is_compiled:
+        options["cache_implementation"] = "static"
+        if run.device.type == "cuda":
+            model.forward = torch.compile(model.forward, mode="reduce-overhead", fullgraph=True)
+
+    def seconds(num_tokens: int) -> float:
+        run.synchronize()
+        start = time.perf_counter()
+        length = {"max_new_tokens": num_tokens, "min_new_tokens": num_tokens}
+        output = model.generate(prompts, attention_mask=torch.ones_like(prompts), **length, **options)
+        run.synchronize()
+        if output.shape[1] != prompts.shape[1] + num_tokens:
+            raise RuntimeError(f"asked for {num_tokens} tokens, got {tuple(output.shape)}")
+        return time.perf_counter() - start
+
+    # Eager, a token takes about the same time whatever it is: fewer of them say as much.
+    many = run.sizes.output_tokens if is_compiled else max(3, run.sizes.output_tokens // 4)
+    seconds(many)
+    decoding = seconds(many) - seconds(1)
+    return {"tokens_per_s": batch * (many - 1) / max(decoding, 1e-9)}
+
+
+def _fields(config: GPT2Config) -> dict[str, Any]:
+    names = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner", "bos_token_id", "eos_token_id")
+    return {name: getattr(config, name) for name in names} | {"bos_token_id": config.eos_token_id}

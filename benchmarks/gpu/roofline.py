@@ -1,0 +1,28 @@
+"""The least time a step can take: the bytes it has to read, over the bandwidth that was measured in this run."""
+
+from zeroshot.model.config import GPT2Config
+
+
+def weight_bytes(config: GPT2Config, bytes_per_value: int) -> int:
+    """Read once a step, whatever the batch: the layers and the LM head."""
+    d, inner = config.n_embd, config.n_inner
+    layer = 4 * d * d + 2 * d * inner + 9 * d + inner  # matrices; biases and LayerNorms
+    return bytes_per_value * (config.n_layer * layer + 2 * d + config.vocab_size * d)
+
+
+def kv_bytes(config: GPT2Config, context: int, bytes_per_value: int) -> int:
+    """Keys and values of one sequence."""
+    return 2 * config.n_layer * config.n_embd * context * bytes_per_value
+
+
+def decode_floor_s(config: GPT2Config, batch: int, context: int, bytes_per_value: int, bandwidth: float) -> float:
+    kv = batch * kv_bytes(config, context, bytes_per_value)
+    return (weight_bytes(config, bytes_per_value) + kv) / bandwidth
+
+
+def prefill_flop(config: GPT2Config, num_tokens: int) -> float:
+    """Of one prompt: matrices, causal attention, the head on the last token."""
+    d, inner = config.n_embd, config.n_inner
+    matrices = 2 * num_tokens * config.n_layer * (4 * d * d + 2 * d * inner)
+    attention = 2 * config.n_layer * d * num_tokens * num_tokens  # q @ k and weights @ v, half of each
+    return float(matrices + attention + 2 * d * config.vocab_size)
