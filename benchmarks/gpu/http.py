@@ -1,59 +1,43 @@
 """(f) The server over HTTP, under a load from several processes: one could not make requests as fast."""
 
-import asyncio
 import multiprocessing
 import tempfile
-import time
 from functools import partial
+from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any
 
 from benchmarks.cpu import random_prompts, request_body
+from benchmarks.gpu import load
 from benchmarks.gpu.run import Run
-from benchmarks.http_server import running_server, seconds_for
+from benchmarks.http_server import running_server
 from benchmarks.random_checkpoint import random_checkpoint
 
 
 def measure(run: Run) -> None:
-    """Into results["http"]: {"plain" or "stream": {"tokens_per_s", "requests", "of_engine"}}."""
-    into = run.results.setdefault("http", {})
-    sizes = run.sizes
-    with tempfile.TemporaryDirectory() as folder:
+    """Into results["http"]: {"plain" or "stream": {"tokens_per_s", "requests", "processes"}}."""
+    into, sizes = run.results.setdefault("http", {}), run.sizes
+    processes = multiprocessing.get_context("spawn").Pool(sizes.http_processes)
+    with tempfile.TemporaryDirectory() as folder, processes as pool:
+        pool.map(load.ready, range(sizes.http_processes), chunksize=1)
         checkpoint = random_checkpoint(sizes.http_model, Path(folder))
-        device = "cpu" if run.is_dry else "cuda"
-        arguments = ("--device", device, "--max-num-seqs", str(sizes.http_requests))
+        arguments = ("--device", "cpu" if run.is_dry else "cuda", "--max-num-seqs", str(sizes.http_requests))
         with running_server(checkpoint, *arguments, ZEROSHOT_MAX_NUM_BATCHED_TOKENS="8192") as url:
-            for name in ("plain", "stream"):
-                _load(run, url, name)  # warms up
-                run.attempt(into, name, partial(_measured, run, url, name))
+            _tokens_per_s(run, pool, url, "plain", seed=0)  # warms everything up
+            for seed, name in enumerate(("plain", "stream"), 1):
+                run.attempt(into, name, partial(_measured, run, pool, url, name, seed))
 
 
-def _measured(run: Run, url: str, name: str) -> dict[str, Any]:
-    tokens_per_s = run.sizes.http_requests * run.sizes.http_tokens / _load(run, url, name)
+def _measured(run: Run, pool: Pool, url: str, name: str, seed: int) -> dict[str, Any]:
+    tokens_per_s = _tokens_per_s(run, pool, url, name, seed)
     return {"tokens_per_s": tokens_per_s, "requests": run.sizes.http_requests, "processes": run.sizes.http_processes}
 
 
-def _load(run: Run, url: str, name: str) -> float:
-    """Seconds from the first request sent to the last answer received, over all processes."""
+def _tokens_per_s(run: Run, pool: Pool, url: str, name: str, seed: int) -> float:
+    """From the first request sent to the last answer received, over all processes. Another seed, other prompts."""
     sizes = run.sizes
-    prompts = random_prompts(sizes.http_requests, sizes.http_tokens, seed=time.monotonic_ns() % 10**6)
+    prompts = random_prompts(sizes.http_requests, sizes.http_tokens, seed=seed)
     bodies = [request_body(prompt, sizes.http_tokens, name == "stream") for prompt in prompts]
     shares = [bodies[i :: sizes.http_processes] for i in range(sizes.http_processes)]
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(sizes.http_processes) as pool:
-        pool.map(_ready, range(sizes.http_processes), chunksize=1)
-        spans = pool.starmap(_client, [(url, share) for share in shares], chunksize=1)
-    return max(end for _, end in spans) - min(start for start, _ in spans)
-
-
-def _ready(_index: int) -> None:
-    """Imports are done when this runs; long enough that every process gets one."""
-    time.sleep(0.2)
-
-
-def _client(url: str, bodies: list[dict[str, Any]]) -> tuple[float, float]:
-    """When it began and when it ended, on the clock that all processes of a machine share."""
-    start = time.monotonic()
-    seconds = asyncio.run(seconds_for(url, bodies))
-    end = time.monotonic()
-    return max(start, end - seconds), end
+    spans = pool.starmap(load.client, [(url, share) for share in shares], chunksize=1)
+    return sizes.http_requests * sizes.http_tokens / (max(end for _, end in spans) - min(start for start, _ in spans))

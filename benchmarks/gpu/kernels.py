@@ -22,7 +22,6 @@ def measure(run: Run) -> None:
         for name, launch, num_bytes, flop in cases(run):
 
             def one(launch: Callable[[], object] = launch, num_bytes: float = num_bytes, flop: float = flop) -> Any:
-                launch()
                 seconds = run.seconds(launch)
                 return {
                     "us": seconds * 1e6,

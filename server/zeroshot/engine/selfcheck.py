@@ -72,8 +72,8 @@ def prompt_logits(model: GPT2, token_ids: list[int], chunk: int) -> Tensor:
         attention = AttentionMetadata(
             slot_mapping=positions,
             block_tables=torch.arange(num_blocks, device=model.device)[None],
-            context_lens=[start + len(ids)],
-            query_lens=[len(ids)],
+            context_lens=torch.tensor([start + len(ids)], dtype=torch.int32, device=model.device),
+            query_lens=torch.tensor([len(ids)], dtype=torch.int32, device=model.device),
             num_decodes=int(len(ids) == 1),
         )
         logits.append(model.compute_logits(model.forward(ids, positions, kv_cache, attention)))

@@ -6,6 +6,7 @@ import torch
 from tests.engine.cuda_runner.conftest import CPU, device_model
 from tests.kernels.buffers import kernel_of
 from zeroshot.engine.engine import Engine
+from zeroshot.engine.selfcheck import prompt_logits
 from zeroshot.model.config import GPT2Config
 from zeroshot.settings import EngineSettings
 
@@ -73,6 +74,14 @@ def test_prompt_scores_are_the_cpu_paths(tiny, engine_on_kernels, load_cpu_engin
         for a, b in zip(found.prompt_logprobs, expected.prompt_logprobs, strict=True):
             assert (a.rank, len(a.top)) == (b.rank, num_top)
             assert a.logprob == pytest.approx(b.logprob, abs=1e-4)
+
+
+def test_logits_by_any_chunks_are_hugging_faces(tiny, engine_on_kernels, prompts_of, hugging_face_logits):
+    (prompt,) = prompts_of(4, [37], vocab_size=96)
+    expected = hugging_face_logits(tiny.model, prompt)
+    for chunk in (37, 9):  # and a last chunk of one token: a decode
+        found = prompt_logits(engine_on_kernels.model, prompt, chunk)
+        assert float((found - expected).abs().max()) < 1e-4
 
 
 # A kernel that does not work
