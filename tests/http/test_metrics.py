@@ -134,7 +134,11 @@ def test_made_up_names_add_no_series(warm: Any) -> None:
 
 def test_rejections_are_counted_by_reason(start_server: Callable[..., AbstractContextManager[Any]]) -> None:
     with start_server(ZEROSHOT_MAX_QUEUED_SEQS="1", ZEROSHOT_MAX_BODY_BYTES="2048") as server:
-        assert server.http.post("/generate", json={"prompt": "a", "n": 2}).status_code == 429
+        server.wait_until_warm()
+        running = server.start_request("/generate", LONG)
+        server.wait_until(lambda health: health["engine"]["num_running"] == 1)
+        assert server.http.post("/generate", json={"prompt": "a"}).status_code == 429
+        running.close()
         assert server.http.post("/generate", json={"prompt": "a" * 3000}).status_code == 413
         figures = server.metrics()
     assert figures["zeroshot_rejected_total", "overloaded"] == 1

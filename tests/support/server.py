@@ -96,7 +96,7 @@ def run_server(model: Path, folder: Path, *arguments: str, **environment: str) -
         )
     server = Server(f"http://127.0.0.1:{port}", process, log)
     try:
-        for _ in range(600):
+        for _ in range(1800):
             assert process.poll() is None, log.read_text()
             try:
                 if server.http.get("/health/ready").status_code == 200:
