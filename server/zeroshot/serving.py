@@ -105,9 +105,9 @@ class LimitedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._timer is None and self._is_in_head:
             self._timer = self.loop.call_later(self.timeout_s, self._on_slow_head)
-        self._has_ended_head = False
+        was_in_head, self._has_ended_head = self._is_in_head, False
         super().data_received(data)
-        if self._is_in_head and not self._has_ended_head:
+        if was_in_head and self._is_in_head and not self._has_ended_head:
             self._num_head_bytes += len(data)
             if self._num_head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
                 self._refuse_large_head()
