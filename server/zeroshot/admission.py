@@ -25,7 +25,7 @@ class Admission:
     def check(self, requests: Iterable[GenerateRequest]) -> None:
         """Raises Overloaded if these don't fit now, InvalidRequest if they never will."""
         requests = list(requests)
-        seqs, tokens = sum(request.n for request in requests), sum(map(weight, requests))
+        seqs, tokens = sum(map(num_seqs, requests)), sum(map(weight, requests))
         if seqs > self.max_seqs or tokens > self.max_tokens:
             raise InvalidRequest(
                 f"This request is {seqs} sequences of {tokens} tokens in all; the server holds at most "
@@ -42,12 +42,12 @@ class Admission:
     def hold(self, request: GenerateRequest) -> Iterator[None]:
         """The request is in the server. Raises what `check` does."""
         self.check([request])
-        self.num_seqs += request.n
+        self.num_seqs += num_seqs(request)
         self.num_tokens += weight(request)
         try:
             yield
         finally:
-            self.num_seqs -= request.n
+            self.num_seqs -= num_seqs(request)
             self.num_tokens -= weight(request)
 
     def retry_after_s(self) -> int:
@@ -58,9 +58,15 @@ class Admission:
         return max(1, min(_MAX_RETRY_AFTER_S, math.ceil(self.num_tokens / 2 / per_second)))
 
 
+def num_seqs(request: GenerateRequest) -> int:
+    """Sequences that run for it: its choices, or all beams of its search."""
+    beams = request.sampling_params.beams
+    return request.n if beams is None else beams.num_beams
+
+
 def weight(request: GenerateRequest) -> int:
     """Tokens the engine may have to run for it."""
-    return request.n * (len(request.prompt_token_ids) + request.sampling_params.max_tokens)
+    return num_seqs(request) * (len(request.prompt_token_ids) + request.sampling_params.max_tokens)
 
 
 class ServiceRate:

@@ -39,6 +39,7 @@ from zeroshot.telemetry.engine_collector import EngineReport, LifetimeTotals
 from zeroshot.telemetry.metrics import Metrics
 from zeroshot.telemetry.timeline import Timeline
 from zeroshot.text.detokenizer import Detokenizer
+from zeroshot.text.grammar import GrammarChecker
 from zeroshot.text.tokenizer import Tokenizer
 from zeroshot.types import EngineStats, FinishReason, GenerateRequest, TokenLogprob, TokenOutput
 
@@ -60,6 +61,7 @@ class ChoiceDelta:
     stop_reason: str | int | None = None
     """The stop string or the token id that ended the choice."""
     num_cached_tokens: int = 0
+    beam_score: float | None = None
 
 
 class Completion(ChoiceDelta):
@@ -72,6 +74,7 @@ class Completion(ChoiceDelta):
         self.prompt_logprobs += delta.prompt_logprobs
         self.finish_reason = delta.finish_reason
         self.stop_reason = delta.stop_reason
+        self.beam_score = delta.beam_score
         self.num_cached_tokens = max(self.num_cached_tokens, delta.num_cached_tokens)
 
 
@@ -101,6 +104,7 @@ class EngineClient:
         self.metrics = Metrics(self.model_name)
         self.metrics.watch_engine(self._report)
         self._totals = LifetimeTotals()
+        self._grammars = GrammarChecker()
         self._client_id = uuid.uuid4().bytes
         self._mailboxes: dict[str, Mailbox] = {}
         self._timelines: dict[str, Timeline] = {}
@@ -152,6 +156,9 @@ class EngineClient:
         aclosing(client.generate(...))`.
         """
         request = msgspec.structs.replace(request, cache_salt=CALLER.get().cache_salt)
+        grammar = request.sampling_params.grammar
+        if grammar is not None:
+            await self._grammars.check(grammar)
         self._check(request)
         with self.admission.hold(request):
             async with aclosing(self._run(request, is_patient)) as deltas:
@@ -174,7 +181,7 @@ class EngineClient:
             while detokenizers:
                 for output in await mailbox.get():
                     if output.error_code is not None:
-                        raise GENERATION_ERRORS.get(output.error_code, GenerationFailed)(output.error_message)
+                        raise _error_of(output)
                     index = output.choice_index
                     if index not in detokenizers:
                         continue  # a step that was already running when we cut this choice at a stop string
@@ -222,6 +229,7 @@ class EngineClient:
             finish_reason="stop" if is_stopped else output.finish_reason,
             stop_reason=detokenizer.stop if is_stopped else output.stop_token_id,
             num_cached_tokens=output.num_cached_tokens,
+            beam_score=output.beam_score,
         )
 
     def _check(self, request: GenerateRequest) -> None:
@@ -286,6 +294,13 @@ class EngineClient:
             self.status = "restarting"
         self.stats = EngineStats()
         self.end_all(EngineRestarting(f"The engine {reason} and is being restarted. Send the request again."))
+
+
+def _error_of(output: TokenOutput) -> ZeroshotError:
+    """The engine's error, as one that can be raised here."""
+    if output.error_code == InvalidRequest.code:
+        return InvalidRequest(output.error_message, field=output.error_field)
+    return GENERATION_ERRORS.get(output.error_code or "", GenerationFailed)(output.error_message)
 
 
 def _deadline(mailbox: Mailbox) -> asyncio.TimerHandle | None:

@@ -12,6 +12,26 @@ FinishReason = Literal["stop", "length", "abort", "error"]
 MAX_SEED = 2**63 - 1
 
 
+class Grammar(msgspec.Struct, frozen=True, kw_only=True):
+    """What the whole text of a choice must be. Made and checked by `text/grammar.py`."""
+
+    kind: Literal["regex", "json_schema"]
+    source: str
+    """The regular expression, or the schema as JSON."""
+    field: str = ""
+    """The request's field that it came from: errors name it."""
+
+
+class BeamParams(msgspec.Struct, frozen=True, kw_only=True):
+    """Beam search instead of sampling. Names and meaning are those of Hugging Face's `generate`."""
+
+    num_beams: int
+    length_penalty: float = 1.0
+    """A finished text's score is its log-probability divided by its number of tokens to the power of this."""
+    early_stopping: bool | Literal["never"] = False
+    """True: stop with `num_beams` finished texts. False: once a better one is unlikely; "never": once none can be."""
+
+
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How to choose the next token. OpenAI's names; the defaults change nothing about the model's distribution."""
 
@@ -39,6 +59,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """The same for the prompt's tokens from position `prompt_logprobs_start` on."""
     prompt_logprobs_start: int = 1
     """The first prompt position to score. Position 0 has no log-probability: nothing precedes it."""
+    grammar: Grammar | None = None
+    beams: BeamParams | None = None
 
 
 class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +104,9 @@ class TokenOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
     """When the first step with this choice began, by the engine's `time.monotonic()`. Set on its first output."""
     error_code: str | None = None
     error_message: str = ""
+    error_field: str | None = None
+    beam_score: float | None = None
+    """With beam search: the score of this choice, which was found as a whole."""
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ class Result:
     stop_token_id: int | None = None
     num_cached_tokens: int = 0
     error_code: str | None = None
+    beam_score: float | None = None
 
 
 def _request(request_id: str, prompt: list[int], *, n: int = 1, **params: Any) -> GenerateRequest:
@@ -56,7 +57,8 @@ def _step(engine: Engine, results: dict[tuple[str, int], Result]) -> None:
     for key, output in zip(keys, outputs, strict=True):
         result = results.setdefault(key, Result())
         assert result.finish_reason is None, f"{key} got something after its end"
-        assert len(output.token_ids) <= 8, "one from the CPU, from a GPU at most eight"
+        assert len(output.token_ids) <= 8 or output.beam_score is not None, "one from the CPU, eight from a GPU at most"
+        result.beam_score = output.beam_score
         result.token_ids += output.token_ids
         result.logprobs += output.logprobs
         result.prompt_logprobs += output.prompt_logprobs

@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "tokenizers": {"text"},
     "opentelemetry": {"telemetry"},
     "prometheus_client": {"telemetry", "api"},
+    "llguidance": {"text", "engine"},
     "zmq": {"client", "engine"},
     "triton": set(),
     "pickle": set(),

@@ -14,9 +14,10 @@ from zeroshot.api import fields
 from zeroshot.api.chat_template import ChatTemplate, Role
 from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import OPENAI_ERRORS
-from zeroshot.api.generation import Generation, check_length, sampling_params
+from zeroshot.api.generation import check_length, sampling_params
 from zeroshot.api.openai_protocol import Frame, OpenAIBody, UsageInChunks, openai_usage
 from zeroshot.api.sse import event_stream
+from zeroshot.api.structured_outputs import generation_of
 from zeroshot.caller import limit_time
 from zeroshot.client import ChoiceDelta, EngineClient
 from zeroshot.errors import InvalidRequest
@@ -93,19 +94,27 @@ class _Call:
     def __init__(self, body: ChatBody, client: EngineClient, template: ChatTemplate, token_ids: list[int]) -> None:
         self.body, self.client = body, client
         self.frame = Frame("chat.completion.chunk" if body.stream else "chat.completion", "chatcmpl", client)
+        grammar = body.grammar()
+        # A choice is scored as it follows "Assistant:"; the space comes off again like all before an answer.
+        choices = None if body.choices is None else [f" {choice.lstrip()}" for choice in body.choices]
+        self.is_exact = grammar is not None
+        beams = body.beams()
+        stop = body.stop if choices else [*template.stop, *body.stop]
         params = sampling_params(
-            body.model_copy(update={"stop": [*template.stop, *body.stop]}),
+            body.model_copy(update={"stop": stop}),
             client,
             num_prompt_tokens=len(token_ids),
             max_tokens=body.max_completion_tokens or body.max_tokens,
-            default_max_tokens=DEFAULT_MAX_TOKENS,
+            default_max_tokens=DEFAULT_MAX_TOKENS if choices is None else client.max_model_len,
             seed=secrets.randbelow(MAX_SEED) if body.engine_seed is None else body.engine_seed,
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+            grammar=grammar,
+            beams=beams,
         )
         request = GenerateRequest(
             request_id=self.frame.id, prompt_token_ids=token_ids, sampling_params=params, n=body.n
         )
-        self.generation = Generation(client, [request])
+        self.generation = generation_of(client, [request], choices)
 
     @classmethod
     async def prepare(cls, body: ChatBody, client: EngineClient, template: ChatTemplate) -> Self:
@@ -118,7 +127,7 @@ class _Call:
         choices = [
             {
                 "index": completion.index,
-                "message": {"role": "assistant", "content": completion.text.lstrip(), "refusal": None},
+                "message": {"role": "assistant", "content": self._content(completion.text), "refusal": None},
                 "logprobs": self._logprobs(completion),
                 "finish_reason": completion.finish_reason,
                 "stop_reason": completion.stop_reason,
@@ -132,7 +141,7 @@ class _Call:
         has_begun: dict[int, bool] = {}  # choice -> whether anything but white space has come
         async with aclosing(self.generation.deltas()) as deltas:
             async for _, delta in deltas:
-                content = delta.text if has_begun.get(delta.index) else delta.text.lstrip()
+                content = delta.text if has_begun.get(delta.index) else self._content(delta.text)
                 is_first = delta.index not in has_begun
                 has_begun[delta.index] = has_begun.get(delta.index, False) or bool(content)
                 if is_first or content or delta.finish_reason or self.body.logprobs:
@@ -140,6 +149,10 @@ class _Call:
                     yield self.frame.around([chunk], **usage.so_far())
         if usage.is_wanted:
             yield self.frame.around([], **usage.total())
+
+    def _content(self, text: str) -> str:
+        """The beginning of an answer, or all of it: without the white space that only the transcript needs."""
+        return text if self.is_exact else text.lstrip()
 
     def _chunk(self, delta: ChoiceDelta, content: str, *, is_first: bool) -> dict[str, Any]:
         role = {"role": "assistant"} if is_first else {}

@@ -12,11 +12,12 @@ from pydantic import Field
 from zeroshot.api import fields
 from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import OPENAI_ERRORS
-from zeroshot.api.generation import Generation, as_prompts, by_probability, sampling_params, tokenize_prompts
-from zeroshot.api.guided_choice import GuidedGeneration, StructuredOutputs
+from zeroshot.api.generation import as_prompts, by_probability, sampling_params, tokenize_prompts
 from zeroshot.api.openai_choice import ChoiceFormat, ChoiceWriter
 from zeroshot.api.openai_protocol import Frame, OpenAIBody, UsageInChunks, openai_usage
 from zeroshot.api.sse import event_stream
+from zeroshot.api.structured_outputs import DEFAULT_MAX_TOKENS as STRUCTURED_MAX_TOKENS
+from zeroshot.api.structured_outputs import generation_of
 from zeroshot.caller import limit_time
 from zeroshot.client import Completion, EngineClient
 from zeroshot.errors import InvalidRequest
@@ -46,7 +47,6 @@ class CompletionBody(OpenAIBody):
     return_token_ids: bool = False
     return_tokens_as_token_ids: bool = Field(default=False, description="Show tokens in logprobs as `token_id:464`.")
     include_stop_str_in_output: bool = False
-    structured_outputs: StructuredOutputs | None = None
 
     @property
     def num_generated(self) -> int:
@@ -59,8 +59,8 @@ class CompletionBody(OpenAIBody):
             raise InvalidRequest(f"best_of is {self.best_of}: it must be at least n, {self.n}.", field="best_of")
         if self.stream and self.num_generated > self.n:
             raise InvalidRequest("best_of can't be streamed: the best is known only at the end.", field="best_of")
-        if self.structured_outputs is not None and self.num_generated > self.n:
-            raise InvalidRequest("best_of can't be combined with structured_outputs.", field="best_of")
+        if self.choices is not None and self.num_generated > self.n:
+            raise InvalidRequest("best_of can't be combined with structured_outputs.choice.", field="best_of")
         if self.truncate_prompt_tokens == 0:
             raise InvalidRequest("truncate_prompt_tokens must be at least 1, or -1.", field="truncate_prompt_tokens")
 
@@ -87,10 +87,10 @@ class _Call:
     def __init__(self, body: CompletionBody, client: EngineClient, prompts: list[list[int]]) -> None:
         self.body, self.client = body, client
         self.frame = Frame("text_completion", "cmpl", client)
+        self.grammar = body.grammar()
         self.seed = secrets.randbelow(MAX_SEED) if body.engine_seed is None else body.engine_seed
         requests = [self._request(index, token_ids) for index, token_ids in enumerate(prompts)]
-        guide = body.structured_outputs
-        self.generation = GuidedGeneration(client, requests, guide.choice) if guide else Generation(client, requests)
+        self.generation = generation_of(client, requests, body.choices)
         self.format = ChoiceFormat(
             echo=body.echo,
             has_logprobs=body.logprobs is not None,
@@ -138,15 +138,18 @@ class _Call:
 
     def _request(self, index: int, token_ids: list[int]) -> GenerateRequest:
         body = self.body
+        default = STRUCTURED_MAX_TOKENS if self.grammar else DEFAULT_MAX_TOKENS
         params = sampling_params(
             body,
             self.client,
             num_prompt_tokens=len(token_ids),
             max_tokens=body.max_tokens,
-            default_max_tokens=self.client.max_model_len if body.structured_outputs else DEFAULT_MAX_TOKENS,
+            default_max_tokens=default if body.choices is None else self.client.max_model_len,
             seed=self.seed,
             logprobs=0 if body.logprobs is None and body.num_generated > body.n else body.logprobs,
             prompt_logprobs=body.logprobs if body.echo else None,
+            grammar=self.grammar,
+            beams=body.beams(),
         )
         return GenerateRequest(
             request_id=f"{self.frame.id}-{index}",

@@ -10,12 +10,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Discriminator, Field, Tag
 
-from zeroshot.api import fields, tgi
+from zeroshot.api import beams, fields, tgi
 from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.envelopes import TGIErrorResponse
 from zeroshot.api.errors import documented
-from zeroshot.api.generation import Generation, as_prompts, logprob_json, sampling_params, tokenize_prompts
+from zeroshot.api.generation import as_prompts, logprob_json, sampling_params, tokenize_prompts
 from zeroshot.api.sse import event_stream
+from zeroshot.api.structured_outputs import DEFAULT_MAX_TOKENS as STRUCTURED_MAX_TOKENS
+from zeroshot.api.structured_outputs import StructuredOutputs, generation_of
 from zeroshot.api.tgi_fields import TGIBody
 from zeroshot.caller import limit_time
 from zeroshot.client import ChoiceDelta, EngineClient
@@ -37,6 +39,17 @@ class GenerateBody(fields.SamplingBody, fields.PromptBody):
     n: int = Field(default=1, ge=1, le=fields.MAX_CHOICES, description="Continuations for each prompt.")
     logprobs: fields.Logprobs | None = None
     return_token_ids: bool = False
+    structured_outputs: StructuredOutputs | None = Field(
+        default=None, description="What the text must be: one of `choice`, or what fits `regex`, or `json`, a schema."
+    )
+    num_beams: int = Field(
+        default=1,
+        ge=1,
+        le=beams.MAX_BEAMS,
+        description="Above 1: beam search, which finds `n` texts; nothing is drawn.",
+    )
+    length_penalty: beams.LengthPenalty | None = Field(default=None, description="Of beam search. Default: 1.")
+    early_stopping: beams.EarlyStopping | None = Field(default=None, description="Of beam search. Default: false.")
     stream: bool = Field(default=False, description="Answer with server-sent events as the text comes.")
 
 
@@ -58,6 +71,7 @@ class Choice(BaseModel):
     text: str
     finish_reason: str = Field(description="`stop` or `length`.")
     stop_reason: str | int | None = Field(description="The stop string or token id that ended the text.")
+    beam_score: float | None = Field(default=None, description="With num_beams: log-probability / length penalty.")
     token_ids: list[int] | None = None
     logprobs: list[Logprob] | None = None
 
@@ -116,7 +130,17 @@ class _Call:
         self.body, self.client = body, client
         self.id = f"gen-{uuid.uuid4().hex}"
         self.seed = secrets.randbelow(MAX_SEED) if body.seed is None else body.seed
-        self.generation = Generation(client, [self._request(index, ids) for index, ids in enumerate(prompts)])
+        asked = body.structured_outputs
+        self.choices = asked.choice if asked else None
+        self.grammar = asked.grammar() if asked else None
+        self.beams = beams.beam_params(
+            body,
+            num_beams=body.num_beams,
+            length_penalty=body.length_penalty,
+            early_stopping=body.early_stopping,
+        )
+        requests = [self._request(index, ids) for index, ids in enumerate(prompts)]
+        self.generation = generation_of(client, requests, self.choices)
 
     @classmethod
     async def prepare(cls, body: GenerateBody, client: EngineClient) -> "_Call":
@@ -137,14 +161,17 @@ class _Call:
 
     def _request(self, index: int, token_ids: list[int]) -> GenerateRequest:
         body = self.body
+        default = STRUCTURED_MAX_TOKENS if self.grammar else DEFAULT_MAX_TOKENS
         params = sampling_params(
             body,
             self.client,
             num_prompt_tokens=len(token_ids),
             max_tokens=body.max_tokens,
-            default_max_tokens=DEFAULT_MAX_TOKENS,
+            default_max_tokens=default if self.choices is None else self.client.max_model_len,
             seed=self.seed,
             logprobs=body.logprobs,
+            grammar=self.grammar,
+            beams=self.beams,
         )
         return GenerateRequest(
             request_id=f"{self.id}-{index}", prompt_token_ids=token_ids, sampling_params=params, n=body.n
@@ -157,6 +184,8 @@ class _Call:
             "finish_reason": delta.finish_reason,
             "stop_reason": delta.stop_reason,
         }
+        if delta.beam_score is not None:
+            piece["beam_score"] = delta.beam_score
         if self.body.return_token_ids:
             piece["token_ids"] = delta.token_ids
         if self.body.logprobs is not None:

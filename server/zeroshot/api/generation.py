@@ -10,7 +10,7 @@ from zeroshot.api.fields import SamplingBody
 from zeroshot.client import ChoiceDelta, Completion, EngineClient
 from zeroshot.errors import InvalidRequest
 from zeroshot.text.tokenizer import Tokenizer
-from zeroshot.types import GenerateRequest, SamplingParams, TokenLogprob
+from zeroshot.types import BeamParams, GenerateRequest, Grammar, SamplingParams, TokenLogprob
 
 Prompt = str | list[int]
 
@@ -117,10 +117,13 @@ def sampling_params(
     seed: int,
     logprobs: int | None = None,
     prompt_logprobs: int | None = None,
+    grammar: Grammar | None = None,
+    beams: BeamParams | None = None,
 ) -> SamplingParams:
     """A body's settings for one prompt. Without `max_tokens` it is the default, or what the context has room for.
 
-    Raises InvalidRequest for token ids outside the vocabulary and for a `min_tokens` that can't be reached.
+    Raises InvalidRequest for token ids outside the vocabulary and for a `min_tokens` that can't be reached;
+    for what a grammar leaves no room for: where the text ends is the grammar's to say.
     """
     check_token_ids(body.logit_bias, "logit_bias", client.vocab_size)
     check_token_ids(body.stop_token_ids, "stop_token_ids", client.vocab_size)
@@ -128,6 +131,9 @@ def sampling_params(
         max_tokens = min(default_max_tokens, max(1, client.max_model_len - num_prompt_tokens))
     if body.min_tokens > max_tokens:
         raise InvalidRequest(f"min_tokens is {body.min_tokens}, max_tokens {max_tokens}.", field="min_tokens")
+    for name in ("min_tokens", "ignore_eos") if grammar else ():
+        if getattr(body, name):
+            raise InvalidRequest(f"{name} can't be combined with a regular expression or a JSON schema.", field=name)
     return SamplingParams(
         max_tokens=max_tokens,
         min_tokens=body.min_tokens,
@@ -145,6 +151,8 @@ def sampling_params(
         ignore_eos=body.ignore_eos,
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
+        grammar=grammar,
+        beams=beams,
     )
 
 

@@ -7,11 +7,7 @@ by the model's probabilities among them: a choice is not judged by its first tok
 import math
 import random
 from collections.abc import AsyncGenerator
-from typing import Annotated, Any
 
-from pydantic import Field, model_validator
-
-from zeroshot.api import fields
 from zeroshot.api.generation import MAX_SEQS_PER_REQUEST, Generation
 from zeroshot.client import ChoiceDelta, Completion, EngineClient
 from zeroshot.errors import ContextLengthExceeded, InvalidRequest
@@ -34,28 +30,7 @@ _NOT_TOGETHER = (
 )
 
 
-def _only_choice(data: Any) -> Any:
-    if not isinstance(data, dict):
-        return data
-    given = {name: value for name, value in data.items() if value is not None and value is not False}
-    if given.keys() != {"choice"}:
-        raise ValueError("of its kinds this server has `choice` only: a list of texts")
-    return given
-
-
-class StructuredOutputs(fields.StrictBody):
-    """vLLM's field. Of its kinds this server has `choice`."""
-
-    _no_other_kind = model_validator(mode="before")(_only_choice)
-
-    choice: list[Annotated[fields.Text, Field(min_length=1)]] = Field(
-        min_length=1,
-        max_length=MAX_SEQS_PER_REQUEST,
-        description="The text is one of these, written as it follows the prompt: most begin with a space.",
-    )
-
-
-class GuidedGeneration(Generation):
+class ChoiceGeneration(Generation):
     """Instead of what its requests ask for, each of their continuations is one of `choices`."""
 
     def __init__(self, client: EngineClient, requests: list[GenerateRequest], choices: list[str]) -> None:

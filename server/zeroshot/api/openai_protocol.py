@@ -12,11 +12,13 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 import zeroshot
 from zeroshot.api import fields
+from zeroshot.api.beams import MAX_BEAMS, EarlyStopping, LengthPenalty, beam_params
 from zeroshot.api.generation import Generation
 from zeroshot.api.models import check_model
+from zeroshot.api.structured_outputs import ResponseFormat, StructuredOutputs
 from zeroshot.client import EngineClient
 from zeroshot.errors import InvalidRequest
-from zeroshot.types import MAX_SEED
+from zeroshot.types import MAX_SEED, BeamParams, Grammar
 
 _WITHOUT_EFFECT = frozenset(
     {
@@ -44,7 +46,6 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
     "bad_words": ([],),
     "chat_template": (),
     "continue_final_message": (False,),
-    "early_stopping": (False,),
     "function_call": ("none",),
     "functions": ([],),
     "guided_choice": (),
@@ -52,7 +53,6 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
     "guided_grammar": (),
     "guided_json": (),
     "guided_regex": (),
-    "length_penalty": (1.0,),
     "logits_processors": ([],),
     "logprob_token_ids": ([],),
     "modalities": (["text"],),
@@ -61,13 +61,10 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
     "prompt_logprobs": (),
     "reasoning_effort": ("none",),
     "repetition_detection": (),
-    "response_format": ({"type": "text"},),
     "skip_special_tokens": (True,),
-    "structured_outputs": (),  # completions have a part of it
     "suffix": ("",),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
-    "use_beam_search": (False,),
     "web_search_options": (),
 }
 """Fields of OpenAI or vLLM for what this server can't do, with the values that don't ask for it."""
@@ -105,6 +102,23 @@ class OpenAIBody(fields.NullsAreDefaults, fields.SamplingBody):
     n: int = Field(default=1, ge=1, le=fields.MAX_CHOICES)
     stream: bool = Field(default=False, description="Answer with server-sent events as the text comes.")
     stream_options: StreamOptions | None = None
+    structured_outputs: StructuredOutputs | None = None
+    response_format: ResponseFormat | None = None
+
+    use_beam_search: bool = Field(default=False, description="Find the n best texts with n beams; nothing is drawn.")
+    length_penalty: LengthPenalty | None = None
+    early_stopping: EarlyStopping | None = None
+
+    def beams(self) -> BeamParams | None:
+        """Raises InvalidRequest for what can't be combined with beam search."""
+        asks = self.use_beam_search
+        if asks and self.n == 1:
+            raise InvalidRequest("With use_beam_search, n is the number of beams: at least 2.", field="n")
+        if asks and self.n > MAX_BEAMS:
+            raise InvalidRequest(f"n is {self.n}: there can be {MAX_BEAMS} beams at most.", field="n")
+        penalty = None if not asks and self.length_penalty == 1.0 else self.length_penalty
+        stopping = None if not asks and self.early_stopping is False else self.early_stopping
+        return beam_params(self, num_beams=self.n if asks else 1, length_penalty=penalty, early_stopping=stopping)
 
     @property
     def engine_seed(self) -> int | None:
@@ -118,6 +132,18 @@ class OpenAIBody(fields.NullsAreDefaults, fields.SamplingBody):
                 raise InvalidRequest(f"{name} is not supported by this server.", field=name)
         if self.stream_options is not None and not self.stream:
             raise InvalidRequest("stream_options is only allowed with stream: true.", field="stream_options")
+
+    @property
+    def choices(self) -> list[str] | None:
+        """The texts of which one is wanted."""
+        return self.structured_outputs.choice if self.structured_outputs else None
+
+    def grammar(self) -> Grammar | None:
+        """What the text must be like. Raises InvalidRequest for a grammar that is too large, and for two of them."""
+        asked = [field for field in (self.structured_outputs, self.response_format) if field is not None]
+        if len(asked) > 1 and self.response_format is not None and self.response_format.type != "text":
+            raise InvalidRequest("Give either response_format or structured_outputs.", field="response_format")
+        return asked[0].grammar() if asked else None
 
     def ignored_fields(self) -> dict[str, str]:
         """A response header that names the fields that nobody here knows; none if there are none."""

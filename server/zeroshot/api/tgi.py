@@ -143,6 +143,7 @@ class _Call:
             seed=self.seed % (MAX_SEED + 1),
             stop=tuple(parameters.stop),
             logprobs=(parameters.top_n_tokens or 0) if needs_logprobs else None,
+            grammar=parameters.grammar.grammar() if parameters.grammar else None,
             prompt_logprobs=0 if parameters.details and parameters.decoder_input_details else None,
         )
 

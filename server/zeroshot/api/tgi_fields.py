@@ -1,11 +1,27 @@
 """What Text Generation Inference's clients send."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
 from zeroshot.api import fields
 from zeroshot.errors import InvalidRequest
+from zeroshot.text.grammar import json_grammar, regex_grammar
+from zeroshot.types import Grammar
+
+
+class TGIGrammar(fields.StrictBody):
+    type: Literal["json", "json_schema", "regex"]
+    value: dict[str, Any] | fields.Text
+
+    def grammar(self) -> Grammar:
+        """Raises InvalidRequest for a value that is too large, or not of the kind that `type` says."""
+        if self.type == "regex":
+            if not isinstance(self.value, str) or not self.value:
+                raise InvalidRequest("`grammar`: a regex is a text that is not empty.", field="grammar")
+            return regex_grammar(self.value, field="grammar")
+        is_named = self.type == "json_schema" and isinstance(self.value, dict) and "schema" in self.value
+        return json_grammar(self.value["schema"] if is_named else self.value, field="grammar")  # type: ignore[index]
 
 
 class TGIParameters(fields.NullsAreDefaults, fields.StrictBody):
@@ -28,7 +44,7 @@ class TGIParameters(fields.NullsAreDefaults, fields.StrictBody):
     top_n_tokens: fields.Logprobs | None = None
     watermark: bool = False
     typical_p: float | None = None
-    grammar: Any = None
+    grammar: TGIGrammar | None = Field(default=None, description="What the text must be.")
     adapter_id: Any = None
 
     @property
@@ -37,7 +53,7 @@ class TGIParameters(fields.NullsAreDefaults, fields.StrictBody):
 
     def check(self, *, stream: bool) -> None:
         """Raises InvalidRequest for what can't be done, or not together."""
-        for name in ("watermark", "grammar", "adapter_id"):
+        for name in ("watermark", "adapter_id"):
             if getattr(self, name):
                 raise InvalidRequest(f"`{name}` is not supported by this server.", field=name)
         if self.typical_p not in (None, 1.0):

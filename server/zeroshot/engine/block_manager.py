@@ -55,11 +55,16 @@ class BlockManager:
         num_cached = self._num_cached_blocks(hashes)
         return num_cached < len(hashes) and hashes[num_cached] in self._in_progress
 
+    def num_blocks_needed(self, sequence: Sequence) -> int:
+        """To the end of the sequence, and of those it will become: they share the prompt's full blocks."""
+        num_blocks = self.num_blocks_for(sequence.max_num_tokens)
+        return num_blocks + (sequence.width - 1) * (num_blocks - sequence.num_prompt_tokens // self.block_size)
+
     def can_allocate(self, sequence: Sequence) -> bool:
         hashes = self._prompt_hashes(sequence)
         cached = [self._cached[content_hash] for content_hash in hashes[: self._num_cached_blocks(hashes)]]
         num_revived = sum(self._blocks[block_id].ref_count == 0 for block_id in cached)
-        num_new = self.num_blocks_for(sequence.max_num_tokens) - len(cached)
+        num_new = self.num_blocks_needed(sequence) - len(cached)
         return num_new + num_revived <= self.num_free_blocks
 
     def allocate(self, sequence: Sequence) -> None:
@@ -70,11 +75,46 @@ class BlockManager:
             sequence.block_table.append(self._take(self._cached[content_hash]))
         for content_hash in hashes[num_cached:]:
             self._in_progress.setdefault(content_hash, sequence)
-        num_new = self.num_blocks_for(sequence.max_num_tokens) - num_cached
+        num_new = self.num_blocks_needed(sequence) - num_cached
         # Sorted, because blocks that follow one another are read in place by attention on a CPU.
         sequence.block_table += sorted(self._take_new() for _ in range(num_new))
         sequence.num_committed_blocks = num_cached
         sequence.num_computed_tokens = sequence.num_cached_tokens = num_cached * self.block_size
+
+    def fork(self, sequence: Sequence, children: list[Sequence]) -> None:
+        """Give the children the blocks that the sequence holds for them. Its prompt has just been computed."""
+        num_own = self.num_blocks_for(sequence.max_num_tokens)
+        num_shared = sequence.num_prompt_tokens // self.block_size
+        held = sequence.block_table[num_own:]
+        del sequence.block_table[num_own:]
+        for child in children:
+            child.block_table += [self._take(block_id) for block_id in sequence.block_table[:num_shared]]
+            child.block_table += held[: num_own - num_shared]
+            del held[: num_own - num_shared]
+        sequence.width = 1
+
+    def regroup(self, sequences: list[Sequence], parents: list[int]) -> list[tuple[int, int]]:
+        """Let sequence i go on from what sequence `parents[i]` has computed: as many tokens as all the others.
+
+        Full blocks are shared. Returns the (source, target) of the blocks to copy, all at once: those half full. Takes
+        no new block: each sequence keeps those that it holds for what is still to come.
+        """
+        num_computed = sequences[0].num_computed_tokens
+        num_full = num_computed // self.block_size
+        old = [sequence.block_table[:num_full] for sequence in sequences]
+        hashes = [sequence.block_hashes[:num_full] for sequence in sequences]
+        committed = [min(sequence.num_committed_blocks, num_full) for sequence in sequences]
+        copies = []
+        for sequence, parent in zip(sequences, parents, strict=True):
+            if sequence is not sequences[parent] and num_computed % self.block_size:
+                copies.append((sequences[parent].block_table[num_full], sequence.block_table[num_full]))
+        for sequence, parent in zip(sequences, parents, strict=True):
+            sequence.block_table[:num_full] = [self._take(block_id) for block_id in old[parent]]
+            sequence.block_hashes[:num_full] = hashes[parent]
+            sequence.num_committed_blocks = committed[parent]
+        for block_ids in old:
+            self._give_back(block_ids)
+        return copies
 
     def commit(self, sequence: Sequence) -> None:
         """Make blocks that have become full of computed tokens available to others. Called after each step."""
@@ -93,7 +133,11 @@ class BlockManager:
         """Take all blocks back. The last ones are evicted first: a prefix's beginning is what others share."""
         for content_hash in sequence.block_hashes[sequence.num_committed_blocks :]:
             self._stop_progress(content_hash, sequence)
-        for block_id in reversed(sequence.block_table):
+        self._give_back(sequence.block_table)
+        sequence.block_table.clear()
+
+    def _give_back(self, block_ids: list[int]) -> None:
+        for block_id in reversed(block_ids):
             block = self._blocks[block_id]
             block.ref_count -= 1
             if block.ref_count > 0:
@@ -104,7 +148,6 @@ class BlockManager:
             self._free[block_id] = None
             if block.content_hash is None:
                 self._free.move_to_end(block_id, last=False)
-        sequence.block_table.clear()
 
     def pin(self, sequence: Sequence) -> None:
         """Evict the blocks of this prompt last. Pins beyond a quarter of all blocks lapse, the oldest first."""

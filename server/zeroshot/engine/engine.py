@@ -8,10 +8,13 @@ while engine.has_work:
 
 import logging
 import time
+from dataclasses import replace
 
+from zeroshot.engine.beams import BeamSearch, Candidate
 from zeroshot.engine.block_manager import BlockManager
 from zeroshot.engine.cuda_runner import CudaRunner
 from zeroshot.engine.device import CudaDevice, Device, HostDevice
+from zeroshot.engine.guide import Guide, GuideCompiler
 from zeroshot.engine.model_runner import ModelRunner, StepResult
 from zeroshot.engine.sampler import SampledToken
 from zeroshot.engine.scheduler import ScheduledSequence, Scheduler
@@ -19,7 +22,7 @@ from zeroshot.engine.sequence import Sequence
 from zeroshot.errors import ContextLengthExceeded, GenerationFailed, InvalidRequest, NanLogits
 from zeroshot.model.gpt2 import GPT2, KVCache
 from zeroshot.settings import EngineSettings
-from zeroshot.types import EngineStats, FinishReason, GenerateRequest, TokenOutput
+from zeroshot.types import BeamParams, EngineStats, FinishReason, GenerateRequest, TokenOutput
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +40,7 @@ class Engine:
         block_size = settings.kv_block_size or model.backend.kv_block_size
         num_blocks = _num_kv_blocks(model, settings, block_size)
         self.runner = _runner(model, model.allocate_kv_cache(num_blocks, block_size), settings)
+        self.guides = GuideCompiler(settings.model_folder, config.vocab_size, config.eos_token_id)
         self.block_manager = BlockManager(num_blocks, block_size)
         self.scheduler = Scheduler(
             self.block_manager,
@@ -66,8 +70,13 @@ class Engine:
         )
 
     def add_request(self, request: GenerateRequest) -> None:
-        """Queue a request. Raises InvalidRequest if it could never run or its tokens are not in the vocabulary."""
+        """Queue a request. Raises InvalidRequest if it could never run or its tokens are not in the vocabulary.
+
+        Compiles its grammar, if there is one that `guides` doesn't know yet.
+        """
         self._check(request)
+        grammar = request.sampling_params.grammar
+        guide = None if grammar is None else self.guides.compile(grammar)
         sequences = [
             Sequence(
                 request_id=request.request_id,
@@ -77,9 +86,12 @@ class Engine:
                 sampling_params=request.sampling_params,
                 cache_salt=request.cache_salt,
                 pin_prompt=request.pin_prompt,
+                guide=None if guide is None else guide.fork(),
             )
-            for choice_index in range(request.n)
+            for choice_index in range(1 if request.sampling_params.beams else request.n)
         ]
+        if request.sampling_params.beams is not None:
+            self._begin_search(request, request.sampling_params.beams, sequences[0])
         self._sequences[request.request_id] = sequences
         for sequence in sequences:
             self.scheduler.add(sequence)
@@ -91,7 +103,7 @@ class Engine:
     def abort(self, request_id: str, choice_index: int | None = None) -> None:
         """End a request, or one choice of it, now. Nothing more is sent for it. Unknown ids are ignored."""
         for sequence in list(self._sequences.get(request_id, ())):
-            if choice_index in (None, sequence.choice_index):
+            if choice_index in (None, sequence.choice_index) or sequence.beams is not None:
                 sequence.finish_reason = "abort"
                 self._release(sequence)
 
@@ -103,13 +115,24 @@ class Engine:
         self._steps_total += 1
         self._step_started_at = time.monotonic()
         self.runner.someone_waits = bool(self.scheduler.waiting)
-        self._run(scheduled)
+        self._compute_masks(scheduled)
+        self._run([item for item in scheduled if not item.sequence.is_finished])
         outputs = list(self._outputs.values())
         self._outputs.clear()
         return outputs
 
+    def _compute_masks(self, scheduled: list[ScheduledSequence]) -> None:
+        for item in scheduled:
+            if item.sequence.guide is not None and item.needs_sample:
+                try:
+                    item.sequence.guide.compute_mask()
+                except GenerationFailed as error:
+                    self._fail(item.sequence, error)
+
     def _run(self, scheduled: list[ScheduledSequence]) -> None:
         """If a batch fails, its sequences are run again one by one, so that only those at fault end with an error."""
+        if not scheduled:
+            return
         try:
             result = self.runner.execute(scheduled)
         except Exception:  # whatever it was, the loop goes on
@@ -118,7 +141,7 @@ class Engine:
                 self._fail(scheduled[0].sequence, GenerationFailed("The engine failed on this request; see its log."))
             else:
                 for item in scheduled:
-                    self._run([item])
+                    self._run([] if item.sequence.is_finished else [item])
             return
         self._advance(scheduled)
         self._apply(result)
@@ -146,11 +169,15 @@ class Engine:
             else:
                 self._output(sequence).prompt_logprobs = finite
         for sequence, sampled in result.sampled:
-            if not sequence.is_finished:
+            if sequence.is_finished:
+                continue
+            if sequence.beams is not None and sampled.candidates is not None:
+                self._collect(sequence, sequence.beams, sampled.candidates)
+            else:
                 self._append(sequence, sampled)
         for sequence in list(self.scheduler.running):
             self.block_manager.commit(sequence)
-            if sequence.num_uncomputed_tokens == 0:  # only scored: max_tokens is 0
+            if sequence.num_uncomputed_tokens == 0 and sequence.sampling_params.max_tokens == 0:  # only scored
                 self._finish(sequence, "length")
 
     def _append(self, sequence: Sequence, sampled: SampledToken) -> None:
@@ -169,8 +196,70 @@ class Engine:
         if is_eos or sampled.token_id in params.stop_token_ids:
             output.stop_token_id = sampled.token_id
             self._finish(sequence, "stop")
+        elif sequence.guide is not None and not self._follow(sequence, sequence.guide):
+            return
         elif sequence.num_tokens == sequence.max_num_tokens:
             self._finish(sequence, "length")
+
+    def _begin_search(self, request: GenerateRequest, params: BeamParams, prompt: Sequence) -> None:
+        sampling = request.sampling_params
+        ends = {*sampling.stop_token_ids} | (set() if sampling.ignore_eos else {self.model.config.eos_token_id})
+        prompt.width = params.num_beams
+        prompt.beams = BeamSearch(
+            params, num_returned=request.n, max_tokens=sampling.max_tokens, stop_token_ids=frozenset(ends)
+        )
+
+    def _collect(self, beam: Sequence, search: BeamSearch, candidates: list[Candidate]) -> None:
+        """Once every beam has its candidates, all move on together."""
+        search.candidates[beam.choice_index] = candidates
+        if not search.is_ready:
+            return
+        beams = self._sequences[beam.request_id]
+        continuations = search.advance([sequence.output_token_ids for sequence in beams])
+        self._generation_tokens_total += len(continuations)
+        if search.is_over:
+            self._finish_search(beam, search)
+            return
+        if len(beams) == 1:
+            beams += self._fork(beam, search.num_beams - 1)
+        parents = [continuation.beam for continuation in continuations]
+        copies = self.block_manager.regroup(beams, parents)
+        if isinstance(self.runner, ModelRunner):  # `_check_beams` lets no search run on another
+            self.runner.copy_blocks(copies)
+        token_ids = [[*beams[c.beam].token_ids, c.token_id] for c in continuations]
+        for sequence, new in zip(beams, token_ids, strict=True):
+            sequence.token_ids = new
+
+    def _fork(self, prompt: Sequence, num_children: int) -> list[Sequence]:
+        children = [
+            replace(prompt, choice_index=index + 1, width=1, block_table=[], block_hashes=[], num_committed_blocks=0)
+            for index in range(num_children)
+        ]
+        self.scheduler.fork(prompt, children)
+        return children
+
+    def _finish_search(self, beam: Sequence, search: BeamSearch) -> None:
+        for index, hypothesis in enumerate(search.finished[: search.num_returned]):
+            output = self._outputs.setdefault(
+                (beam.request_id, index), TokenOutput(request_id=beam.request_id, choice_index=index)
+            )
+            output.token_ids, output.beam_score = hypothesis.token_ids, hypothesis.score
+            output.stop_token_id = hypothesis.stop_token_id
+            output.finish_reason = "length" if hypothesis.stop_token_id is None else "stop"
+        for sequence in list(self._sequences[beam.request_id]):
+            sequence.finish_reason = "stop"
+            self._release(sequence)
+
+    def _follow(self, sequence: Sequence, guide: Guide) -> bool:
+        """Take the newest token as the guide's next. False if the sequence has ended with it."""
+        try:
+            guide.accept(sequence.token_ids[-1])
+        except GenerationFailed as error:
+            self._fail(sequence, error)
+            return False
+        if guide.is_complete:
+            self._finish(sequence, "stop")
+        return not guide.is_complete
 
     def _output(self, sequence: Sequence) -> TokenOutput:
         key = (sequence.request_id, sequence.choice_index)
@@ -186,14 +275,17 @@ class Engine:
         self._release(sequence)
 
     def _fail(self, sequence: Sequence, error: GenerationFailed) -> None:
-        # Whatever it wrote nobody may read. After NaN even its cached prefix is suspect, or the prefix would fail for
-        # ever; an exception leaves what earlier steps have committed as it was.
-        num_trusted = 0 if isinstance(error, NanLogits) else sequence.num_committed_blocks
-        self.runner.clear(self.block_manager.forget(sequence, num_trusted=num_trusted))
         output = self._output(sequence)
-        output.finish_reason = sequence.finish_reason = "error"
+        output.finish_reason = "error"
         output.error_code, output.error_message = error.code, error.message
-        self._release(sequence)
+        beams = list(self._sequences[sequence.request_id]) if sequence.beams is not None else [sequence]
+        for failed in beams:
+            # Whatever it wrote nobody may read. After NaN even its cached prefix is suspect, or the prefix would fail
+            # for ever; an exception leaves what earlier steps have committed as it was.
+            num_trusted = 0 if isinstance(error, NanLogits) else failed.num_committed_blocks
+            self.runner.clear(self.block_manager.forget(failed, num_trusted=num_trusted))
+            failed.finish_reason = "error"
+            self._release(failed)
 
     def _fail_nan(self, sequence: Sequence) -> None:
         if not sequence.is_finished:
@@ -219,8 +311,25 @@ class Engine:
         for token_id in (*request.prompt_token_ids, *params.logit_bias, *params.stop_token_ids):
             if not 0 <= token_id < vocab_size:
                 raise InvalidRequest(f"Token id {token_id} is not in the vocabulary of {vocab_size}.", field="prompt")
+        if params.beams is not None:
+            self._check_beams(request, params.beams)
         if request.request_id in self._sequences:
             raise InvalidRequest(f"Request id {request.request_id} is in use.")
+
+    def _check_beams(self, request: GenerateRequest, beams: BeamParams) -> None:
+        if not isinstance(self.runner, ModelRunner):
+            raise InvalidRequest("Beam search is not there on a GPU yet: serve with --device cpu.", field="num_beams")
+        num_tokens = len(request.prompt_token_ids) + request.sampling_params.max_tokens
+        if not 1 <= request.n <= beams.num_beams or request.sampling_params.max_tokens < 1:
+            raise InvalidRequest(
+                "With num_beams, n is num_beams at most, and max_tokens 1 at least.", field="num_beams"
+            )
+        room = self.block_manager.num_blocks // self.block_manager.num_blocks_for(num_tokens)
+        if beams.num_beams > min(room, self.scheduler.max_num_seqs):
+            limit = min(room, self.scheduler.max_num_seqs)
+            raise InvalidRequest(
+                f"num_beams is {beams.num_beams}: there is room for {limit} at {num_tokens} tokens.", field="num_beams"
+            )
 
 
 def _runner(model: GPT2, kv_cache: KVCache, settings: EngineSettings) -> ModelRunner | CudaRunner:

@@ -50,6 +50,13 @@ class ModelRunner:
         self.kv_cache.key[:, block_ids] = 0
         self.kv_cache.value[:, block_ids] = 0
 
+    def copy_blocks(self, copies: list[tuple[int, int]]) -> None:
+        """(source, target) of each; a source may be the target of another copy, and is read before."""
+        if copies:
+            sources, targets = (list(blocks) for blocks in zip(*copies, strict=True))
+            self.kv_cache.key[:, targets] = self.kv_cache.key[:, sources]
+            self.kv_cache.value[:, targets] = self.kv_cache.value[:, sources]
+
     def _score(self, hidden: torch.Tensor, scores: PromptScores) -> list[TokenLogprob | None]:
         num_top = scores.sequence.sampling_params.prompt_logprobs or 0
         result: list[TokenLogprob | None] = []

@@ -6,11 +6,13 @@ import signal
 import sys
 import time
 from collections import defaultdict
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
 import zmq
 
 from zeroshot.engine.engine import Engine
+from zeroshot.engine.guide import Guide
 from zeroshot.engine.loader import load_engine
 from zeroshot.engine.messages import (
     HEARTBEAT_S,
@@ -22,12 +24,14 @@ from zeroshot.engine.messages import (
     decode_command,
     encode,
 )
-from zeroshot.errors import ZeroshotError
+from zeroshot.errors import GenerationFailed, ZeroshotError
 from zeroshot.settings import EngineSettings
 from zeroshot.telemetry import logs
 from zeroshot.types import GenerateRequest, SamplingParams, TokenOutput
 
 logger = logging.getLogger("zeroshot.engine.process")  # run as a module, __name__ says nothing
+
+_COMPILING_POLL_MS = 2
 
 
 class EngineProcess:
@@ -39,6 +43,8 @@ class EngineProcess:
         self.generation = launch.generation
         self.parent_pid = os.getppid()
         self.clients: dict[str, bytes] = {}  # request id -> who wants its outputs
+        self.compiler = ThreadPoolExecutor(1, thread_name_prefix="grammar")  # gives way to the loop: no GIL in there
+        self.compiling: dict[str, tuple[Generate, Future[Guide]]] = {}  # request id -> what waits for its grammar
         self.commands = context.socket(zmq.PULL)
         self.commands.set_hwm(0)
         self.commands.bind(launch.command_address)
@@ -50,7 +56,9 @@ class EngineProcess:
         """Until the parent process is gone."""
         last_heartbeat = 0.0
         while os.getppid() == self.parent_pid:
-            self._receive(timeout_ms=0 if self.engine.has_work else int(HEARTBEAT_S * 1000))
+            idle_ms = _COMPILING_POLL_MS if self.compiling else int(HEARTBEAT_S * 1000)
+            self._receive(timeout_ms=0 if self.engine.has_work else idle_ms)
+            self._add_compiled()
             outputs = self.engine.step() if self.engine.has_work else []
             now = time.monotonic()
             # The state goes first when work ends: whoever has the last answer finds it counted.
@@ -73,16 +81,39 @@ class EngineProcess:
         if command.generation != self.generation:
             return
         match command:
-            case Generate(client_id=client_id, request=request):
-                try:
-                    self.engine.add_request(request)
-                    self.clients[request.request_id] = client_id
-                except ZeroshotError as error:
-                    self._publish_to(client_id, [_refusal(request, error)])
+            case Generate(request=request) if (grammar := request.sampling_params.grammar) is not None:
+                future = self.compiler.submit(self.engine.guides.compile, grammar)
+                self.compiling[request.request_id] = command, future
+            case Generate():
+                self._add(command)
             case Abort(request_id=request_id, choice_index=choice_index):
+                self.compiling.pop(request_id, None)
                 self.engine.abort(request_id, choice_index)
                 if not self.engine.is_active(request_id):
                     self.clients.pop(request_id, None)
+
+    def _add(self, command: Generate) -> None:
+        request = command.request
+        try:
+            self.engine.add_request(request)
+            self.clients[request.request_id] = command.client_id
+        except ZeroshotError as error:
+            self._publish_to(command.client_id, [_refusal(request, error)])
+
+    def _add_compiled(self) -> None:
+        """Take in the requests whose grammar is compiled; send back those whose grammar was refused."""
+        for request_id, (command, future) in list(self.compiling.items()):
+            if not future.done():
+                continue
+            del self.compiling[request_id]
+            error = future.exception()
+            if error is None:
+                self._add(command)
+                continue
+            if not isinstance(error, ZeroshotError):
+                logger.error("a grammar could not be compiled", exc_info=error)
+                error = GenerationFailed("The engine failed on this request's grammar; see its log.")
+            self._publish_to(command.client_id, [_refusal(command.request, error)])
 
     def _publish(self, outputs: list[TokenOutput]) -> None:
         """One message per client and step."""
@@ -101,7 +132,11 @@ class EngineProcess:
 
 def _refusal(request: GenerateRequest, error: ZeroshotError) -> TokenOutput:
     return TokenOutput(
-        request_id=request.request_id, finish_reason="error", error_code=error.code, error_message=error.message
+        request_id=request.request_id,
+        finish_reason="error",
+        error_code=error.code,
+        error_message=error.message,
+        error_field=error.field,
     )
 
 
@@ -122,6 +157,7 @@ def main() -> None:
     logs.configure(settings.log_format, settings.log_level, "engine")
     started = time.monotonic()
     engine = load_engine(settings)
+    engine.guides.warm_up()
     probe(engine)
     logger.info("ready in %.1f s (generation %d)", time.monotonic() - started, launch.generation)
     EngineProcess(engine, launch).run()

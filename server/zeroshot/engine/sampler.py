@@ -19,6 +19,8 @@ class SampledToken:
 
     token_id: int | None
     logprob: TokenLogprob | None = None
+    candidates: list[tuple[int, float]] | None = None
+    """For a beam search: the best tokens with their log-probabilities, penalties and bias included."""
 
 
 def sample(logits: Tensor, sequences: list[Sequence], eos_token_id: int) -> list[SampledToken]:
@@ -44,7 +46,9 @@ def score_prompt(logits: Tensor, target_token_ids: list[int], num_top: int) -> l
 
 def _is_plain_greedy(sequence: Sequence) -> bool:
     params = sequence.sampling_params
-    return params.temperature == 0.0 and params.logprobs is None and not _changes_logits(sequence)
+    return (
+        params.temperature == 0.0 and params.logprobs is None and params.beams is None and not _changes_logits(sequence)
+    )
 
 
 def _changes_logits(sequence: Sequence) -> bool:
@@ -55,11 +59,14 @@ def _changes_logits(sequence: Sequence) -> bool:
         or params.presence_penalty
         or params.frequency_penalty
         or sequence.num_output_tokens < params.min_tokens
+        or sequence.guide is not None
     )
 
 
 def _sample_row(logits: Tensor, sequence: Sequence, eos_token_id: int) -> SampledToken:
     params = sequence.sampling_params
+    if sequence.beams is not None:
+        return _beam_candidates(logits, sequence, sequence.beams.num_candidates, eos_token_id)
     adjusted = _adjusted(logits, sequence, eos_token_id) if _changes_logits(sequence) else logits
     token_id = sample_reference(
         adjusted,
@@ -74,8 +81,18 @@ def _sample_row(logits: Tensor, sequence: Sequence, eos_token_id: int) -> Sample
     return SampledToken(token_id, None if params.logprobs is None else _logprob(logits, token_id, params.logprobs))
 
 
+def _beam_candidates(logits: Tensor, sequence: Sequence, count: int, eos_token_id: int) -> SampledToken:
+    """Hugging Face applies penalties and bias to log-probabilities here, not to logits."""
+    logprobs = logits.log_softmax(-1)
+    if _changes_logits(sequence):
+        logprobs = _adjusted(logprobs, sequence, eos_token_id)
+    best = logprobs.topk(min(count, len(logprobs)))
+    candidates = list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+    return SampledToken(candidates[0][0], candidates=candidates)
+
+
 def _adjusted(logits: Tensor, sequence: Sequence, eos_token_id: int) -> Tensor:
-    """A copy with bias, penalties and the tokens forbidden before `min_tokens` applied."""
+    """A copy with bias, penalties, the tokens forbidden before `min_tokens` and the grammar's mask applied."""
     params = sequence.sampling_params
     adjusted = logits.clone()
     if params.logit_bias:
@@ -94,6 +111,8 @@ def _adjusted(logits: Tensor, sequence: Sequence, eos_token_id: int) -> Tensor:
         # A small vocabulary may lack the end of text that config.json names.
         ends = [i for i in (eos_token_id, *params.stop_token_ids) if 0 <= i < len(adjusted)]
         adjusted[ends] = -torch.inf
+    if sequence.guide is not None:
+        adjusted[~torch.from_numpy(sequence.guide.mask).to(adjusted.device)] = -torch.inf
     return adjusted
 
 

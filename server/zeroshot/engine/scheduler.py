@@ -65,20 +65,28 @@ class Scheduler:
     def _admit(self, budget: int) -> list[ScheduledSequence]:
         admitted: list[ScheduledSequence] = []
         skipped: list[Sequence] = []
-        while self.waiting and budget and len(self.running) < self.max_num_seqs:
+        num_running = sum(sequence.width for sequence in self.running)
+        while self.waiting and budget and num_running < self.max_num_seqs:
             sequence = self.waiting.popleft()
             if self.block_manager.is_prefix_in_progress(sequence):
                 skipped.append(sequence)  # a step or two later its prefix is there for nothing
                 continue
-            if not self.block_manager.can_allocate(sequence):
+            has_room = num_running + sequence.width <= self.max_num_seqs
+            if not has_room or not self.block_manager.can_allocate(sequence):
                 skipped.append(sequence)
                 break  # later ones must not overtake it, or a large request would starve
             self.block_manager.allocate(sequence)
             self.running.append(sequence)
+            num_running += sequence.width
             admitted.append(ScheduledSequence(sequence, min(budget, sequence.num_uncomputed_tokens)))
             budget -= admitted[-1].num_tokens
         self.waiting.extendleft(reversed(skipped))
         return admitted
+
+    def fork(self, sequence: Sequence, children: list[Sequence]) -> None:
+        """Run the children of a running sequence too, in the room that was kept for them."""
+        self.block_manager.fork(sequence, children)
+        self.running += children
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a finished or aborted sequence and give its blocks back."""

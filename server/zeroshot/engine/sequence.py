@@ -1,8 +1,13 @@
 """One choice of one request while the engine works on it."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from zeroshot.types import FinishReason, SamplingParams
+
+if TYPE_CHECKING:
+    from zeroshot.engine.beams import BeamSearch
+    from zeroshot.engine.guide import Guide
 
 
 @dataclass(slots=True, eq=False)
@@ -15,6 +20,12 @@ class Sequence:
     sampling_params: SamplingParams
     cache_salt: bytes = b""
     pin_prompt: bool = False
+    guide: "Guide | None" = None
+    """Which tokens may come next, if the request has a grammar."""
+    beams: "BeamSearch | None" = None
+    """The search that this sequence is a beam of; `choice_index` is the beam's number."""
+    width: int = 1
+    """How many sequences it will become: all of a search's beams, before their prompt has run."""
     block_table: list[int] = field(default_factory=list)
     """KV block ids, in order; enough for the prompt and max_tokens from admission on."""
     block_hashes: list[bytes] = field(default_factory=list)
@@ -44,6 +55,10 @@ class Sequence:
     @property
     def max_num_tokens(self) -> int:
         return self.num_prompt_tokens + self.sampling_params.max_tokens
+
+    @property
+    def output_token_ids(self) -> list[int]:
+        return self.token_ids[self.num_prompt_tokens :]
 
     @property
     def is_decoding(self) -> bool:

@@ -1,0 +1,100 @@
+"""What a request may ask of the form of its text: vLLM's `structured_outputs`, OpenAI's `response_format`."""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from zeroshot.api import fields
+from zeroshot.api.generation import MAX_SEQS_PER_REQUEST, Generation
+from zeroshot.api.guided_choice import ChoiceGeneration
+from zeroshot.client import EngineClient
+from zeroshot.errors import InvalidRequest
+from zeroshot.text.grammar import json_grammar, regex_grammar
+from zeroshot.types import GenerateRequest, Grammar
+
+DEFAULT_MAX_TOKENS = 256
+"""With a grammar, where the request doesn't say: half a JSON document is of no use."""
+
+_KINDS = ("choice", "regex", "json", "json_object")
+_ANY_OBJECT = {"type": "object"}
+
+
+def _exactly_one_kind(data: Any) -> Any:
+    if not isinstance(data, dict):
+        return data
+    given = {name: value for name, value in data.items() if value is not None and value is not False}
+    unknown = [name for name in given if name not in _KINDS]
+    if unknown:
+        raise ValueError(f"{unknown[0][:40]!r} is not supported; there are {', '.join(_KINDS)}")
+    if len(given) != 1:
+        raise ValueError(f"give exactly one of {', '.join(_KINDS)}")
+    return given
+
+
+class StructuredOutputs(fields.StrictBody):
+    """vLLM's field: exactly one of its kinds."""
+
+    _one_kind = model_validator(mode="before")(_exactly_one_kind)
+
+    choice: list[Annotated[fields.Text, Field(min_length=1)]] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_SEQS_PER_REQUEST,
+        description="The text is one of these, written as it follows the prompt: most begin with a space.",
+    )
+    regex: Annotated[fields.Text, Field(min_length=1)] | None = Field(
+        default=None, description="The whole text matches it: the syntax of Rust's regex crate."
+    )
+    json_schema: dict[str, Any] | fields.Text | None = Field(
+        default=None, alias="json", description="The text is JSON that fits this schema."
+    )
+    json_object: bool = Field(default=False, description="The text is a JSON object.")
+
+    def grammar(self) -> Grammar | None:
+        """Raises InvalidRequest for one that is too large. None if the text is one of `choice`."""
+        if self.regex is not None:
+            return regex_grammar(self.regex, field="structured_outputs.regex")
+        if self.json_schema is not None:
+            return json_grammar(_parsed(self.json_schema), field="structured_outputs.json")
+        return json_grammar(_ANY_OBJECT, field="structured_outputs.json_object") if self.json_object else None
+
+
+class JSONSchemaFormat(fields.StrictBody):
+    """`name`, `description` and `strict` change nothing: a schema is always followed to the letter."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    json_schema: dict[str, Any] = Field(alias="schema")
+
+
+class ResponseFormat(fields.NullsAreDefaults, fields.StrictBody):
+    """OpenAI's field."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JSONSchemaFormat | None = None
+
+    def grammar(self) -> Grammar | None:
+        """Raises InvalidRequest for a schema that is missing or too large."""
+        if self.type == "text":
+            return None
+        if self.type == "json_object":
+            return json_grammar(_ANY_OBJECT, field="response_format")
+        if self.json_schema is None:
+            raise InvalidRequest("response_format: type json_schema needs json_schema.", field="response_format")
+        return json_grammar(self.json_schema.json_schema, field="response_format")
+
+
+def generation_of(client: EngineClient, requests: list[GenerateRequest], choices: list[str] | None) -> Generation:
+    """Held to `choices` where there are some. Raises InvalidRequest for what can't be combined with them."""
+    return Generation(client, requests) if choices is None else ChoiceGeneration(client, requests, choices)
+
+
+def _parsed(schema: dict[str, Any] | str) -> Any:
+    if isinstance(schema, dict):
+        return schema
+    try:
+        return json.loads(schema)
+    except (ValueError, RecursionError):
+        field = "structured_outputs.json"
+        raise InvalidRequest(f"{field}: this text is not JSON.", field=field) from None

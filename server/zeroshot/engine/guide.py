@@ -1,0 +1,123 @@
+"""Holds a sequence to a grammar: which tokens may come next. Called by `engine.py` before and after each step.
+
+No tensors: a mask is a NumPy array, which `sampler.py` applies to the logits. Masks are at the level of bytes, so any
+byte-level vocabulary will do, and a character may be made of several tokens.
+"""
+
+from collections import OrderedDict
+from pathlib import Path
+from threading import Lock
+
+import llguidance
+import numpy as np
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from numpy.typing import NDArray
+
+from zeroshot.errors import GenerationFailed, WeightsError
+from zeroshot.text.grammar import PARSER_LIMITS, compiled_form, one_line, refusal
+from zeroshot.text.tokenizer import Tokenizer
+from zeroshot.types import Grammar
+
+_MAX_COMPILED = 32
+
+
+class Guide:
+    """One sequence's place in its grammar."""
+
+    def __init__(self, matcher: LLMatcher, vocab_size: int) -> None:
+        self._matcher = matcher
+        self._vocab_size = vocab_size
+        self.mask: NDArray[np.bool_] = np.ones(0, dtype=np.bool_)
+        """[vocab_size]: True for the tokens that may come next. End of text is one where the text may end."""
+
+    def fork(self) -> "Guide":
+        return Guide(self._matcher.deep_copy(), self._vocab_size)
+
+    def compute_mask(self) -> None:
+        """Raises GenerationFailed where the grammar has become too large to follow."""
+        raw = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        if self._matcher.is_error():
+            raise GenerationFailed(f"The grammar can't be followed further: {one_line(self._matcher.get_error())}")
+        self.mask = np.unpackbits(raw, bitorder="little", count=self._vocab_size).view(np.bool_)
+
+    def accept(self, token_id: int) -> None:
+        """Move on by a token that the mask allowed. Raises GenerationFailed where that can't be."""
+        if not self._matcher.consume_token(token_id):
+            raise GenerationFailed(f"The grammar can't be followed further: {one_line(self._matcher.get_error())}")
+
+    @property
+    def is_complete(self) -> bool:
+        """True when nothing but the end of the text can come."""
+        return self._matcher.is_stopped()
+
+
+class GuideCompiler:
+    """Compiles grammars for one checkpoint's tokens, and keeps the latest. Any thread may call it."""
+
+    def __init__(self, folder: Path, vocab_size: int, eos_token_id: int) -> None:
+        self._folder = folder
+        self._vocab_size = vocab_size
+        self._eos_token_id = eos_token_id
+        self._tokenizer: LLTokenizer | None = None
+        self._compiled: OrderedDict[tuple[str, str], Guide] = OrderedDict()
+        self._lock = Lock()
+
+    def warm_up(self) -> None:
+        """Read the vocabulary: half a second in which no other thread runs. Without one, grammars will be refused."""
+        if self._tokenizer is None:
+            try:
+                self._tokenizer = _read_vocabulary(self._folder, self._vocab_size, self._eos_token_id)
+            except WeightsError:
+                return
+
+    def compile(self, grammar: Grammar) -> Guide:
+        """A guide at the beginning of a text. Raises InvalidRequest for a grammar that can't be used."""
+        key = (grammar.kind, grammar.source)
+        with self._lock:
+            if key not in self._compiled:
+                self._compiled[key] = self._compile(grammar)
+            self._compiled.move_to_end(key)
+            while len(self._compiled) > _MAX_COMPILED:
+                self._compiled.popitem(last=False)
+            return self._compiled[key].fork()
+
+    def _compile(self, grammar: Grammar) -> Guide:
+        self.warm_up()
+        if self._tokenizer is None:
+            raise refusal(grammar, "this checkpoint has no tokenizer, or no end-of-text token")
+        try:
+            matcher = LLMatcher(self._tokenizer, compiled_form(grammar), log_level=0, limits=PARSER_LIMITS)
+        except ValueError as error:
+            raise refusal(grammar, one_line(str(error))) from None
+        if matcher.is_error():
+            raise refusal(grammar, one_line(matcher.get_error()))
+        guide = Guide(matcher, self._vocab_size)
+        try:
+            guide.compute_mask()  # some grammars turn out to be too large only here
+        except GenerationFailed as error:
+            raise refusal(grammar, error.message) from None
+        if not guide.mask.any():
+            raise refusal(grammar, "no text fits it")
+        return guide
+
+
+class _Vocabulary:
+    """What llguidance asks of a tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, eos_token_id: int) -> None:
+        self._tokenizer = tokenizer
+        self.eos_token_id = eos_token_id
+        self.bos_token_id = None
+        self.tokens = [tokenizer.token_bytes(token_id) for token_id in range(vocab_size)]
+        self.special_token_ids = sorted({*tokenizer.special_ids, eos_token_id} & {*range(vocab_size)})
+
+    def __call__(self, raw: bytes) -> list[int]:
+        return self._tokenizer.encode(raw.decode("utf-8", errors="replace"))
+
+
+def _read_vocabulary(folder: Path, vocab_size: int, eos_token_id: int) -> LLTokenizer:
+    tokenizer = Tokenizer.from_folder(folder)
+    if not 0 <= eos_token_id < vocab_size or not tokenizer.token_bytes(eos_token_id):
+        raise WeightsError(f"{folder}: token {eos_token_id}, the end of text, is not in the vocabulary")
+    wrapped = TokenizerWrapper(_Vocabulary(tokenizer, vocab_size, eos_token_id))
+    return llguidance.LLTokenizer(wrapped, n_vocab=vocab_size)

@@ -1,0 +1,103 @@
+"""What is accepted as a grammar, and that texts made from small expressions match them."""
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import DEMO, GPT2_VOCAB_SIZE
+from zeroshot.engine.guide import GuideCompiler
+from zeroshot.errors import InvalidRequest
+from zeroshot.text.grammar import expanded_size, json_grammar, mistake_in, regex_grammar
+
+EOS = GPT2_VOCAB_SIZE - 1
+
+atoms = st.sampled_from(["a", "b", "é", "日", r"\.", "[a-c]", "[^a]", " ", r"\d"])
+expressions = st.recursive(
+    atoms,
+    lambda inner: st.one_of(
+        st.tuples(inner, inner).map("".join),
+        st.tuples(inner, inner).map(lambda pair: f"({pair[0]}|{pair[1]})"),
+        st.tuples(inner, st.sampled_from(["*", "+", "?", "{2}", "{1,3}"])).map(lambda pair: f"({pair[0]}){pair[1]}"),
+    ),
+    max_leaves=8,
+)
+
+
+@pytest.fixture(scope="module")
+def guides() -> GuideCompiler:
+    return GuideCompiler(DEMO, GPT2_VOCAB_SIZE, EOS)
+
+
+@settings(max_examples=60)
+@given(expression=expressions, seed=st.integers(0, 1000))
+def test_any_text_that_a_guide_lets_through_matches(guides: Any, expression: str, seed: int) -> None:
+    grammar = regex_grammar(expression, field="regex")
+    assert mistake_in(grammar) is None
+    guide, rng, raw = guides.compile(grammar), np.random.default_rng(seed), b""
+    tokens = guides._tokenizer
+    for step in range(60):
+        guide.compute_mask()
+        allowed = np.flatnonzero(guide.mask)
+        assert guide.mask[EOS] == bool(_matches(expression, raw))
+        token_id = EOS if step > 20 and guide.mask[EOS] else int(rng.choice(allowed))
+        if token_id == EOS:
+            break
+        guide.accept(token_id)
+        raw += tokens.decode_bytes([token_id])
+        if guide.is_complete:
+            break
+    else:
+        return  # an expression without a short end
+    assert _matches(expression, raw)
+
+
+def _matches(expression: str, raw: bytes) -> bool:
+    try:
+        return re.fullmatch(expression, raw.decode("utf-8")) is not None
+    except UnicodeDecodeError:
+        return False
+
+
+def test_guides_of_one_grammar_go_their_own_ways(guides: Any) -> None:
+    first, second = (guides.compile(regex_grammar("ab|ac", field="regex")) for _ in range(2))
+    first.compute_mask()
+    first.accept(int(np.flatnonzero(first.mask)[0]))
+    second.compute_mask()
+    first.compute_mask()
+    assert (first.mask != second.mask).any()
+
+
+@pytest.mark.parametrize(
+    ("expression", "size"),
+    [("abc", 3), ("a{3}", 3), ("(ab){3}", 6), ("((a{2}){3}b){4}", 28), ("[abc]{5}", 5), (r"\{1000}", 6), ("a+b*", 2)],
+)
+def test_the_size_of_what_repetitions_stand_for(expression: str, size: int) -> None:
+    assert expanded_size(expression) == size
+
+
+@pytest.mark.parametrize("expression", ["a{2001}", "(a{50}){50}", "x" * 2001, "((a{0,99}){0,99}){0,99}"])
+def test_expressions_that_are_too_large(expression: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        regex_grammar(expression, field="regex")
+    assert raised.value.field == "regex"
+
+
+def test_schemas_that_are_too_large() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(40):
+        deep = {"items": deep}
+    for schema in (
+        deep,
+        {"const": "x" * 1001},
+        {"enum": ["x" * 900] * 20},
+        {"pattern": "a{9999}"},
+        [],
+        {"x-guidance": 1},
+    ):
+        with pytest.raises(InvalidRequest) as raised:
+            json_grammar(schema, field="json")
+        assert raised.value.field == "json"
