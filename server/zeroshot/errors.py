@@ -12,7 +12,8 @@
     ├── Overloaded                     429  overloaded           the queue is full; says when to retry
     │   └── RateLimited                429  rate_limited         this key asks for more than it may
     ├── GenerationFailed               500  generation_failed    the engine gave up on this request
-    │   └── NanLogits                  500  nan_logits
+    │   ├── NanLogits                  500  nan_logits
+    │   └── OutputIncomplete           500  output_incomplete    max_tokens came before the end of a task's JSON
     ├── EngineUnavailable              503  engine_unavailable   the model is still loading
     │   ├── EngineRestarting           503  engine_restarting    it died or hung; a new one is on its way
     │   └── Draining                   503  draining             the server was told to stop
@@ -140,6 +141,10 @@ class GenerationFailed(ZeroshotError):
 
 class NanLogits(GenerationFailed):
     code = "nan_logits"
+
+
+class OutputIncomplete(GenerationFailed):
+    code = "output_incomplete"
 
 
 class EngineUnavailable(ZeroshotError):

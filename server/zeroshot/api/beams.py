@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from zeroshot.api.fields import StrictBody
 from zeroshot.errors import InvalidRequest
@@ -10,9 +10,18 @@ from zeroshot.types import BeamParams
 
 MAX_BEAMS = 64
 
+
+def _true_false_or_never(value: Any) -> Any:
+    """One message instead of one for each member of the union; 1 is not true."""
+    if not isinstance(value, bool) and value != "never":
+        raise ValueError('expected true, false or "never"')
+    return value
+
+
 LengthPenalty = Annotated[float, Field(ge=-10, le=10, description="Above 0 favours long texts, below 0 short ones.")]
 EarlyStopping = Annotated[
-    Literal[True, False, "never"],
+    bool | Literal["never"],
+    BeforeValidator(_true_false_or_never),
     Field(description="true: stop with num_beams finished texts; never: when no better one is possible."),
 ]
 

@@ -7,19 +7,22 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from zeroshot.errors import PromptFileError
+from zeroshot.errors import InvalidRequest, PromptFileError
+from zeroshot.tasks.decoding import grammar_of
 from zeroshot.tasks.inputs import ListInput, StringInput
 from zeroshot.tasks.prompt_file import (
     OPTION_FIELD,
     RESERVED_NAMES,
     ChoiceOutput,
     Decoding,
+    JSONOutput,
     LabelOutput,
     PromptFile,
     TextOutput,
 )
 from zeroshot.tasks.template import TemplateError
 from zeroshot.tasks.yaml_source import YamlPath, YamlSource
+from zeroshot.text.grammar import mistake_in
 
 _MAX_FILE_BYTES = 256 * 1024
 _BOUNDS = (("min", "max"), ("min_chars", "max_chars"), ("min_items", "max_items"))
@@ -140,9 +143,45 @@ def _input_mistakes(file: PromptFile) -> Iterator[tuple[YamlPath, str]]:
         yield ("inputs", cut[1], "truncate"), f"{cut[0]} is already the input that is cut"
 
 
+def _decoding_mistakes(file: PromptFile) -> Iterator[tuple[YamlPath, str]]:
+    """Where the text is held to a grammar, or searched for."""
+    decoding, is_json = file.decoding, isinstance(file.output, JSONOutput)
+    if isinstance(file.output, JSONOutput):
+        if "$ref" in _keys(file.output.schema_):
+            yield ("output", "schema"), "$ref is not supported here: write the schema out"
+        if decoding.regex is not None:
+            yield ("decoding", "regex"), "the schema says what the text is: remove this key"
+        if decoding.stop:
+            yield ("decoding", "stop"), "the schema says where the text ends: remove this key"
+    place: YamlPath = ("output", "schema") if is_json else ("decoding", "regex")
+    try:
+        grammar = grammar_of(file)
+        message = None if grammar is None else mistake_in(grammar)
+    except InvalidRequest as error:
+        message = error.message
+    if message is not None:
+        yield place, message
+    if decoding.num_beams > 1:
+        if decoding.temperature or decoding.stop or decoding.top_k or decoding.top_p < 1 or decoding.min_p:
+            yield (
+                ("decoding", "num_beams"),
+                "beam search draws nothing and knows no stop strings: remove these settings",
+            )
+        if is_json or decoding.regex is not None:
+            yield ("decoding", "num_beams"), "beam search can't be combined with a schema or a regular expression"
+
+
+def _keys(value: Any) -> set[str]:
+    """Of all mappings in a YAML value. The loader allows no cycles, and refuses deep nesting."""
+    if isinstance(value, dict):
+        return {*value}.union(*(_keys(item) for item in value.values()))
+    return set().union(*(_keys(item) for item in value)) if isinstance(value, list) else set()
+
+
 def _output_mistakes(file: PromptFile) -> Iterator[tuple[YamlPath, str]]:
     output = file.output
-    if not isinstance(output, TextOutput) and file.decoding != Decoding():
+    yield from _decoding_mistakes(file)
+    if not isinstance(output, TextOutput | JSONOutput) and file.decoding != Decoding():
         yield ("decoding",), f"a {output.kind} task generates nothing: remove this key"
     if not isinstance(output, LabelOutput | ChoiceOutput):
         return

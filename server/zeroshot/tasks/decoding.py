@@ -2,8 +2,9 @@
 
 import re
 
-from zeroshot.tasks.prompt_file import Decoding, Keep, TextOutput
-from zeroshot.types import SamplingParams
+from zeroshot.tasks.prompt_file import Decoding, JSONOutput, Keep, PromptFile, TextOutput
+from zeroshot.text.grammar import json_grammar, regex_grammar
+from zeroshot.types import BeamParams, Grammar, SamplingParams
 
 # Escaped are the curly quotes and the CJK sentence marks, which need no space after them.
 _SENTENCE_END = re.compile(r"[.!?]+[\"'\u201d\u2019\u00bb)\]]*(?=\s|$)|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d]*")
@@ -11,8 +12,24 @@ _NO_SENTENCE_END = re.compile(r"(?:\b(?:[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|Mme|Mlle|No|v
 _WORD = re.compile(r"\w+(?:[-'\u2019.]\w+)*")
 
 
-def sampling_params(decoding: Decoding, *, max_tokens: int, temperature: float, seed: int) -> SamplingParams:
+def grammar_of(file: PromptFile) -> Grammar | None:
+    """What the text of a task must be. Raises InvalidRequest for a grammar that is too large."""
+    if isinstance(file.output, JSONOutput):
+        return json_grammar(file.output.schema_, field="output.schema")
+    if file.decoding.regex is not None:
+        return regex_grammar(file.decoding.regex, field="decoding.regex")
+    return None
+
+
+def sampling_params(
+    decoding: Decoding, *, max_tokens: int, temperature: float, seed: int, grammar: Grammar | None = None
+) -> SamplingParams:
     """The file's settings, with what the request may say otherwise."""
+    beams = BeamParams(
+        num_beams=decoding.num_beams,
+        length_penalty=decoding.length_penalty,
+        early_stopping=decoding.early_stopping,
+    )
     return SamplingParams(
         max_tokens=max_tokens,
         temperature=temperature,
@@ -24,6 +41,8 @@ def sampling_params(decoding: Decoding, *, max_tokens: int, temperature: float, 
         presence_penalty=decoding.presence_penalty,
         frequency_penalty=decoding.frequency_penalty,
         stop=decoding.stop,
+        grammar=grammar,
+        beams=beams if decoding.num_beams > 1 else None,
     )
 
 

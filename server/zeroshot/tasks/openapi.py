@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, create_model
 from pydantic.json_schema import models_json_schema
 
 from zeroshot.tasks.catalog import Catalog
-from zeroshot.tasks.prompt_file import ChoiceOutput, LabelOutput, PromptFile, TextOutput
+from zeroshot.tasks.prompt_file import ChoiceOutput, JSONOutput, LabelOutput, PromptFile, TextOutput
 from zeroshot.tasks.results import FailedItem, TaskUsage
 from zeroshot.tasks.schema import MAX_BATCH_ITEMS, TIMEOUT, Timeout, camel_case, example_request
 from zeroshot.tasks.task import Task
@@ -124,6 +124,6 @@ def _description(file: PromptFile) -> str:
 
 def _example_response(task: Task) -> dict[str, Any] | None:
     output = task.file.output
-    if not isinstance(output, TextOutput | LabelOutput | ChoiceOutput) or output.example is None:
+    if not isinstance(output, TextOutput | JSONOutput | LabelOutput | ChoiceOutput) or output.example is None:
         return None
     return {"task": task.name, "version": task.version, "output": output.example, "usage": _EXAMPLE_USAGE}

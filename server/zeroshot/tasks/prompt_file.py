@@ -1,7 +1,7 @@
 """What may stand in a file of prompts/. `checks.py` makes a `PromptFile` of one; then it never changes."""
 
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -37,6 +37,12 @@ class Decoding(Strict):
     presence_penalty: float = Field(default=0.0, ge=-2, le=2)
     frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
     stop: Annotated[NonEmptyTuple, Field(max_length=16)] = ()
+    regex: NonEmpty | None = None
+    """The whole text matches it."""
+    num_beams: int = Field(default=1, ge=1, le=64)
+    """Above 1: beam search, which draws nothing."""
+    length_penalty: float = Field(default=1.0, ge=-10, le=10)
+    early_stopping: bool | Literal["never"] = False
 
 
 class TextOutput(Strict):
@@ -45,6 +51,13 @@ class TextOutput(Strict):
     strip: bool = True
     """Remove white space around the text. Off where the text continues the input, letter by letter."""
     example: str | None = None
+
+
+class JSONOutput(Strict):
+    kind: Literal["json"]
+    schema_: dict[str, Any] = Field(alias="schema")
+    """The text is JSON that fits this schema; the output is its value."""
+    example: Any = None
 
 
 class LabelOutput(Strict):
@@ -74,7 +87,7 @@ class ScoreOutput(Strict):
     kind: Literal["score"]
 
 
-Output = Annotated[TextOutput | LabelOutput | ChoiceOutput | ScoreOutput, Field(discriminator="kind")]
+Output = Annotated[TextOutput | JSONOutput | LabelOutput | ChoiceOutput | ScoreOutput, Field(discriminator="kind")]
 
 
 class Wording(Strict):

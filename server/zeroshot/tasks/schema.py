@@ -6,12 +6,13 @@ pydantic uses itself.
 
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, create_model, model_validator
 from pydantic_core import PydanticUndefined
 
 from zeroshot.tasks.prompt_file import (
     Calibration,
     ChoiceOutput,
+    JSONOutput,
     LabelOutput,
     PromptFile,
     ScoreOutput,
@@ -128,6 +129,7 @@ def camel_case(name: str) -> str:
 
 _OUTPUTS = {
     "text": "The generated text.",
+    "json": "What the generated JSON says.",
     "label": "The most probable label.",
     "choice": "The most probable option.",
     "score": "How probable the model finds the text.",
@@ -135,6 +137,8 @@ _OUTPUTS = {
 
 
 def _output_type(file: PromptFile) -> Any:
+    if isinstance(file.output, JSONOutput):
+        return Annotated[Any, WithJsonSchema(file.output.schema_)]
     if isinstance(file.output, LabelOutput) and isinstance(file.output.labels, tuple):
         return _one_of(*file.output.labels)
     return TextScore if isinstance(file.output, ScoreOutput) else str
@@ -147,9 +151,11 @@ def _option_fields(file: PromptFile) -> dict[str, Any]:
         about = "The wording. " + " ".join(described)
         fields["style"] = (_one_of(*file.wordings), Field(default=file.style, description=about))
     output, decoding = file.output, file.decoding
-    if isinstance(output, TextOutput):
+    if isinstance(output, TextOutput | JSONOutput):
         fields["max_tokens"] = (int, Field(default=decoding.max_tokens, ge=1, le=2**31 - 1))
         about = "0 is greedy: always the most likely token."
+        if decoding.num_beams > 1:
+            return fields
         fields["temperature"] = (float, Field(default=decoding.temperature, ge=0, le=100, description=about))
         about = "The same request with the same seed gives the same text. Default: a random one; see `explain`."
         fields["seed"] = (int | None, Field(default=None, ge=0, le=MAX_SEED, description=about))

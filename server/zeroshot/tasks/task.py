@@ -1,19 +1,22 @@
 """One task: a request in its own model -> the engine -> a result in its own model. Called by `api/tasks.py`."""
 
 import asyncio
+import json
 import math
 import secrets
 import uuid
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from zeroshot.caller import limit_time
-from zeroshot.client import EngineClient
-from zeroshot.errors import InvalidRequest
+from zeroshot.client import Completion, EngineClient
+from zeroshot.errors import InvalidRequest, OutputIncomplete
 from zeroshot.tasks import schema
-from zeroshot.tasks.decoding import kept_text, sampling_params
+from zeroshot.tasks.decoding import grammar_of, kept_text, sampling_params
 from zeroshot.tasks.prompt import Context, Prompt, fit_prompt, prompt_parts
-from zeroshot.tasks.prompt_file import ChoiceOutput, LabelOutput, PromptFile, ScoreOutput, TextOutput
+from zeroshot.tasks.prompt_file import ChoiceOutput, JSONOutput, LabelOutput, PromptFile, ScoreOutput, TextOutput
 from zeroshot.tasks.ranking import Ranker
 from zeroshot.tasks.results import Explanation, TaskResult, TaskUsage, TextScore
 from zeroshot.tasks.schema import TaskRequest
@@ -43,7 +46,7 @@ class Task:
         template = self.file.wordings[style].compiled
         values = {name: self.file.inputs[name].as_text(value) for name, value in request.values.items()}
         match self.file.output:
-            case TextOutput() as output:
+            case TextOutput() | JSONOutput() as output:
                 return await self._generate(client, template, request, values, output)
             case ScoreOutput():
                 return await self._score(client, template, request, values)
@@ -59,7 +62,7 @@ class Task:
     def check_fits(self, tokenizer: Tokenizer, max_model_len: int) -> tuple[str, int] | None:
         """None, or the style whose fixed text leaves no room for any input, and that text's number of tokens."""
         output = self.file.output
-        reserved = self.file.decoding.max_tokens if isinstance(output, TextOutput) else 1
+        reserved = self.file.decoding.max_tokens if isinstance(output, TextOutput | JSONOutput) else 1
         for style, wording in self.file.wordings.items():
             fixed = len(tokenizer.encode("".join(segment.text for segment in wording.compiled.segments)))
             if fixed + reserved >= max_model_len:
@@ -72,12 +75,18 @@ class Task:
         template: Template,
         request: TaskRequest,
         values: Mapping[str, str],
-        output: TextOutput,
+        output: TextOutput | JSONOutput,
     ) -> TaskResult:
-        asked: Any = request  # max_tokens, temperature and seed are fields of every text task's request
-        seed = secrets.randbelow(MAX_SEED) if asked.seed is None else asked.seed
+        asked: Any = request  # max_tokens, and but for beam search temperature and seed are fields of its request
+        given = getattr(asked, "seed", 0)
+        seed = secrets.randbelow(MAX_SEED) if given is None else given
+        temperature = getattr(asked, "temperature", 0.0)
         params = sampling_params(
-            self.file.decoding, max_tokens=asked.max_tokens, temperature=asked.temperature, seed=seed
+            self.file.decoding,
+            max_tokens=asked.max_tokens,
+            temperature=temperature,
+            seed=seed,
+            grammar=grammar_of(self.file),
         )
         prompt = await self._fit(client, template, request, values, reserved=params.max_tokens)
         token_ids = prompt.token_ids or [client.eos_token_id]
@@ -94,7 +103,10 @@ class Task:
             "stop_reason": completion.stop_reason,
             "completion": completion.text,
         }
-        fields = {"output": kept_text(completion.text, output), "usage": usage}
+        value = (
+            _json_value(completion, params) if isinstance(output, JSONOutput) else kept_text(completion.text, output)
+        )
+        fields = {"output": value, "usage": usage}
         return self.result_model(**fields, **_explain(client, request, prompt, usage.cached_tokens, details))
 
     async def _rank(
@@ -141,6 +153,17 @@ class Task:
         return await asyncio.to_thread(fit_prompt, self.file, template, values, context, truncate=request.truncate)
 
 
+def _json_value(completion: Completion, params: SamplingParams) -> Any:
+    """Raises OutputIncomplete. What is complete can be read: the grammar has seen to it."""
+    if completion.finish_reason != "stop":
+        raise OutputIncomplete(
+            f"After {params.max_tokens} tokens the JSON was not complete. Raise max_tokens, or bound the schema's "
+            "strings, numbers and lists.",
+            field="max_tokens",
+        )
+    return json.loads(completion.text)
+
+
 def _usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> TaskUsage:
     return TaskUsage(
         prompt_tokens=prompt_tokens,
@@ -154,7 +177,8 @@ def _settings(params: SamplingParams) -> dict[str, Any]:
     """What makes these settings special: `seed` is told by itself."""
     usual = SamplingParams()
     names = [name for name in params.__struct_fields__ if name not in ("seed", "max_tokens", "temperature")]
-    settings = {name: getattr(params, name) for name in names if getattr(params, name) != getattr(usual, name)}
+    special = [name for name in names if getattr(params, name) != getattr(usual, name)]
+    settings = {name: msgspec.to_builtins(getattr(params, name)) for name in special}
     return {"max_tokens": params.max_tokens, "temperature": params.temperature, **settings}
 
 

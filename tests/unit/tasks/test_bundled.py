@@ -13,7 +13,7 @@ from zeroshot.tasks.schema import example_request
 DOCS = Path(__file__).parents[3] / "docs" / "tasks.md"
 
 TASKS = [
-    *("answer", "choose", "classify", "cloze", "complete", "coreference", "perplexity"),
+    *("answer", "character", "choose", "classify", "cloze", "complete", "coreference", "perplexity"),
     *("read", "sentiment", "summarize", "title", "topic", "translate"),
 ]
 
