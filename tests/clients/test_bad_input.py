@@ -112,6 +112,7 @@ BAD_BODIES = [
     ('{"prompt":"a","structured_outputs":{"regex":"(?=a)b"}}', "structured_outputs.regex"),
     ('{"prompt":"a","structured_outputs":{"regex":"a{1000000}"}}', "structured_outputs.regex"),
     ('{"prompt":"a","structured_outputs":{"regex":"(a{1000}){1000}"}}', "structured_outputs.regex"),
+    ('{"prompt":"a","structured_outputs":{"regex":"(a?){500}a{500}"}}', "structured_outputs.regex"),
     (json.dumps({"prompt": "a", "structured_outputs": {"regex": "x" * 2001}}), "structured_outputs.regex"),
     (json.dumps({"prompt": "a", "structured_outputs": {"regex": "(" * 900 + ")" * 900}}), "structured_outputs.regex"),
     ('{"prompt":"a","structured_outputs":{"json":"{"}}', "structured_outputs.json"),

@@ -8,17 +8,26 @@ from typing import Any
 import httpx
 import pytest
 
+GUIDES = [
+    {"regex": "[A-Z][a-z]{2,9}( [a-z]{1,9})*\\."},
+    {"json": {"type": "array", "items": {"enum": ["night", "fox", "日本"]}, "maxItems": 4}},
+]
 WORDS = "the dark night and a fox went over 東京 quickly 👩‍👩‍👧 to see Grüße again".split()  # noqa: SIM905
 
 
 def body_of(number: int) -> dict[str, Any]:
     rng = random.Random(number)
     prompt = " ".join(rng.choices(WORDS, k=rng.randint(1, 60)))
+    if number % 9 == 0:
+        beams = {"use_beam_search": True, "n": rng.randint(2, 5), "length_penalty": rng.choice([0.5, 1.0, 2.0])}
+        return {"prompt": prompt, "max_tokens": rng.randint(1, 12), "stream": False} | beams
     body: dict[str, Any] = {"prompt": prompt, "seed": number, "max_tokens": rng.randint(1, 24)}
     body["temperature"] = rng.choice([0.0, 0.7, 1.0])
     body |= rng.choice([{}, {"top_k": 20}, {"top_p": 0.8}, {"frequency_penalty": 1.0, "repetition_penalty": 1.2}])
     body |= rng.choice([{}, {"logprobs": 2}, {"echo": True, "logprobs": 1}, {"n": 2}, {"n": 1, "best_of": 3}])
-    body |= rng.choice([{}, {"stop": [" the", "\n"]}, {"ignore_eos": True}])
+    body |= rng.choice(
+        [{}, {"stop": [" the", "\n"]}, {"ignore_eos": True}, *({"structured_outputs": guide} for guide in GUIDES)]
+    )
     body["stream"] = rng.random() < 0.5 and "best_of" not in body
     return body
 

@@ -19,7 +19,7 @@ from zeroshot.engine.model_runner import ModelRunner, StepResult
 from zeroshot.engine.sampler import SampledToken
 from zeroshot.engine.scheduler import ScheduledSequence, Scheduler
 from zeroshot.engine.sequence import Sequence
-from zeroshot.errors import ContextLengthExceeded, GenerationFailed, InvalidRequest, NanLogits
+from zeroshot.errors import ContextLengthExceeded, GenerationFailed, InvalidRequest, NanLogits, ZeroshotError
 from zeroshot.model.gpt2 import GPT2, KVCache
 from zeroshot.settings import EngineSettings
 from zeroshot.types import BeamParams, EngineStats, FinishReason, GenerateRequest, TokenOutput
@@ -126,7 +126,7 @@ class Engine:
             if item.sequence.guide is not None and item.needs_sample:
                 try:
                     item.sequence.guide.compute_mask()
-                except GenerationFailed as error:
+                except InvalidRequest as error:
                     self._fail(item.sequence, error)
 
     def _run(self, scheduled: list[ScheduledSequence]) -> None:
@@ -254,7 +254,7 @@ class Engine:
         """Take the newest token as the guide's next. False if the sequence has ended with it."""
         try:
             guide.accept(sequence.token_ids[-1])
-        except GenerationFailed as error:
+        except InvalidRequest as error:
             self._fail(sequence, error)
             return False
         if guide.is_complete:
@@ -274,10 +274,10 @@ class Engine:
             self.block_manager.pin(sequence)
         self._release(sequence)
 
-    def _fail(self, sequence: Sequence, error: GenerationFailed) -> None:
+    def _fail(self, sequence: Sequence, error: ZeroshotError) -> None:
         output = self._output(sequence)
         output.finish_reason = "error"
-        output.error_code, output.error_message = error.code, error.message
+        output.error_code, output.error_message, output.error_field = error.code, error.message, error.field
         beams = list(self._sequences[sequence.request_id]) if sequence.beams is not None else [sequence]
         for failed in beams:
             # Whatever it wrote nobody may read. After NaN even its cached prefix is suspect, or the prefix would fail

@@ -13,7 +13,7 @@ import numpy as np
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from numpy.typing import NDArray
 
-from zeroshot.errors import GenerationFailed, WeightsError
+from zeroshot.errors import WeightsError
 from zeroshot.text.grammar import PARSER_LIMITS, compiled_form, one_line, refusal
 from zeroshot.text.tokenizer import Tokenizer
 from zeroshot.types import Grammar
@@ -24,26 +24,28 @@ _MAX_COMPILED = 32
 class Guide:
     """One sequence's place in its grammar."""
 
-    def __init__(self, matcher: LLMatcher, vocab_size: int) -> None:
+    def __init__(self, grammar: Grammar, matcher: LLMatcher, vocab_size: int) -> None:
+        self._grammar = grammar
         self._matcher = matcher
         self._vocab_size = vocab_size
         self.mask: NDArray[np.bool_] = np.ones(0, dtype=np.bool_)
         """[vocab_size]: True for the tokens that may come next. End of text is one where the text may end."""
 
-    def fork(self) -> "Guide":
-        return Guide(self._matcher.deep_copy(), self._vocab_size)
+    def fork(self, grammar: Grammar | None = None) -> "Guide":
+        """At the same place. `grammar`: the same one, as another request has given it."""
+        return Guide(grammar or self._grammar, self._matcher.deep_copy(), self._vocab_size)
 
     def compute_mask(self) -> None:
-        """Raises GenerationFailed where the grammar has become too large to follow."""
+        """Raises InvalidRequest where the grammar has become too large to follow."""
         raw = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         if self._matcher.is_error():
-            raise GenerationFailed(f"The grammar can't be followed further: {one_line(self._matcher.get_error())}")
+            raise refusal(self._grammar, one_line(self._matcher.get_error()))
         self.mask = np.unpackbits(raw, bitorder="little", count=self._vocab_size).view(np.bool_)
 
     def accept(self, token_id: int) -> None:
-        """Move on by a token that the mask allowed. Raises GenerationFailed where that can't be."""
+        """Move on by a token that the mask allowed. Raises InvalidRequest where that can't be."""
         if not self._matcher.consume_token(token_id):
-            raise GenerationFailed(f"The grammar can't be followed further: {one_line(self._matcher.get_error())}")
+            raise refusal(self._grammar, one_line(self._matcher.get_error()))
 
     @property
     def is_complete(self) -> bool:
@@ -79,7 +81,7 @@ class GuideCompiler:
             self._compiled.move_to_end(key)
             while len(self._compiled) > _MAX_COMPILED:
                 self._compiled.popitem(last=False)
-            return self._compiled[key].fork()
+            return self._compiled[key].fork(grammar)
 
     def _compile(self, grammar: Grammar) -> Guide:
         self.warm_up()
@@ -91,11 +93,8 @@ class GuideCompiler:
             raise refusal(grammar, one_line(str(error))) from None
         if matcher.is_error():
             raise refusal(grammar, one_line(matcher.get_error()))
-        guide = Guide(matcher, self._vocab_size)
-        try:
-            guide.compute_mask()  # some grammars turn out to be too large only here
-        except GenerationFailed as error:
-            raise refusal(grammar, error.message) from None
+        guide = Guide(grammar, matcher, self._vocab_size)
+        guide.compute_mask()  # some grammars turn out to be too large only here
         if not guide.mask.any():
             raise refusal(grammar, "no text fits it")
         return guide

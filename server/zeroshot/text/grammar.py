@@ -15,7 +15,7 @@ from typing import Any
 
 import llguidance
 
-from zeroshot.errors import InvalidRequest
+from zeroshot.errors import InvalidRequest, Overloaded
 from zeroshot.types import Grammar
 
 MAX_REGEX_CHARS = 2000
@@ -34,7 +34,8 @@ PARSER_LIMITS = llguidance.LLParserLimits(
 )
 """A fifth to a quarter of llguidance's own: a step of the engine waits for the mask."""
 
-_CHECK_TIMEOUT_S = 5
+_CHECK_CPU_S = 4  # of processor time, so that a busy machine refuses nothing that an idle one takes
+_CHECK_TIMEOUT_S = 60
 _CHECK_MEMORY_BYTES = 2 * 2**30
 _MAX_CHECKS_AT_ONCE = 2
 _MAX_REMEMBERED = 256
@@ -111,7 +112,7 @@ class GrammarChecker:
         self._slots = asyncio.Semaphore(_MAX_CHECKS_AT_ONCE)
 
     async def check(self, grammar: Grammar) -> None:
-        """Raises InvalidRequest for a grammar with a mistake in it, and for one that takes too long to read."""
+        """Raises InvalidRequest for a grammar with a mistake in it, or that takes too much to read, and Overloaded."""
         key = (grammar.kind, grammar.source)
         if key not in self._answers:
             async with self._slots:
@@ -134,13 +135,13 @@ async def _mistake_found_elsewhere(grammar: Grammar) -> str | None:
         question = json.dumps([grammar.kind, grammar.source]).encode()
         answer, _ = await asyncio.wait_for(process.communicate(question), _CHECK_TIMEOUT_S)
     except TimeoutError:
-        return f"it takes longer than {_CHECK_TIMEOUT_S} s to read"
+        raise Overloaded("The server had no time to read the grammar. Try again.", retry_after_s=5) from None
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     if process.returncode != 0:
-        return "it takes too much memory or time to read"
+        return f"it takes too much to read: more than {_CHECK_CPU_S} s, or {_CHECK_MEMORY_BYTES >> 30} GiB"
     message: str | None = json.loads(answer)
     return message
 
@@ -148,7 +149,7 @@ async def _mistake_found_elsewhere(grammar: Grammar) -> str | None:
 def main() -> None:
     """[kind, source] on standard input -> the mistake, or null, on standard output."""
     resource.setrlimit(resource.RLIMIT_AS, (_CHECK_MEMORY_BYTES, _CHECK_MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (_CHECK_TIMEOUT_S, _CHECK_TIMEOUT_S))
+    resource.setrlimit(resource.RLIMIT_CPU, (_CHECK_CPU_S, _CHECK_CPU_S))
     kind, source = json.loads(sys.stdin.buffer.read())
     sys.stdout.write(json.dumps(mistake_in(Grammar(kind=kind, source=source))))
 
