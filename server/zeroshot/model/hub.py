@@ -1,8 +1,10 @@
 """A model's name -> its folder, downloading it from the Hugging Face hub when it isn't here yet."""
 
+import sys
 from pathlib import Path
 
 from zeroshot.errors import UnknownModel, WeightsError
+from zeroshot.model.progress import ProgressLines
 
 _FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "vocab.json", "merges.txt"]
 
@@ -16,19 +18,23 @@ def find_model(name: str, weights_dir: Path) -> Path | None:
 
 
 def download_model(name: str, weights_dir: Path) -> Path:
-    """Fetch a checkpoint with a progress bar; an interrupted download is taken up where it stopped.
+    """Fetch a checkpoint, showing progress; an interrupted download is taken up where it stopped.
 
-    Afterwards the model is served with no network. Raises UnknownModel or WeightsError with what to do about it.
+    It gets its name once it is whole; what is here of it before is not taken for the model. Afterwards it is served
+    with no network. Raises UnknownModel or WeightsError with what to do about it.
     """
     from huggingface_hub import HfApi, snapshot_download  # half of a server's imports, and seldom needed
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
     folder = weights_dir / name.replace("/", "--")
+    partial = folder.with_name(f".{folder.name}.partial")
     try:
         files = HfApi().list_repo_files(name)
         if not any(file.endswith(".safetensors") for file in files):
             raise WeightsError(f"{name} has no safetensors file on the hub, and pickled weights are not read.")
-        snapshot_download(name, local_dir=folder, allow_patterns=_FILES)
+        progress = None if sys.stderr.isatty() else ProgressLines
+        snapshot_download(name, local_dir=partial, allow_patterns=_FILES, tqdm_class=progress)
+        partial.rename(folder)
     except (RepositoryNotFoundError, GatedRepoError):
         raise UnknownModel(
             f"There is no model {name!r}: not a folder, not in {weights_dir}, and not on the Hugging Face hub."

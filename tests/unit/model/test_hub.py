@@ -1,0 +1,124 @@
+"""Downloads from a server on loopback that speaks as much of the hub's protocol as `huggingface_hub` asks for."""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+REVISION = "0" * 39 + "1"
+DOWNLOAD = (
+    "import sys; from pathlib import Path; from zeroshot.model.hub import *; download_model('gpt2', Path(sys.argv[1]))"
+)
+
+
+class Hub(ThreadingHTTPServer):
+    """`files` by name; a download of `breaks_at` is cut in its middle, once."""
+
+    files: dict[str, bytes]
+    breaks_at: str | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Hub
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def _answer(self, *, with_body: bool) -> None:
+        path = self.path.split("?")[0]
+        match = re.fullmatch(r"/gpt2/resolve/[^/]+/(.+)", path)
+        if match and match[1] in self.server.files:
+            self._file(match[1], with_body=with_body)
+        elif path.startswith("/api/models/gpt2/tree"):
+            entries = [
+                {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                for name, content in self.server.files.items()
+            ]
+            self._json(entries)
+        elif path.startswith("/api/models/gpt2"):
+            self._json({"id": "gpt2", "sha": REVISION, "siblings": [{"rfilename": name} for name in self.server.files]})
+        else:
+            self.send_error(404)
+
+    def _json(self, body: object) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _file(self, name: str, *, with_body: bool) -> None:
+        content = self.server.files[name]
+        wanted = self.headers.get("Range")
+        start = int(wanted.removeprefix("bytes=").split("-")[0]) if wanted else 0
+        self.send_response(206 if start else 200)
+        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", REVISION)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(len(content) - start))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.end_headers()
+        if with_body and self.server.breaks_at == name:
+            self.wfile.write(content[start : len(content) // 2])
+            self.wfile.flush()
+            self.close_connection = True
+        elif with_body:
+            self.wfile.write(content[start:])
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    server = Hub(("127.0.0.1", 0), Handler)
+    server.files = {"config.json": b"{}", "vocab.json": b"{}", "model.safetensors": bytes(range(256)) * 2**16}
+    server.files["pytorch_model.bin"] = b"never read"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def download(hub: Hub, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(folder / ".cache")}
+    command = [sys.executable, "-c", DOWNLOAD, str(folder)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_download_shows_progress_in_lines(hub: Hub, tmp_path: Path) -> None:
+    result = download(hub, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "gpt2/model.safetensors").read_bytes() == hub.files["model.safetensors"]
+    assert not (tmp_path / "gpt2/pytorch_model.bin").exists()
+    assert "16.8M" in result.stderr
+    assert "\r" not in result.stderr
+
+
+def test_half_a_download_is_no_model(hub: Hub, tmp_path: Path) -> None:
+    """It is not found under its name, and the next try ends what the first began."""
+    hub.breaks_at = "model.safetensors"
+    first = download(hub, tmp_path)
+    assert first.returncode != 0
+    assert not (tmp_path / "gpt2").exists()
+    hub.breaks_at = None
+    assert download(hub, tmp_path).returncode == 0
+    assert (tmp_path / "gpt2/model.safetensors").read_bytes() == hub.files["model.safetensors"]
