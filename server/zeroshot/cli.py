@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import signal
 import sys
 import uuid
 from functools import partial
@@ -68,6 +69,9 @@ def serve(
 
     Every setting also has an environment variable, ZEROSHOT_<NAME>; see docs/settings.md.
     """
+    # Until the server has handlers of its own, also while a checkpoint is fetched: the kernel gives the first process of
+    # a container only the signals that it handles.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from zeroshot.app import create_app
     from zeroshot.serving import serve as run_server
 
