@@ -69,8 +69,8 @@ def serve(
 
     Every setting also has an environment variable, ZEROSHOT_<NAME>; see docs/settings.md.
     """
-    # Until the server has handlers of its own, also while a checkpoint is fetched: the kernel gives the first process of
-    # a container only the signals that it handles.
+    # Until the server has handlers of its own, also while a checkpoint is fetched: the first process of a container
+    # gets only the signals that it handles.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from zeroshot.app import create_app
     from zeroshot.serving import serve as run_server

@@ -51,7 +51,7 @@ MAY_IMPORT = {
 # Loaded by the HTTP process, or plain Python by design: torch must not come with them.
 WITHOUT_TORCH = {
     "engine": {"scheduler", "block_manager", "sequence", "messages", "supervisor"},
-    "model": {"config", "checkpoint", "hub", "progress"},
+    "model": {"config", "checkpoint", "hub"},
 }
 
 

@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 from zeroshot.errors import UnknownModel, WeightsError
-from zeroshot.model.progress import ProgressLines
 
 _FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "vocab.json", "merges.txt"]
 
@@ -25,6 +24,8 @@ def download_model(name: str, weights_dir: Path) -> Path:
     """
     from huggingface_hub import HfApi, snapshot_download  # half of a server's imports, and seldom needed
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
+    from zeroshot.model.progress import ProgressLines
 
     folder = weights_dir / name.replace("/", "--")
     partial = folder.with_name(f".{folder.name}.partial")
