@@ -264,7 +264,7 @@ def main() -> None:
 
 
 def _announce(settings: Settings, model: str) -> None:
-    url = f"http://{settings.host}:{settings.port}/docs"
+    url = f"http://{settings.host}:{settings.port}/"
     if settings.log_format == "json":
         fields = {"version": zeroshot.__version__, "model": model, "url": url}
         logging.getLogger("zeroshot").info("serving", extra={"fields": fields})

@@ -81,7 +81,7 @@ def open_page(chromium: Any, server: Server, watch: list[Watch]) -> Iterator[Any
         contexts.append(context)
         watch.append(Watch(context, url))
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.goto(f"{url}/{route}")
         return page
 
