@@ -49,10 +49,10 @@ def think(page: Any) -> None:
     settled = page.locator(".heat-text[aria-busy=false]")
     settled.wait_for()
     for _ in range(2):
-        page.locator(".heat").nth(10).focus()
+        page.locator(".heat").nth(11).focus()
         page.locator(".alternative:not([disabled])").first.click()
         settled.wait_for()
-    page.locator(".heat").nth(10).focus()
+    page.locator(".heat").nth(11).focus()
 
 
 def engine(page: Any) -> None:
@@ -84,7 +84,7 @@ def take(browser: Any, url: str, name: str) -> None:
     prepare(page)
     page.mouse.move(0, 0)
     page.wait_for_timeout(300)
-    picture = Image.open(BytesIO(page.screenshot())).convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    picture = Image.open(BytesIO(page.screenshot())).convert("RGB")
     path = IMAGES / f"{name}.png"
     picture.save(path, optimize=True)
     if path.stat().st_size > MAX_BYTES:

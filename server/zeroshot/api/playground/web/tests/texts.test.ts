@@ -32,6 +32,12 @@ describe("a tree of texts", () => {
     expect(spell(textOf(third, 2))).toBe("abcXZ");
   });
 
+  it("makes a sibling of another choice in the same place", () => {
+    const twice = fork(fork(root, 3, { token_id: 88, token: "X", logprob: -2 }), 3, { token_id: 89, token: "Z", logprob: -3 });
+    expect(twice.branches.map(({ parent }) => parent)).toEqual([null, 0, 0]);
+    expect(spell(textOf(twice, 2))).toBe("abcZ");
+  });
+
   it("knows the alternative's rank among those it was chosen from", () => {
     expect(fork(root, 0, { token_id: 88, token: "X", logprob: -2 }).branches[1]!.tokens[0]!.rank).toBe(1);
   });

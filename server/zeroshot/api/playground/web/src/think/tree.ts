@@ -44,10 +44,13 @@ export function fork(tree: Tree, position: number, alternative: Alternative): Tr
   return { branches: [...tree.branches, branch], current: branch.id };
 }
 
-/** The branch in the line of `id` that token `position` belongs to: a fork in shared text is a fork of its owner. */
+/**
+ * The branch in the line of `id` that a fork at `position` leaves: in shared text that is its owner, and another choice
+ * in the place of a branch's first token is that branch's sibling.
+ */
 function ownerOf(tree: Tree, id: number, position: number): number {
   const branch = branchOf(tree, id);
-  return branch.parent !== null && position < branch.forkAt ? ownerOf(tree, branch.parent, position) : id;
+  return branch.parent !== null && position <= branch.forkAt ? ownerOf(tree, branch.parent, position) : id;
 }
 
 export function append(tree: Tree, id: number, tokens: ScoredToken[]): Tree {
