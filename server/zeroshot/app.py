@@ -38,6 +38,7 @@ def create_app(settings: Settings, model_folder: Path) -> FastAPI:
         max_queued_seqs=settings.max_queued_seqs,
         max_queued_tokens=settings.max_queued_tokens,
         hang_timeout_s=settings.engine_hang_timeout_s,
+        start_timeout_s=settings.engine_start_timeout_s,
         log_prompts=settings.log_prompts,
     )
     catalog = Catalog(settings.prompts, tokenizer=client.tokenizer, max_model_len=client.max_model_len)

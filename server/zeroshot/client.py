@@ -88,6 +88,7 @@ class EngineClient:
         max_queued_seqs: int = 512,
         max_queued_tokens: int = 2**18,
         hang_timeout_s: float = 30.0,
+        start_timeout_s: float = 600.0,
         log_prompts: bool = False,
     ) -> None:
         config = GPT2Config.from_folder(settings.model_folder)
@@ -100,7 +101,12 @@ class EngineClient:
         self.stats = EngineStats()
         self.admission = Admission(max_seqs=max_queued_seqs, max_tokens=max_queued_tokens)
         self._log_prompts = log_prompts
-        self.supervisor = EngineSupervisor(settings, hang_timeout_s=hang_timeout_s, on_down=self._engine_is_down)
+        self.supervisor = EngineSupervisor(
+            settings,
+            hang_timeout_s=hang_timeout_s,
+            start_timeout_s=start_timeout_s,
+            on_down=self._engine_is_down,
+        )
         self.metrics = Metrics(self.model_name)
         self.metrics.watch_engine(self._report)
         self._totals = LifetimeTotals()

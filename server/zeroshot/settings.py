@@ -72,6 +72,7 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(default=4 * 2**20, ge=1024)
     engine_hang_timeout_s: float = Field(default=30.0, gt=0, description="Silence after which the engine is restarted.")
+    engine_start_timeout_s: float = Field(default=600.0, gt=0, description="Loading that takes longer is begun again.")
     drain_timeout_s: float = Field(default=30.0, ge=0, description="How long a stopping server lets requests finish.")
     receive_timeout_s: float = Field(default=30.0, gt=0, description="How long a request's head, or body, may take.")
     request_timeout_s: float = Field(default=600.0, gt=0, description="How long a request may take to be answered.")

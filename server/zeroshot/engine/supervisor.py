@@ -24,9 +24,17 @@ _WATCH_INTERVAL_S = 0.05
 class EngineSupervisor:
     """`on_down(reason)` is called as soon as an engine is known to be dead or hung, before the next one starts."""
 
-    def __init__(self, settings: EngineSettings, *, hang_timeout_s: float, on_down: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        settings: EngineSettings,
+        *,
+        hang_timeout_s: float,
+        start_timeout_s: float,
+        on_down: Callable[[str], None],
+    ) -> None:
         self._settings = settings
         self._hang_timeout_s = hang_timeout_s
+        self._start_timeout_s = start_timeout_s
         self._on_down = on_down
         self._folder = Path(tempfile.mkdtemp(prefix="zeroshot-"))
         self._task: asyncio.Task[None] | None = None
@@ -81,12 +89,16 @@ class EngineSupervisor:
             self.process.stdin.close()
 
     async def _watch(self) -> str:
-        """Returns what went wrong, once something has."""
+        """Returns what went wrong, once something has. An engine that is loading is silent, and can hang too."""
+        started_at = time.monotonic()
         while True:
             await asyncio.sleep(_WATCH_INTERVAL_S)
             if self.process is None or self.process.returncode is not None:
                 return f"ended with exit code {self.process.returncode if self.process else 'unknown'}"
-            if self._last_heard is not None and time.monotonic() - self._last_heard > self._hang_timeout_s:
+            now = time.monotonic()
+            if self._last_heard is None and now - started_at > self._start_timeout_s:
+                return f"was not ready after {self._start_timeout_s:g} s"
+            if self._last_heard is not None and now - self._last_heard > self._hang_timeout_s:
                 return f"has been silent for {self._hang_timeout_s:g} s"
 
     async def _kill(self) -> None:
