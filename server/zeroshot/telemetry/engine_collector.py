@@ -65,6 +65,14 @@ class EngineCollector(Collector):
         )
         yield GaugeMetricFamily("zeroshot_engine_up", "1 while the engine can generate.", value=int(report.is_up))
         yield CounterMetricFamily("zeroshot_engine_restarts", "Engines replaced.", value=report.num_restarts)
+        kernels = GaugeMetricFamily(
+            "zeroshot_kernel_fallback",
+            "1 for an op that runs as PyTorch's reference; GET /health says why.",
+            labels=["op"],
+        )
+        for op, state in stats.kernels.items():
+            kernels.add_metric([op], int(state != "triton"))
+        yield kernels
         for name, (field, documentation) in _TOTALS.items():
             family = CounterMetricFamily(name, documentation, labels=["model_name"])
             family.add_metric([self._model_name], report.totals[field])

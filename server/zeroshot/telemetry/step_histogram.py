@@ -6,26 +6,25 @@ from prometheus_client import Histogram
 
 
 class StepHistogram(Histogram):
-    """`note` at each token, `flush` once a step: a step's tokens mostly fall into one bucket and share its update.
+    """`note` at each token, `flush` once a step: all that ran in two steps waited equally long between them.
 
-    `observe` takes a lock twice and walks the buckets. Both methods are for one thread, the event loop's;
-    prometheus_client's own values, which a scrape reads from another thread, change in `flush` only.
+    `observe` takes a lock twice and walks the buckets; equal amounts in a row share one update. Both methods are for
+    one thread, the event loop's; a scrape reads prometheus_client's own values, which change under their locks.
     """
 
     def _metric_init(self) -> None:
         super()._metric_init()
-        self._counts: dict[int, int] = {}
-        self._total = 0.0
+        self._amount = 0.0
+        self._count = 0
 
-    def note(self, amount: float) -> None:
-        index = bisect_left(self._upper_bounds, amount)
-        self._counts[index] = self._counts.get(index, 0) + 1
-        self._total += amount
+    def note(self, amount: float, count: int = 1) -> None:
+        if amount != self._amount:
+            self.flush()
+            self._amount = amount
+        self._count += count
 
     def flush(self) -> None:
-        if self._counts:
-            for index, count in self._counts.items():
-                self._buckets[index].inc(count)
-            self._sum.inc(self._total)
-            self._counts.clear()
-            self._total = 0.0
+        if self._count:
+            self._buckets[bisect_left(self._upper_bounds, self._amount)].inc(self._count)
+            self._sum.inc(self._amount * self._count)
+            self._count = 0

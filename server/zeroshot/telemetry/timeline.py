@@ -14,7 +14,19 @@ CANCELLED = "cancelled"
 
 
 class Timeline:
-    """`received` is called for every output, on the event loop: it must cost next to nothing."""
+    """`received` and `delivered` are called for every output, on the event loop: they must cost next to nothing."""
+
+    __slots__ = (
+        "_arrived_at",
+        "_first_token_at",
+        "_is_prewarming",
+        "_last_output_at",
+        "_metrics",
+        "_num_cached_tokens",
+        "_record",
+        "_scheduled_at",
+        "error_code",
+    )
 
     def __init__(self, metrics: Metrics, request: GenerateRequest) -> None:
         self._metrics = metrics
@@ -31,9 +43,10 @@ class Timeline:
 
     def received(self, output: TokenOutput, now: float) -> None:
         index = output.choice_index
-        if output.token_ids:
+        num_tokens = len(output.token_ids)  # more than one from a runner that runs several steps at once
+        if num_tokens:
             if self._first_token_at[index]:
-                self._metrics.inter_token_latency.note(now - self._last_output_at[index])
+                self._metrics.inter_token_latency.note((now - self._last_output_at[index]) / num_tokens, num_tokens)
             else:
                 self._first_token_at[index] = now
                 self._metrics.time_to_first_token.observe(now - self._arrived_at)
