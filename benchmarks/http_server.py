@@ -18,17 +18,25 @@ import httpx
 @contextmanager
 def running_server(model: Path, *arguments: str, **environment: str) -> Iterator[str]:
     """`zeroshot serve` on a free port, ready, with settings as flags or ZEROSHOT_… variables. Yields its URL."""
+    with server_process(model, *arguments, **environment) as (url, _):
+        yield url
+
+
+@contextmanager
+def server_process(
+    model: Path, *arguments: str, log: Path | None = None, **environment: str
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The same, with its process. `log`: a file for what it writes; without one that is thrown away."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "zeroshot", "serve", "--model", str(model), "--port", str(port), *arguments]
-    process = subprocess.Popen(
-        command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    with open(os.devnull if log is None else log, "wb") as output:  # noqa: PTH123 - devnull is no file to Path
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | environment)
     try:
         _wait_until_ready(url, process)
-        yield url
+        yield url, process
     finally:
         process.terminate()
         process.wait(timeout=60)

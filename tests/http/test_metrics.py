@@ -143,6 +143,8 @@ def test_rejections_are_counted_by_reason(start_server: Callable[..., AbstractCo
         figures = server.metrics()
     assert figures["zeroshot_rejected_total", "overloaded"] == 1
     assert figures["zeroshot_rejected_total", "request_too_large"] == 1
+    assert figures["zeroshot_http_requests_total", "/health/ready", "GET", "503"] > 0  # while it was loading
+    assert len([key for key in figures if key[0] == "zeroshot_rejected_total"]) == 2
 
 
 def test_counts_survive_the_engine(fresh_server: Any) -> None:

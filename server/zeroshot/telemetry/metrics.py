@@ -97,8 +97,8 @@ class Metrics:
 
     def http_answered(self, handler: str, method: str, status: int, error_code: str | None) -> None:
         self._http_requests.labels(handler, method, str(status)).inc()
-        if status in REFUSALS:
-            self._rejected.labels(error_code or "other").inc()
+        if status in REFUSALS and error_code is not None:  # "not ready" of /health is an answer, no refusal
+            self._rejected.labels(error_code).inc()
 
     def task_answered(self, task: str, status: str, cached_tokens: int = 0) -> None:
         self._task_requests.labels(task, status).inc()
