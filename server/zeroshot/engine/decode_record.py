@@ -109,8 +109,7 @@ def has_penalties(sequence: Sequence) -> bool:
 
 def token_mask(sequence: Sequence) -> Array | None:
     """[vocab_size] bool: the tokens that a grammar allows next. None if there is no grammar."""
-    guide = getattr(sequence, "guide", None)
-    return None if guide is None else np.asarray(guide.mask)
+    return None if sequence.guide is None else sequence.guide.mask
 
 
 def holds_until(sequence: Sequence) -> int:
