@@ -36,7 +36,7 @@ console = Console(stderr=True)
 ModelOption = Annotated[
     str, typer.Option(envvar="ZEROSHOT_MODEL", help="A folder, a name in model_weights/, or a Hugging Face hub name.")
 ]
-DTypeOption = Annotated[str, typer.Option(envvar="ZEROSHOT_DTYPE", help="auto, fp32, bf16 or fp16.")]
+DTypeOption = Annotated[str, typer.Option(envvar="ZEROSHOT_DTYPE", help="auto, fp32, bf16, fp16 or int8.")]
 DeviceOption = Annotated[str, typer.Option(envvar="ZEROSHOT_DEVICE", help="auto, cpu or cuda.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads of the engine. Default: all cores.")]
 

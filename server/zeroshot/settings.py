@@ -13,7 +13,7 @@ from zeroshot.errors import SettingsError
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
-DType = Literal["auto", "fp32", "bf16", "fp16"]
+DType = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 Device = Literal["auto", "cpu", "cuda"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]

@@ -6,8 +6,10 @@ import logging
 import torch
 
 from zeroshot.engine.engine import Engine
+from zeroshot.errors import SettingsError
 from zeroshot.model.config import GPT2Config
 from zeroshot.model.gpt2 import GPT2
+from zeroshot.model.int8_calibration import correct_lm_head
 from zeroshot.model.ops import device_backend, plain_backend
 from zeroshot.model.triton_ops import triton_ops
 from zeroshot.model.weights import load_weights
@@ -18,7 +20,8 @@ logger = logging.getLogger(__name__)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT_BYTES = 2**30
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# int8 is for the linear layers; everything around them stays fp32.
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
 
 
 def load_engine(settings: EngineSettings) -> Engine:
@@ -32,7 +35,7 @@ def load_engine(settings: EngineSettings) -> Engine:
         "%s on %s in %s, %d threads, KV cache of %d tokens",
         settings.model_folder.name,
         model.device,
-        str(model.dtype).removeprefix("torch."),
+        "int8" if settings.dtype == "int8" else str(model.dtype).removeprefix("torch."),
         torch.get_num_threads(),
         engine.block_manager.num_blocks * engine.block_manager.block_size,
     )
@@ -57,7 +60,12 @@ def load_model(settings: EngineSettings) -> GPT2:
     config = GPT2Config.from_folder(settings.model_folder)
     weights = load_weights(settings.model_folder, config, dtype=dtype, device=device)
     if device.type == "cpu":
-        return GPT2(config, weights, plain_backend())
+        model = GPT2(config, weights, plain_backend(is_int8=settings.dtype == "int8"))
+        if settings.dtype == "int8":
+            correct_lm_head(model, weights.lm_head)
+        return model
+    if settings.dtype == "int8":
+        raise SettingsError("dtype int8 is for CPUs; a GPU runs bf16, fp16 or fp32.")
     ops, kernels = triton_ops(config, max_num_seqs=settings.max_num_seqs, dtype=dtype, device=device)
     return GPT2(config, weights, device_backend(ops, kernels))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from zeroshot.model.int8_linear import int8_linear_factory
 from zeroshot.model.layer_norm import DeferredLayerNorm, LayerNorm, Norm, Residual, embed, embed_deferred
 from zeroshot.model.linear import LinearFactory, deferred_linear_factory, linear_factory
 from zeroshot_kernels.bias_gelu.reference import bias_gelu_reference
@@ -63,10 +64,10 @@ class Backend:
         return bool(self.kernels) and all(status == "triton" for status in self.kernels.values())
 
 
-def plain_backend() -> Backend:
+def plain_backend(*, is_int8: bool = False) -> Backend:
     return Backend(
         ops=Ops(kv_append=_kv_append_all),
-        linear_factory=linear_factory,
+        linear_factory=int8_linear_factory if is_int8 else linear_factory,
         layer_norm=LayerNorm,
         embed=embed,
         is_device=False,

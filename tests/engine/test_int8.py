@@ -1,0 +1,82 @@
+"""`--dtype int8`: the same tokens alone and in a batch, and nearly the same model as in fp32."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.int8_quality import DEMO, FILE, ROOT, compare, wikitext
+from zeroshot.engine.loader import load_model
+from zeroshot.engine.selfcheck import prompt_logits
+from zeroshot.errors import SettingsError
+from zeroshot.settings import EngineSettings
+
+DATA = Path(os.environ.get("TRAINING_DATA", "")) / "eval"
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_same_tokens_alone_and_in_a_batch(
+    load_engine: Callable[..., Any],
+    prompts_of: Callable[..., Any],
+    request_of: Callable[..., Any],
+    run: Callable[..., Any],
+    temperature: float,
+) -> None:
+    prompts = prompts_of(3, [5, 40, 1, 17, 90, 33, 16, 8], vocab_size=50000)
+    requests = [
+        request_of(str(index), prompt, max_tokens=24, temperature=temperature, seed=index)
+        for index, prompt in enumerate(prompts)
+    ]
+    together = run(load_engine(DEMO, dtype="int8"), *requests)
+    for request in requests:
+        alone = run(load_engine(DEMO, dtype="int8"), request)
+        key = (request.request_id, 0)
+        assert alone[key].token_ids == together[key].token_ids
+
+
+def test_a_prompt_in_chunks_is_the_prompt_at_once() -> None:
+    model = load_model(EngineSettings(model_folder=DEMO, dtype="int8", device="cpu"))
+    token_ids = torch.randint(0, 50256, (70,), generator=torch.Generator().manual_seed(0)).tolist()
+    at_once = prompt_logits(model, token_ids, 70)
+    for chunk in (1, 7, 32):
+        assert torch.equal(prompt_logits(model, token_ids, chunk).argmax(-1), at_once.argmax(-1))
+
+
+def test_the_heads_rounding_error_has_no_mean() -> None:
+    """On tokens that the correction was not measured with."""
+    exact, rounded = (load_model(EngineSettings(model_folder=DEMO, dtype=d, device="cpu")) for d in ("fp32", "int8"))
+    token_ids = torch.randint(0, 50256, (200,), generator=torch.Generator().manual_seed(5)).tolist()
+    error = prompt_logits(rounded, token_ids, 200) - prompt_logits(exact, token_ids, 200)
+    rounded.lm_head.bias = None  # type: ignore[attr-defined]
+    uncorrected = prompt_logits(rounded, token_ids, 200) - prompt_logits(exact, token_ids, 200)
+    assert error.mean(0).norm() < 0.5 * uncorrected.mean(0).norm()
+
+
+def test_everything_but_the_linear_layers_stays_fp32() -> None:
+    model = load_model(EngineSettings(model_folder=DEMO, dtype="int8", device="cpu"))
+    assert model.dtype == model.allocate_kv_cache(1, 16).key.dtype == torch.float32
+
+
+def test_perplexity_is_within_1_percent_of_fp32() -> None:
+    try:
+        text = wikitext(DATA)
+    except FileNotFoundError:
+        pytest.skip("the corpus is not at hand: set TRAINING_DATA to the folder that holds eval/" + FILE)
+    quality = compare(DEMO, text, num_windows=4, window_tokens=512)
+    assert abs(quality["perplexity_change_percent"]) < 1.0
+    assert quality["greedy_agreement_percent"] > 90.0
+
+
+def test_the_committed_measurement_passes_the_gate() -> None:
+    result = json.loads((ROOT / "benchmarks" / "results" / "int8_quality.json").read_text())
+    assert abs(result["perplexity_change_percent"]) < 1.0
+
+
+def test_without_an_int8_library_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zeroshot.model.int8_linear._libraries", lambda: {"qnnpack"})
+    with pytest.raises(SettingsError, match="x86"):
+        load_model(EngineSettings(model_folder=DEMO, dtype="int8", device="cpu"))
