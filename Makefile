@@ -49,6 +49,9 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.cpu
 
+bench-peers: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[peers]'
+
 weights: $(READY)
 	$(BIN)/zeroshot download $(MODEL)
 

@@ -1,89 +1,131 @@
-"""This server over HTTP against Hugging Face `generate`, on the same checkpoint, threads and machine, in one run.
+"""This server against Hugging Face and CTranslate2, on the same checkpoint, threads and machine, in one run.
 
-    python -m benchmarks.cpu                    # GPT-2 124M's shape: 1, 8 and 32 concurrent requests, 5 rounds
-    python -m benchmarks.cpu --rounds 2 --concurrency 1 8
+    python -m benchmarks.cpu                     # GPT-2 124M's shape: 1, 8, 32 and 64 at once, 5 rounds, all systems
+    python -m benchmarks.cpu --concurrency 8 --merge              # one level; keep what the result file has of others
+    python -m benchmarks.cpu --rounds 2 --concurrency 1 --systems "zeroshot int8, HTTP" "Hugging Face generate"
 
-The rounds are interleaved (ours, theirs, ours, …) and the medians compared, since machines drift. Whichever is not
-measured is idle. Prompt 32 tokens, output 64, greedy.
+The rounds are interleaved (each system once, then again) and medians compared, since machines drift; ratios are only
+taken within one call. Whichever is not measured is idle. Prompt 32 tokens, output 64, greedy. "prefill" is one prompt
+of 512 tokens and one token of output.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
+import os
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import track
 from rich.table import Table
-from transformers import GPT2LMHeadModel
 
+from benchmarks.cpu_peers import peers
 from benchmarks.http_server import running_server, seconds_for
 from benchmarks.machine import describe_machine
 from benchmarks.random_checkpoint import SIZES, random_checkpoint
 
 RESULTS = Path(__file__).parent / "results"
-SYSTEMS = ("zeroshot, HTTP", "zeroshot, HTTP stream", "Hugging Face generate")
+BASELINE = "Hugging Face generate"
+SERVED = {
+    "zeroshot fp32, HTTP": ("fp32", False),
+    "zeroshot fp32, HTTP stream": ("fp32", True),
+    "zeroshot int8, HTTP": ("int8", False),
+    "zeroshot int8, HTTP stream": ("int8", True),
+}
+PREFILL = "prefill"
+PREFILL_TOKENS = 512
+
+Measured = Callable[[list[list[int]], int], float]
+"""(prompts, output tokens) -> seconds."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="124m")
-    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--concurrency", nargs="+", default=["1", "8", "32", "64", PREFILL])
+    parser.add_argument("--systems", nargs="+", help="default: all that are installed")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--prompt-tokens", type=int, default=32)
     parser.add_argument("--output-tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--checkpoints", type=Path, default=Path(tempfile.gettempdir()), help="where to keep them")
     parser.add_argument("--output", type=Path, default=RESULTS / "cpu.json")
+    parser.add_argument("--merge", action="store_true", help="keep the output file's other concurrencies")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     checkpoint = random_checkpoint(arguments.size, arguments.checkpoints)
-    rates, seconds_to_ready = measure(checkpoint, arguments)
     result = {
         "command": "python -m benchmarks.cpu " + " ".join(sys.argv[1:]),
         "machine": describe_machine(),
-        "model": f"GPT-2 {arguments.size}, random values, fp32",
+        "model": f"GPT-2 {arguments.size}, random values",
         "threads": arguments.threads,
         "prompt_tokens": arguments.prompt_tokens,
         "output_tokens": arguments.output_tokens,
-        "seconds_to_ready": round(seconds_to_ready, 1),
-        "tokens_per_second": rates,
+        **measure(checkpoint, arguments),
     }
+    if arguments.merge and arguments.output.exists():
+        result = merged(json.loads(arguments.output.read_text()), result)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(result, indent=2) + "\n")
     report(result)
 
 
-def measure(checkpoint: Path, arguments: argparse.Namespace) -> tuple[dict[str, dict[str, list[float]]], float]:
-    """{system: {concurrency: output tokens per second, one a round}}, and how long the server took to be ready."""
-    theirs = GPT2LMHeadModel.from_pretrained(checkpoint, dtype=torch.float32).eval()
-    rates: dict[str, dict[str, list[float]]] = {name: {str(n): [] for n in arguments.concurrency} for name in SYSTEMS}
-    started = time.perf_counter()
-    with running_server(checkpoint, "--threads", str(arguments.threads)) as url, Progress(transient=True) as progress:
-        seconds_to_ready = time.perf_counter() - started
-        bar = progress.add_task("measuring", total=(arguments.rounds + 1) * len(arguments.concurrency) * len(SYSTEMS))
-        for round_number in range(arguments.rounds + 1):  # the first one warms everything up
-            for concurrency in arguments.concurrency:
-                prompts = random_prompts(concurrency, arguments.prompt_tokens, seed=round_number)
-                tokens = concurrency * arguments.output_tokens
-                for name in SYSTEMS:
-                    if name == "Hugging Face generate":
-                        seconds = hugging_face_seconds(theirs, prompts, arguments.output_tokens)
-                    else:
-                        bodies = [request_body(p, arguments.output_tokens, "stream" in name) for p in prompts]
-                        seconds = asyncio.run(seconds_for(url, bodies))
-                    if round_number > 0:
-                        rates[name][str(concurrency)].append(round(tokens / seconds, 1))
-                    progress.advance(bar)
-                    # Another seed for each system, or the second one would find the first one's prompts cached.
-                    prompts = random_prompts(concurrency, arguments.prompt_tokens, seed=round_number + 1000)
-    return rates, seconds_to_ready
+def measure(checkpoint: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """tokens_per_second: {system: {concurrency: one number a round}}, and what else the result file says of a run."""
+    found, versions = peers(checkpoint, arguments.threads)
+    names = arguments.systems or [*SERVED, *found]
+    rates: dict[str, dict[str, list[float]]] = {name: {level: [] for level in arguments.concurrency} for name in names}
+    seconds_to_ready: dict[str, float] = {}
+    with contextlib.ExitStack() as stack:
+        urls: dict[str, str] = {}
+        for dtype in sorted({SERVED[name][0] for name in names if name in SERVED}):
+            started = time.perf_counter()
+            server = running_server(checkpoint, "--dtype", dtype, "--threads", str(arguments.threads))
+            urls[dtype] = stack.enter_context(server)
+            seconds_to_ready[dtype] = round(time.perf_counter() - started, 1)
+        systems: dict[str, Measured] = {
+            name: over_http(urls[SERVED[name][0]], SERVED[name][1]) if name in SERVED else found[name]().seconds
+            for name in names
+        }
+        load_before = os.getloadavg()[0]
+        cases = [(level, number) for level in arguments.concurrency for number in range(arguments.rounds + 1)]
+        for level, round_number in track(cases, transient=True):
+            num_prompts, length, output_tokens = shape(level, arguments)
+            for index, (name, seconds) in enumerate(systems.items()):
+                # Another seed for each system: the streamed runs must not find the plain ones' prompts in the cache.
+                prompts = random_prompts(num_prompts, length, seed=round_number * 100 + index)
+                elapsed = seconds(prompts, output_tokens)
+                num_tokens = length if level == PREFILL else num_prompts * output_tokens
+                if round_number > 0:  # the first one warms everything up
+                    rates[name][level].append(round(num_tokens / elapsed, 1))
+    return {
+        "versions": versions,
+        "load_average_before": round(load_before, 1),
+        "seconds_to_ready": seconds_to_ready,
+        "tokens_per_second": rates,
+    }
+
+
+def shape(level: str, arguments: argparse.Namespace) -> tuple[int, int, int]:
+    """(prompts, tokens of each, tokens of output of each)."""
+    if level == PREFILL:
+        return 1, PREFILL_TOKENS, 1
+    return int(level), arguments.prompt_tokens, arguments.output_tokens
+
+
+def over_http(url: str, is_stream: bool) -> Measured:
+    def seconds(prompts: list[list[int]], output_tokens: int) -> float:
+        return asyncio.run(seconds_for(url, [request_body(p, output_tokens, is_stream) for p in prompts]))
+
+    return seconds
 
 
 def random_prompts(count: int, num_tokens: int, *, seed: int) -> list[list[int]]:
@@ -96,21 +138,16 @@ def request_body(prompt: list[int], output_tokens: int, is_stream: bool) -> dict
     return body | {"stream": True} if is_stream else body
 
 
-def hugging_face_seconds(model: GPT2LMHeadModel, prompts: list[list[int]], output_tokens: int) -> float:
-    ids = torch.tensor(prompts)
-    start = time.perf_counter()
-    with torch.inference_mode():
-        output = model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=output_tokens,
-            min_new_tokens=output_tokens,
-            do_sample=False,
-            pad_token_id=50256,
-        )
-    if output.shape[1] != ids.shape[1] + output_tokens:
-        raise RuntimeError(f"asked Hugging Face for {output_tokens} tokens, got {output.shape}")
-    return time.perf_counter() - start
+def merged(earlier: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    """The new result with the levels it did not measure taken from the earlier one. Each level is of one call."""
+    rates = {name: dict(row) for name, row in earlier["tokens_per_second"].items()}
+    measured = {level for row in result["tokens_per_second"].values() for level in row}
+    for row in rates.values():
+        for level in measured:
+            row.pop(level, None)
+    for name, row in result["tokens_per_second"].items():
+        rates.setdefault(name, {}).update(row)
+    return result | {"tokens_per_second": {name: row for name, row in rates.items() if row}}
 
 
 def medians(result: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -118,25 +155,40 @@ def medians(result: dict[str, Any]) -> dict[str, dict[str, float]]:
     return {name: {n: statistics.median(values) for n, values in row.items()} for name, row in rates.items()}
 
 
-def markdown_table(result: dict[str, Any]) -> str:
-    """The README's table: medians, and the ratio to Hugging Face."""
+def title(level: str) -> str:
+    return f"prefill {PREFILL_TOKENS}" if level == PREFILL else f"{level} at once"
+
+
+def cells(result: dict[str, Any], digits: int) -> tuple[list[str], dict[str, list[str]]]:
+    """(columns, {system: cells}): medians, and the ratio to the baseline where it was measured."""
     rows = medians(result)
-    baseline = rows["Hugging Face generate"]
-    lines = ["| | " + " | ".join(f"{n} at once" for n in baseline) + " |", "|---" * (len(baseline) + 1) + "|"]
-    for name, row in rows.items():
-        cells = [f"{value:.0f} ({value / baseline[n]:.1f}x)" for n, value in row.items()]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    levels = list(dict.fromkeys(level for row in rows.values() for level in row))
+    baseline = rows.get(BASELINE, {})
+
+    def cell(row: dict[str, float], level: str) -> str:
+        if level not in row:
+            return ""
+        return f"{row[level]:.0f}" + (f" ({row[level] / baseline[level]:.{digits}f}x)" if level in baseline else "")
+
+    return levels, {name: [cell(row, level) for level in levels] for name, row in rows.items()}
+
+
+def markdown_table(result: dict[str, Any]) -> str:
+    """The table of the README and of docs/cpu.md."""
+    levels, rows = cells(result, 1)
+    lines = ["| | " + " | ".join(map(title, levels)) + " |", "|---" * (len(levels) + 1) + "|"]
+    lines += [f"| {name} | " + " | ".join(row) + " |" for name, row in rows.items()]
     return "\n".join(lines)
 
 
 def report(result: dict[str, Any]) -> None:
-    rows = medians(result)
-    baseline = rows["Hugging Face generate"]
-    table = Table("", *(f"{n} at once" for n in baseline), title=f"Output tokens/s, {result['model']}, medians")
+    levels, rows = cells(result, 2)
+    table = Table("", *map(title, levels), title=f"Tokens/s, {result['model']}, medians")
     for name, row in rows.items():
-        table.add_row(name, *(f"{value:.0f} ({value / baseline[n]:.2f}x)" for n, value in row.items()))
-    Console().print(table)
-    Console().print(f"ready after {result['seconds_to_ready']} s")
+        table.add_row(name, *row)
+    console = Console()
+    console.print(table)
+    console.print("ready after", result["seconds_to_ready"], "s; libraries:", result["versions"])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,135 @@
+"""What `cpu.py` compares with: other ways to run the same checkpoint on this CPU, each at its best thread count.
+
+Each is an object with `seconds(prompts, output_tokens)`: wall time from prompts to all tokens, greedy, end of text
+ignored. CTranslate2 is optional (`make bench-peers`); what isn't installed is named in the result.
+"""
+
+import contextlib
+import importlib.metadata
+import io
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import GPT2LMHeadModel
+
+from zeroshot.engine.loader import load_engine
+from zeroshot.settings import DType, EngineSettings
+from zeroshot.types import GenerateRequest, SamplingParams
+
+END_OF_TEXT = 50256
+
+
+class HuggingFace:
+    def __init__(self, checkpoint: Path) -> None:
+        self.model = GPT2LMHeadModel.from_pretrained(checkpoint, dtype=torch.float32).eval()
+
+    def seconds(self, prompts: list[list[int]], output_tokens: int) -> float:
+        ids = torch.tensor(prompts)
+        start = time.perf_counter()
+        with torch.inference_mode():
+            output = self.model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=output_tokens,
+                min_new_tokens=output_tokens,
+                do_sample=False,
+                pad_token_id=END_OF_TEXT,
+            )
+        seconds = time.perf_counter() - start
+        check_length(output.shape[1] - ids.shape[1], output_tokens)
+        return seconds
+
+
+class EngineAlone:
+    """This project's engine in this process: what HTTP has to share the cores with."""
+
+    def __init__(self, checkpoint: Path, dtype: DType, threads: int) -> None:
+        settings = EngineSettings(model_folder=checkpoint, dtype=dtype, device="cpu", num_threads=threads)
+        self.engine = load_engine(settings)
+
+    def seconds(self, prompts: list[list[int]], output_tokens: int) -> float:
+        params = SamplingParams(max_tokens=output_tokens, temperature=0.0, ignore_eos=True)
+        start = time.perf_counter()
+        for index, prompt in enumerate(prompts):
+            request = GenerateRequest(request_id=str(index), prompt_token_ids=prompt, sampling_params=params)
+            self.engine.add_request(request)
+        num_tokens = 0
+        while self.engine.has_work:
+            num_tokens += sum(len(output.token_ids) for output in self.engine.step())
+        seconds = time.perf_counter() - start
+        check_length(num_tokens, output_tokens * len(prompts))
+        return seconds
+
+
+class CTranslate2:
+    """Its threads only sometimes help it: each batch size is tried with all in one worker, one thread, one worker
+    a thread, and then measured with the fastest."""
+
+    def __init__(self, checkpoint: Path, compute_type: str, threads: int) -> None:
+        import ctranslate2
+
+        folder = checkpoint / "ctranslate2"
+        if not folder.exists():
+            with contextlib.redirect_stdout(io.StringIO()):
+                ctranslate2.converters.TransformersConverter(str(checkpoint)).convert(str(folder))
+        layouts = dict.fromkeys(((1, threads), (1, 1), (threads, 1)))
+        self._generators = {
+            (workers, each): ctranslate2.Generator(
+                str(folder), compute_type=compute_type, inter_threads=workers, intra_threads=each
+            )
+            for workers, each in layouts
+        }
+
+        self._tokens: list[str] = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
+        self._best: dict[tuple[int, int], tuple[int, int]] = {}
+
+    def seconds(self, prompts: list[list[int]], output_tokens: int) -> float:
+        case = (len(prompts), output_tokens)
+        if case not in self._best:
+            times = {layout: self._run(layout, prompts, output_tokens) for layout in self._generators for _ in range(2)}
+            self._best[case] = min(times, key=times.__getitem__)
+        return self._run(self._best[case], prompts, output_tokens)
+
+    def _run(self, layout: tuple[int, int], prompts: list[list[int]], output_tokens: int) -> float:
+        tokens = [[self._tokens[token_id] for token_id in prompt] for prompt in prompts]
+        start = time.perf_counter()
+        results = self._generators[layout].generate_batch(
+            tokens,
+            max_length=output_tokens,
+            min_length=output_tokens,
+            sampling_topk=1,
+            include_prompt_in_result=False,
+            max_batch_size=-(-len(prompts) // layout[0]),
+        )
+        seconds = time.perf_counter() - start
+        check_length(min(len(result.sequences_ids[0]) for result in results), output_tokens)
+        return seconds
+
+
+def check_length(num_tokens: int, wanted: int) -> None:
+    if num_tokens != wanted:
+        raise RuntimeError(f"asked for {wanted} tokens, got {num_tokens}")
+
+
+Peer = HuggingFace | EngineAlone | CTranslate2
+
+
+def peers(checkpoint: Path, threads: int) -> tuple[dict[str, Callable[[], Peer]], dict[str, str]]:
+    """(name -> how to load it), and the versions of the libraries, or that one is missing."""
+    found: dict[str, Callable[[], Peer]] = {
+        "zeroshot fp32, engine alone": lambda: EngineAlone(checkpoint, "fp32", threads),
+        "zeroshot int8, engine alone": lambda: EngineAlone(checkpoint, "int8", threads),
+        "Hugging Face generate": lambda: HuggingFace(checkpoint),
+    }
+    versions = {"transformers": importlib.metadata.version("transformers")}
+    try:
+        versions["ctranslate2"] = importlib.metadata.version("ctranslate2")
+    except importlib.metadata.PackageNotFoundError:
+        versions["ctranslate2"] = "not installed: make bench-peers"
+        return found, versions
+    found["CTranslate2 fp32"] = lambda: CTranslate2(checkpoint, "float32", threads)
+    found["CTranslate2 int8"] = lambda: CTranslate2(checkpoint, "int8", threads)
+    return found, versions
