@@ -52,5 +52,6 @@ def _extend(output: TokenOutput, later: TokenOutput) -> None:
     output.prompt_logprobs += later.prompt_logprobs
     output.finish_reason, output.stop_token_id = later.finish_reason, later.stop_token_id
     output.num_cached_tokens = output.num_cached_tokens or later.num_cached_tokens
+    output.beam_score = later.beam_score
     output.error_code, output.error_message = later.error_code, later.error_message
     output.error_field = later.error_field

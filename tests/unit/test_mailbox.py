@@ -56,6 +56,18 @@ def test_a_patient_reader_sleeps_until_a_choice_has_ended_and_gets_it_whole() ->
     asyncio.run(run())
 
 
+def test_nothing_of_the_last_output_is_lost_when_it_joins_earlier_ones() -> None:
+    async def run() -> None:
+        mailbox = Mailbox(is_patient=True)
+        mailbox.put(output(1))
+        last = {"beam_score": -0.5, "error_code": "invalid_request", "error_message": "no", "error_field": "regex"}
+        mailbox.put(output(2, finish_reason="error", **last))
+        (whole,) = await mailbox.get()
+        assert {name: getattr(whole, name) for name in last} == last
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("is_patient", [False, True])
 def test_an_error_comes_after_what_was_there_and_stays(is_patient: bool) -> None:
     async def run() -> None:
