@@ -170,11 +170,13 @@ def leaks(result: dict[str, Any]) -> list[str]:
     if blocks["free_at_end"] != blocks["total"]:
         found.append(f"{blocks['total'] - blocks['free_at_end']} KV blocks")
     before, after = result["at_rest"]["before"], result["at_rest"]["after"]
-    for process, names in {"server": ("threads", "fds"), "engine": ("threads", "fds")}.items():
-        for name in names:
-            grown = after[process][name] - before[process][name]
+    for process in ("server", "engine"):
+        for name in ("threads", "fds"):
+            # Thread pools fill as they are needed, within the first half at the latest. What leaks goes on growing.
+            filled = max(result["quarters"][process][name][:2]) if name == "threads" else 0
+            grown = after[process][name] - max(before[process][name], filled)
             if grown > 0:
-                found.append(f"{grown} {name} of the {process}")
+                found.append(f"{grown:g} {name} of the {process}")
     return found
 
 
@@ -206,12 +208,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "soak.json")
     arguments = parser.parse_args()
     settings = {
-        "ZEROSHOT_ENGINE_HANG_TIMEOUT_S": "10",
+        "ZEROSHOT_ENGINE_HANG_TIMEOUT_S": "20",
         "ZEROSHOT_ENGINE_START_TIMEOUT_S": "180",
         "ZEROSHOT_MAX_QUEUED_SEQS": "64",
         "ZEROSHOT_DTYPE": "fp32",
     }
-    with server_process(arguments.model, "--log-format", "json", log=arguments.log, **settings) as (url, process):
+    with server_process(arguments.model, "--threads", "1", "--log-format", "json", log=arguments.log, **settings) as (
+        url,
+        process,
+    ):
         result = asyncio.run(soak(url, process.pid, arguments))
     result = {
         "command": "python -m benchmarks.soak " + " ".join(sys.argv[1:]),

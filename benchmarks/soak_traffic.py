@@ -126,7 +126,7 @@ class Traffic:
         return Call("/v1/chat/completions", "/v1/chat/completions", body, chat_texts)
 
     def _score(self) -> Call:
-        return Call("score", "/score", {"text": [self._text(), self._text(5)]}, text_scores)
+        return Call("score", "/score", {"text": [self._text(), "A " + self._text(5)]}, text_scores)
 
     def _task(self) -> Call:
         name = self._random.choice(sorted(self._examples))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.soak import leaks
 from benchmarks.soak_traffic import is_same
 
 ROOT = Path(__file__).parents[2]
@@ -42,3 +43,29 @@ def test_a_short_soak(tmp_path: Path) -> None:
 )
 def test_what_counts_as_the_same_answer(one: object, other: object, expected: bool) -> None:
     assert is_same(one, other) is expected
+
+
+def resting(**server: int) -> dict[str, dict[str, int]]:
+    return {"server": {"threads": 12, "fds": 26} | server, "engine": {"threads": 4, "fds": 17}}
+
+
+@pytest.mark.parametrize(
+    ("after", "free_blocks", "expected"),
+    [
+        (resting(), 8, []),
+        (resting(threads=15), 8, []),  # the pools were full by the middle of the run
+        (resting(threads=16), 8, ["1 threads of the server"]),
+        (resting(fds=27), 8, ["1 fds of the server"]),
+        (resting(), 6, ["2 KV blocks"]),
+    ],
+)
+def test_what_counts_as_a_leak(after: dict[str, dict[str, int]], free_blocks: int, expected: list[str]) -> None:
+    result = {
+        "kv_blocks": {"total": 8, "free_at_end": free_blocks},
+        "at_rest": {"before": resting(), "after": after},
+        "quarters": {
+            "server": {"threads": [13.0, 15.0, 15.0, 16.0], "fds": [30.0, 31.0, 30.0, 40.0]},
+            "engine": {"threads": [4.0] * 4, "fds": [17.0] * 4},
+        },
+    }
+    assert leaks(result) == expected
