@@ -25,10 +25,11 @@ def render(folder: Path) -> str:
         for name in ("config.json", "manifest.json", "training_log.json", "scores.json")
     )
     weights = folder / "model.safetensors"
-    main, final = manifest["main"], manifest["final"]
+    main, final, everyday = manifest["main"], manifest["final"], manifest["everyday"]
     values = {
         **{name: config[name] for name in ("n_layer", "n_embd", "n_head", "n_positions")},
-        **{name: log[name] for name in ("device", "threads", "precision", "wall_time_min", "max_hours")},
+        "stage_rows": _stage_rows(log["stages"]),
+        "last_hours": log["max_hours"],
         "parameters": _millions(_count_parameters(weights)),
         "parameters_trained": _millions(log["parameters_trained"]),
         "kept_rows": f"{main['vocabulary']['kept']:,}",
@@ -39,6 +40,8 @@ def render(folder: Path) -> str:
         "share_translation": f"{_count_tokens(main, 'tatoeba') / _count_tokens(main):.0%}",
         "final_tokens": _millions(_count_tokens(final)),
         "final_share_translation": f"{_count_tokens(final, 'tatoeba') / _count_tokens(final):.0%}",
+        "everyday_tokens": _millions(_count_tokens(everyday)),
+        "everyday_share_translation": f"{_count_tokens(everyday, 'tatoeba') / _count_tokens(everyday):.0%}",
         "signature": scores["translation"]["tatoeba"]["english_to_french"]["signature"],
         "sample_table": _sample_table(scores["samples"]),
         "score_table": _score_table(scores),
@@ -70,6 +73,14 @@ def _count_parameters(weights: Path) -> int:
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def _stage_rows(stages: Sequence[dict[str, Any]]) -> str:
+    return "\n".join(
+        f"| run {number} | {_millions(run['tokens'])} tokens, {run['steps']:,} steps, {run['wall_time_min']} minutes "
+        f"on {run['device']}, threads: {run['threads']}, {run['precision']}, peak learning rate {run['max_lr']:g} |"
+        for number, run in enumerate(stages, 1)
+    )
 
 
 def _sample_table(samples: Sequence[dict[str, str]]) -> str:
