@@ -50,7 +50,7 @@ def compose(engine: DockerEngine) -> list[str]:
 @pytest.fixture(scope="session")
 def image(engine: DockerEngine, compose: list[str], tmp_path_factory: pytest.TempPathFactory) -> str:
     """The tag of the image that `docker compose build` makes of the working tree."""
-    folder = tmp_path_factory.mktemp("base")
+    folder = engine.scratch or tmp_path_factory.mktemp("base")
     build: dict[str, Any] = {}
     with ExitStack() as stack:
         if not engines.pull(engine, PUBLIC_BASE):

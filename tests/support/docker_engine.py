@@ -19,7 +19,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
+ENOUGH_MEMORY = 12 * 2**30
 STAND_IN = "zeroshot-test-base:python3.11"
 # Debian's python3 named and placed as in the public image; the machine's certificates, which its mirrors may need.
 STAND_IN_DOCKERFILE = f"""
@@ -42,6 +45,8 @@ class DockerEngine:
     """How to talk to it: `environment` names its socket."""
 
     environment: dict[str, str] = field(default_factory=dict)
+    scratch: Path | None = None
+    """A place for large files, if it has one."""
 
     @property
     def has_bridge(self) -> bool:
@@ -79,11 +84,25 @@ def docker_engine() -> Iterator[DockerEngine]:
         return
     if os.geteuid() != 0 or shutil.which("dockerd") is None:
         raise Unavailable("no Docker engine runs, and starting one takes root and dockerd")
-    with (
-        tempfile.TemporaryDirectory(prefix="zeroshot-docker-", ignore_cleanup_errors=True) as name,
-        private(Path(name)) as engine,
-    ):
-        yield engine
+    with tempfile.TemporaryDirectory(prefix="zeroshot-docker-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        with in_memory(folder), private(folder) as engine:
+            yield engine
+
+
+@contextmanager
+def in_memory(folder: Path) -> Iterator[None]:
+    """Where there is plenty of it: a build writes gigabytes that nobody wants to keep, and disks may be slow."""
+    if psutil.virtual_memory().available < ENOUGH_MEMORY:
+        yield
+        return
+    command = ["mount", "-t", "tmpfs", "-o", f"size={ENOUGH_MEMORY // 2}", "zeroshot-docker", str(folder)]
+    is_mounted = subprocess.run(command, check=False).returncode == 0
+    try:
+        yield
+    finally:
+        if is_mounted:
+            subprocess.run(["umount", "--lazy", str(folder)], check=False)
 
 
 @contextmanager
@@ -96,7 +115,12 @@ def private(folder: Path) -> Iterator[DockerEngine]:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     # The client of dockerd's own package has BuildKit built in, which another one in the path may lack.
     path = f"/usr/bin:{os.environ['PATH']}"
-    engine = DockerEngine({"DOCKER_HOST": host, "PATH": path, "DOCKER_BUILDKIT": "1", "COMPOSE_DOCKER_CLI_BUILD": "1"})
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    scratch.chmod(0o755)
+    folder.chmod(0o755)  # mmdebstrap's own user works in there
+    build = {"DOCKER_BUILDKIT": "1", "COMPOSE_DOCKER_CLI_BUILD": "1"}
+    engine = DockerEngine({"DOCKER_HOST": host, "PATH": path, "TMPDIR": str(scratch)} | build, scratch)
     try:
         for _ in range(300):
             if engine.docker("info", "--format", "{{.ServerVersion}}", check=False):
@@ -135,9 +159,10 @@ def make_stand_in(engine: DockerEngine, folder: Path) -> str:
         return STAND_IN
     if shutil.which("mmdebstrap") is None or os.geteuid() != 0:
         raise Unavailable("no image registry can be reached, and a stand-in base image takes root and mmdebstrap")
+    options = ["--variant=minbase", "--dpkgopt=force-unsafe-io"]  # nobody needs it after a power cut
     packages = "--include=python3,python3-venv,python3-pip,ca-certificates"
     archive = folder / "base.tar"
-    engine.run("mmdebstrap", "--quiet", "--variant=minbase", packages, "bookworm", str(archive), timeout=600)
+    engine.run("mmdebstrap", "--quiet", *options, packages, "bookworm", str(archive), timeout=600)
     engine.docker("import", str(archive), f"{STAND_IN}-raw")
     archive.unlink()
     shutil.copyfile(CA_BUNDLE, folder / "ca.crt")
