@@ -76,7 +76,11 @@ class Project:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.engine, self.folder, self._compose = engine, folder, compose
-        self.environment = {"PORT": str(port), "COMPOSE_PROJECT_NAME": f"zeroshot-test-{port}"}
+        self.environment = {
+            "PORT": str(port),
+            "COMPOSE_PROJECT_NAME": f"zeroshot-test-{port}",
+            "ZEROSHOT_NUM_THREADS": "1",  # a second one waits for the first where other work keeps the cores busy
+        }
         self.url = f"http://127.0.0.1:{port}"
         self.http = httpx.Client(base_url=self.url, timeout=60)
 
