@@ -21,7 +21,7 @@ def test_the_page_is_asked_for_anew_and_its_files_are_kept(server: Any, assets: 
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert page.headers["cache-control"] == "no-cache"
     hashed = [address for address in assets if address.startswith("playground/")]
-    assert {address.rsplit(".", 1)[1] for address in hashed} == {"js", "css"}
+    assert {address.rsplit(".", 1)[1] for address in hashed} == {"js", "css", "svg"}
     for address in hashed:
         answer = server.http.get(f"/{address}")
         assert answer.status_code == 200

@@ -49,11 +49,6 @@ async def page(request: Request) -> Response:
     return _answer(request, "index.html", _ASK)
 
 
-@router.api_route("/icon.svg", methods=["GET", "HEAD"])
-async def icon(request: Request) -> Response:
-    return _answer(request, "icon.svg", _ASK)
-
-
 @router.api_route("/playground/{name}", methods=["GET", "HEAD"])
 async def asset(name: str, request: Request) -> Response:
     return _answer(request, f"playground/{name}", _KEEP)

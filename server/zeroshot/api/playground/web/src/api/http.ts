@@ -29,15 +29,18 @@ export function whenUnauthorized(listener: () => void): () => void {
   return () => onUnauthorized.delete(listener);
 }
 
+export function authorization(): Record<string, string> {
+  return apiKey.get() ? { Authorization: `Bearer ${apiKey.get()}` } : {};
+}
+
 export function url(path: string): string {
   return new URL(path.replace(/^\//, ""), document.baseURI.replace(/[?#].*$/, "")).href;
 }
 
 /** The response, if it is a good one. Throws ApiError otherwise, and DOMException AbortError when `signal` fires. */
 export async function send(path: string, body?: unknown, signal?: AbortSignal): Promise<Response> {
-  const headers: Record<string, string> = {};
+  const headers = authorization();
   if (body !== undefined) headers["Content-Type"] = "application/json";
-  if (apiKey.get()) headers.Authorization = `Bearer ${apiKey.get()}`;
   let response: Response;
   try {
     response = await fetch(url(path), {

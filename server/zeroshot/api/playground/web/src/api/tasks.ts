@@ -3,7 +3,7 @@
 import type { Usage } from "./generate";
 import { sendJson } from "./http";
 
-export type Kind = "text" | "label" | "choice" | "score";
+export type Kind = "text" | "json" | "label" | "choice" | "score";
 
 export interface TaskSummary {
   name: string;
@@ -41,7 +41,7 @@ export interface PromptFile {
   styles?: Record<string, { template: string; examples?: string[]; description?: string }>;
   style?: string;
   inputs: Record<string, { separator?: string; default?: unknown }>;
-  output: { kind: Kind; labels?: string[] | string; options?: string; scoring?: string; example?: string };
+  output: { kind: Kind; labels?: string[] | string; options?: string; scoring?: string; schema?: object; example?: unknown };
   paper?: string;
   description?: string;
 }
@@ -75,7 +75,8 @@ export interface Explanation {
 export interface TaskAnswer {
   task: string;
   version: string;
-  output: string | { logprob: number; perplexity: number; tokens: number };
+  /** The text, the label or option, the value that fits the task's JSON schema, or how probable a text is. */
+  output: unknown;
   scores?: Score[];
   calibration?: string;
   usage: Usage;

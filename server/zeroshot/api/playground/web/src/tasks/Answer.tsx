@@ -1,24 +1,27 @@
+import type { TaskAnswer } from "../api/tasks";
 import { compact, duration } from "../ui/format";
 import { ScoreBars } from "./ScoreBars";
 import type { Outcome } from "./Workbench";
 
 export function Answer({ outcome, onThink }: { outcome: Outcome; onThink: (text: string) => void }) {
   const { answer } = outcome;
-  const { output, explain } = answer;
+  const { explain } = answer;
+  const score = textScore(answer);
+  const text = typeof answer.output === "string" ? answer.output : JSON.stringify(answer.output, null, 2);
   return (
     <section class="answer" aria-label="Answer">
-      {typeof output !== "string" ? (
+      {score ? (
         <p class="big-number">
-          {compact(output.perplexity)} <span>perplexity per token</span>
+          {compact(score.perplexity)} <span>perplexity per token</span>
         </p>
-      ) : output === "" ? (
+      ) : text === "" ? (
         <p class="nothing">Nothing: the model ended the text at once.</p>
       ) : (
-        <p class={output.length > 160 ? "answer-text is-long" : "answer-text"}>{output}</p>
+        <p class={text.length > 160 ? "answer-text is-long" : "answer-text"}>{text}</p>
       )}
       {answer.scores && <ScoreBars answers={[answer, ...outcome.others]} />}
       <Meters outcome={outcome} />
-      {(typeof output !== "string" || explain.completion) && (
+      {(score || explain.completion) && (
         <button class="small" type="button" onClick={() => onThink(explain.prompt + (explain.completion ?? ""))}>
           See it token by token
         </button>
@@ -28,7 +31,8 @@ export function Answer({ outcome, onThink }: { outcome: Outcome; onThink: (text:
 }
 
 function Meters({ outcome: { answer, latencyMs } }: { outcome: Outcome }) {
-  const { usage, explain, output } = answer;
+  const { usage, explain } = answer;
+  const score = textScore(answer);
   const meters: [string, string][] = [
     ["time", duration(latencyMs)],
     ["read", `${usage.prompt_tokens} tokens`],
@@ -38,7 +42,7 @@ function Meters({ outcome: { answer, latencyMs } }: { outcome: Outcome }) {
     meters.push(["wrote", `${usage.completion_tokens} tokens`]);
     meters.push(["speed", `${compact((usage.completion_tokens / latencyMs) * 1000)} tokens/s`]);
   }
-  if (typeof output !== "string") meters.push(["log-probability", output.logprob.toFixed(2)]);
+  if (score) meters.push(["log-probability", score.logprob.toFixed(2)]);
   if (explain.finish_reason) meters.push(["ended by", endedBy(explain.finish_reason, explain.stop_reason ?? null)]);
   if (explain.seed !== undefined && explain.seed !== null && explain.decoding?.temperature !== 0) meters.push(["seed", String(explain.seed)]);
   return (
@@ -51,6 +55,17 @@ function Meters({ outcome: { answer, latencyMs } }: { outcome: Outcome }) {
       ))}
     </dl>
   );
+}
+
+interface TextScore {
+  logprob: number;
+  perplexity: number;
+}
+
+/** What a task of the kind `score` answers. A JSON task may have any object, but then something was generated. */
+function textScore({ output, usage }: TaskAnswer): TextScore | null {
+  const isScore = usage.completion_tokens === 0 && typeof output === "object" && output !== null && "perplexity" in output;
+  return isScore ? (output as TextScore) : null;
 }
 
 export function endedBy(reason: string, stop: string | number | null): string {

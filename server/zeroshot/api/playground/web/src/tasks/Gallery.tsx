@@ -4,6 +4,7 @@ import { filledParts } from "./prompt";
 
 export const KINDS: Record<Kind, string> = {
   text: "writes text",
+  json: "writes JSON",
   label: "picks a label",
   choice: "picks an option",
   score: "scores a text",
@@ -48,7 +49,7 @@ export function Gallery({ list, details }: { list: TaskList; details: Map<string
 
 /** The prompt filled with the file's own example, and what it hopes the model adds. */
 function Card({ task, details }: { task: TaskSummary; details?: TaskDetails }) {
-  const values = details ? { ...initialValues(details), option: String(details.prompt_file.output.example ?? "option") } : {};
+  const values = details ? { ...initialValues(details), option: asExample(details.prompt_file.output.example ?? "option") } : {};
   const file = details?.prompt_file;
   const hasAnswer = file && !file.output.scoring && file.output.example;
   return (
@@ -60,8 +61,10 @@ function Card({ task, details }: { task: TaskSummary; details?: TaskDetails }) {
       <span class="card-summary">{task.summary}</span>
       <span class="card-template" aria-hidden="true">
         {file && filledParts(file, file.template, values).map(({ field, text }, index) => (field ? <span key={index} class="yours">{text}</span> : text))}
-        {hasAnswer && <b> {file.output.example!.trim()}</b>}
+        {hasAnswer && <b> {asExample(file.output.example)}</b>}
       </span>
     </a>
   );
 }
+
+const asExample = (value: unknown): string => (typeof value === "string" ? value.trim() : JSON.stringify(value));

@@ -7,6 +7,10 @@ import type { TaskAnswer, TaskDetails } from "../api/tasks";
 export function openaiCall(task: TaskDetails, { explain, scores }: TaskAnswer, model: string): OpenAICall | null {
   const call = { model, prompt: explain.prompt };
   if (task.kind === "text") return { ...call, settings: { ...explain.decoding, seed: explain.seed ?? undefined } };
+  if (task.kind === "json") {
+    const structured_outputs = { json: task.prompt_file.output.schema };
+    return { ...call, settings: { ...explain.decoding, seed: explain.seed ?? undefined, structured_outputs } };
+  }
   if (task.kind === "score") return { ...call, settings: { max_tokens: 0, echo: true, logprobs: 0 } };
   if (task.prompt_file.output.scoring) return null;
   const choice = (scores ?? []).map(({ label }) => ` ${label}`);

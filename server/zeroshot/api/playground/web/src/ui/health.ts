@@ -1,7 +1,7 @@
 /** What the server says of itself, asked every few seconds while the page is seen. */
 
 import { useEffect, useState } from "preact/hooks";
-import { url } from "../api/http";
+import { authorization, url } from "../api/http";
 
 export interface Health {
   status: string;
@@ -29,7 +29,7 @@ export function useHealth(): Health {
 /** Not through `send`: a server that is not ready answers 503 and still says which model it has. */
 async function fetchHealth(): Promise<Partial<Health>> {
   try {
-    const response = await fetch(url("health"));
+    const response = await fetch(url("health"), { headers: authorization() });
     if (response.status === 401) return { status: "key needed" };
     const { status, model, version, max_model_len } = await response.json();
     return { status, model, version, maxModelLen: max_model_len };
