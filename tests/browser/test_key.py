@@ -17,7 +17,7 @@ def locked_server(tmp_path: Any) -> Iterator[Server]:
         yield running
 
 
-def test_the_page_asks_for_the_key_and_keeps_it_for_the_tab(open_page: Any, locked_server: Server, watch: Any) -> None:
+def test_the_page_asks_for_the_key_and_keeps_it_for_the_tab(locked_server: Server, open_page: Any, watch: Any) -> None:
     page = open_page(url=locked_server.url)
     watch[0].expected_statuses = {401}
     field = page.get_by_label("API key")

@@ -119,7 +119,7 @@ def test_the_python_and_openai_snippets_work(open_page: Any, name: str, tmp_path
     page.get_by_text("Use it from code").click()
     for language in ("Python", "openai"):
         page.get_by_role("button", name=language, exact=True).click()
-        script = tmp_path / f"{language}.py"
+        script = tmp_path / f"with_{language}.py"
         script.write_text(page.locator(".code pre").inner_text())
         ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=60)
         assert ran.returncode == 0, ran.stderr
