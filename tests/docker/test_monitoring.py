@@ -47,8 +47,9 @@ def misbehave(server: Server) -> None:
     assert server.http.post("/tasks/translate", json={"text": 1}).status_code == 422
     endless = {"prompt": "On and on", "max_tokens": 1000, "ignore_eos": True, "stream": True, "n": 4}
     with server.http.stream("POST", "/generate", json=endless) as response:
-        next(response.iter_lines())
-    assert server.http.post("/generate", json={"prompt": "All at once", "n": 5}).status_code == 429
+        lines = response.iter_lines()  # held until the end: an iterator that is dropped closes the response
+        next(lines)
+        assert server.http.post("/generate", json={"prompt": "Me too", "n": 2}).status_code == 429
     server.wait_until_idle()
 
 
