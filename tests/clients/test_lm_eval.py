@@ -1,13 +1,11 @@
 """lm-eval's `local-completions`, unmodified: its log-likelihoods are Hugging Face's on the same checkpoint.
 
-lm-eval may live in an environment of its own: LM_EVAL_PYTHON names the interpreter.
+It gets an environment of its own, made at the first run; LM_EVAL_PYTHON names the interpreter of another one.
 """
 
-import importlib.util
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,11 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support.environment import client_environment
 from zeroshot.text.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.timeout(1200)  # the first test may install lm-eval, and two of its dependencies from source
+INSTALL_TIMEOUT_S = 600
 MAX_LENGTH = 1024
 END_OF_TEXT = 50256
 
@@ -56,11 +57,17 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def samples(server: Any, model_name: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+def python() -> str:
+    """The interpreter that has lm-eval."""
+    chosen = os.environ.get("LM_EVAL_PYTHON")
+    return chosen or str(client_environment("lm-eval", "lm-eval[api]==0.4.13", timeout_s=INSTALL_TIMEOUT_S))
+
+
+@pytest.fixture(scope="module")
+def samples(
+    python: str, server: Any, model_name: str, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, list[dict[str, Any]]]:
     """What lm-eval asked and what it was told, by task."""
-    python = os.environ.get("LM_EVAL_PYTHON", sys.executable)
-    if python == sys.executable and importlib.util.find_spec("lm_eval") is None:
-        pytest.skip("lm-eval is not installed: pip install 'lm-eval[api]', here or where LM_EVAL_PYTHON points")
     folder = tmp_path_factory.mktemp("lm_eval")
     write_tasks(folder)
     url = f"{server.url}/v1/completions"
