@@ -259,7 +259,7 @@ def main() -> None:
     try:
         app()
     except ZeroshotError as error:
-        console.print("[bold red]Error:[/bold red]", escape(error.message), highlight=False)
+        console.print("[bold red]Error:[/bold red]", escape(error.message), highlight=False, soft_wrap=True)
         sys.exit(1)
 
 

@@ -12,6 +12,9 @@ _PUBLIC = frozenset({"/health/live", "/health/ready", "/"})
 _PUBLIC_FOLDER = "/playground/"
 """The page and its assets: static files. What the page does goes through the API, with the key it asks for."""
 
+_FREE = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Never run the model: a page that shows the load, and whoever collects metrics, use up nobody's quota."""
+
 
 class AccessMiddleware:
     """Plain ASGI. Everything needs a key, once there are any, but for what is listed above; deny by default.
@@ -43,6 +46,9 @@ class AccessMiddleware:
             return
         scope.setdefault("state", {})["tenant"] = tenant
         CALLER.set(new_caller(tenant.cache_salt, self._max_timeout_s))
+        if scope["method"] in _FREE:
+            await self.app(scope, receive, send)
+            return
         try:
             with self._quotas.request(tenant):
                 await self.app(scope, receive, send)
