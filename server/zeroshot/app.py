@@ -11,6 +11,7 @@ from fastapi_swagger import patch_fastapi
 
 import zeroshot
 from zeroshot.api import chat, completions, errors, generate, health, metrics, models, score, tasks, tgi, tokens
+from zeroshot.api.access.hosts import HostCheck
 from zeroshot.api.access.keys import ApiKeys
 from zeroshot.api.access.middleware import AccessMiddleware
 from zeroshot.api.access.quota import Quotas
@@ -102,7 +103,10 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(DrainMiddleware, drain=app.state.drain)
     quotas = Quotas(requests_per_minute=settings.requests_per_minute, max_concurrent=settings.max_concurrent_requests)
     keys = ApiKeys.load(settings)
-    app.add_middleware(AccessMiddleware, keys=keys, quotas=quotas, max_timeout_s=settings.request_timeout_s)
+    hosts = HostCheck.wanted_by(settings, keys)
+    app.add_middleware(
+        AccessMiddleware, keys=keys, hosts=hosts, quotas=quotas, max_timeout_s=settings.request_timeout_s
+    )
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -3,8 +3,10 @@
     ZeroshotError                      500  internal_error
     ├── InvalidRequest                 400  invalid_request      a field's value cannot be used
     │   ├── ContextLengthExceeded      400  context_length_exceeded
+    │   ├── OutputIncomplete           422  output_incomplete    max_tokens came before the end of a task's JSON
     │   └── ValidationFailed           422  validation_error     the body doesn't fit its schema
     ├── Unauthorized                   401  invalid_api_key      no API key, or a wrong one
+    ├── HostNotAllowed                 403  host_not_allowed     another name's page calls a server without keys
     ├── UnknownTask                    404  unknown_task
     ├── UnknownModel                   404  unknown_model
     ├── RequestTimeout                 408  request_timeout      the body came too slowly
@@ -12,8 +14,7 @@
     ├── Overloaded                     429  overloaded           the queue is full; says when to retry
     │   └── RateLimited                429  rate_limited         this key asks for more than it may
     ├── GenerationFailed               500  generation_failed    the engine gave up on this request
-    │   ├── NanLogits                  500  nan_logits
-    │   └── OutputIncomplete           500  output_incomplete    max_tokens came before the end of a task's JSON
+    │   └── NanLogits                  500  nan_logits
     ├── EngineUnavailable              503  engine_unavailable   the model is still loading
     │   ├── EngineRestarting           503  engine_restarting    it died or hung; a new one is on its way
     │   └── Draining                   503  draining             the server was told to stop
@@ -68,6 +69,11 @@ class ContextLengthExceeded(InvalidRequest):
         )
 
 
+class OutputIncomplete(InvalidRequest):
+    status = 422
+    code = "output_incomplete"
+
+
 class ValidationFailed(InvalidRequest):
     status = 422
     code = "validation_error"
@@ -98,6 +104,11 @@ class Unauthorized(ZeroshotError):
     def __init__(self, message: str, *, is_wrong: bool = False) -> None:
         super().__init__(message)
         self.is_wrong = is_wrong
+
+
+class HostNotAllowed(ZeroshotError):
+    status = 403
+    code = "host_not_allowed"
 
 
 class UnknownTask(ZeroshotError):
@@ -141,10 +152,6 @@ class GenerationFailed(ZeroshotError):
 
 class NanLogits(GenerationFailed):
     code = "nan_logits"
-
-
-class OutputIncomplete(GenerationFailed):
-    code = "output_incomplete"
 
 
 class EngineUnavailable(ZeroshotError):

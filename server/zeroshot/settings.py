@@ -83,6 +83,9 @@ class Settings(BaseSettings):
     allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)] = Field(
         default=(), description="Web sites whose pages may use this server from a browser."
     )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)] = Field(
+        default=(), description="Names beside localhost for a server without keys that only this machine reaches."
+    )
     log_format: LogFormat = Field(default="text", description="json: one object a line, for a log collector.")
     log_level: LogLevel = "info"
     otlp_endpoint: str | None = Field(

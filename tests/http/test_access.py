@@ -67,7 +67,7 @@ def bearer(key: str | bytes) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(("method", "path"), EVERY_ROUTE)
 def test_nothing_without_a_key(locked: Any, method: str, path: str) -> None:
-    answer = exchange(locked.url, f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+    answer = exchange(locked.url, f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode())
     assert answer.status == 401
     assert answer.headers["www-authenticate"] == 'Bearer realm="zeroshot"'
     error = answer.json()["error"]
@@ -242,5 +242,19 @@ def test_a_key_file_that_opens_the_door_by_mistake(
 
 def test_without_keys_an_authorization_header_is_ignored(server: Any) -> None:
     for value in ("", "Bearer ", "Bearer x", "Basic eA=="):
-        head = f"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: {value}\r\n\r\n"
+        head = f"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nAuthorization: {value}\r\n\r\n"
         assert exchange(server.url, head.encode()).status == 200
+
+
+@pytest.mark.parametrize("path", ["/generate", "/tasks/translate", "/v1/completions", "/", "/score"])
+def test_a_page_that_points_its_name_here(server: Any, path: str) -> None:
+    head = f"POST {path} HTTP/1.1\r\nHost: evil.example:8000\r\nOrigin: http://evil.example:8000\r\n"
+    head += "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n"
+    answer = exchange(server.url, head.encode() + b"{}")
+    assert answer.status == 403
+    assert b"ZEROSHOT_ALLOWED_HOSTS" in answer.body
+
+
+def test_liveness_has_no_names(server: Any) -> None:
+    for path, status in (("/health/live", 200), ("/health/ready", 200), ("/health", 403), ("/openapi.json", 403)):
+        assert exchange(server.url, f"GET {path} HTTP/1.1\r\nHost: evil.example\r\n\r\n".encode()).status == status

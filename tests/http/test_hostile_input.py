@@ -33,7 +33,9 @@ def test_after_all_of_them_every_block_is_back_and_no_answer_was_a_failure(serve
 
 def test_half_a_body_and_gone(server: Any) -> None:
     for path in ("/generate", "/tasks/translate", "/v1/completions", "/"):
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+        )
         with connect(server.url) as connection:
             connection.sendall(head.encode() + b'{"prompt"')
     assert server.generate(**NEXT)["choices"]

@@ -25,7 +25,7 @@ StartServer = Callable[..., AbstractContextManager[Any]]
 def raw_request(server: Any, body: dict[str, Any]) -> socket.socket:
     """A request on a bare socket, which the test can drop whenever it likes."""
     content = json.dumps(body).encode()
-    headers = f"Host: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    headers = f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
     connection = socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1])))
     connection.sendall(b"POST /generate HTTP/1.1\r\n" + headers.encode() + content)
     return connection

@@ -18,7 +18,8 @@ StartServer = Callable[..., AbstractContextManager[Any]]
 def post_raw(server: Any, path: str, body: dict[str, Any]) -> socket.socket:
     content = json.dumps(body).encode()
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(content)}\r\n\r\n"
     )
     connection = connect(server.url)
     connection.sendall(head.encode() + content)
@@ -168,7 +169,7 @@ def test_an_answer_too_large_to_write_is_refused_before_it_costs_anything(
 
 def test_a_body_that_comes_too_slowly(start_server: StartServer) -> None:
     with start_server(ZEROSHOT_RECEIVE_TIMEOUT_S="1") as server:
-        head = "POST {} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+        head = "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
         for path, get_code in (
             ("/generate", lambda body: body["error"]["code"]),
             ("/v1/completions", lambda body: body["error"]["code"]),
@@ -178,16 +179,18 @@ def test_a_body_that_comes_too_slowly(start_server: StartServer) -> None:
             assert answer.status == 408, path
             assert get_code(answer.json()) == "request_timeout"
             assert answer.headers["connection"] == "close"
-        slow_head = exchange(server.url, *[bytes([byte]) for byte in b"GET /health HTTP/1.1\r\nHost: x"], pause_s=0.1)
+        slow_head = exchange(
+            server.url, *[bytes([byte]) for byte in b"GET /health HTTP/1.1\r\nHost: localhost"], pause_s=0.1
+        )
         assert (slow_head.status, slow_head.json()["error"]["code"]) == (408, "request_timeout")
         with connect(server.url, timeout_s=10) as silent:
             started = time.monotonic()
             assert silent.recv(1) == b"", "a connection that says nothing is closed"
             assert time.monotonic() - started < 8
         with connect(server.url) as kept:
-            kept.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            kept.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert read_answer(kept).status == 200
             time.sleep(1.5)  # idle between two requests is not slow
-            kept.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            kept.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert read_answer(kept).status == 200
         server.wait_until_idle()

@@ -48,7 +48,7 @@ class Server:
     def start_request(self, path: str, body: dict[str, Any], **headers: str) -> socket.socket:
         """A request on a bare socket, which the test can drop whenever it likes."""
         content = json.dumps(body).encode()
-        lines = {"Host": "x", "Content-Type": "application/json", "Content-Length": str(len(content))} | headers
+        lines = {"Host": "localhost", "Content-Type": "application/json", "Content-Length": str(len(content))} | headers
         head = f"POST {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         connection = socket.create_connection(("127.0.0.1", int(self.url.rsplit(":", 1)[1])))
         connection.sendall(head.encode() + b"\r\n" + content)

@@ -1,6 +1,7 @@
 """Errors -> responses: in the shape its surface promises, always valid JSON, never a traceback."""
 
 import logging
+from types import UnionType
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -30,15 +31,17 @@ class HttpError(ZeroshotError):
         self.code = _HTTP_CODES.get(status, "http_error")
 
 
-def documented(*statuses: int | str, model: type[BaseModel] = ErrorResponse) -> dict[int | str, dict[str, Any]]:
+def documented(
+    *statuses: int | str, model: type[BaseModel] | UnionType = ErrorResponse
+) -> dict[int | str, dict[str, Any]]:
     """The `responses=` of a route, for the OpenAPI page."""
     return {status: {"model": model} for status in statuses}
 
 
-ERRORS_EVERYWHERE = documented(401, 408, 413, 429, 503)
+ERRORS_EVERYWHERE = documented(401, 403, 408, 413, 429, 503)
 """What the layers around every route can answer."""
-OPENAI_ERRORS = documented(400, 401, 404, 408, 413, 429, 500, 503, 504, "4XX", model=OpenAIErrorResponse)
-TGI_ERRORS = documented(401, 408, 413, 422, 424, 429, 503, 504, model=TGIErrorResponse)
+OPENAI_ERRORS = documented(400, 401, 403, 404, 408, 413, 429, 500, 503, 504, "4XX", model=OpenAIErrorResponse)
+TGI_ERRORS = documented(401, 403, 408, 413, 422, 424, 429, 503, 504, model=TGIErrorResponse)
 
 
 def install(app: FastAPI) -> None:

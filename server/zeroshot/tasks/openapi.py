@@ -16,10 +16,11 @@ _REF = "#/components/schemas/{model}"
 _ERRORS = {
     "400": "The prompt doesn't fit the model's context.",
     "401": "The API key is missing or wrong.",
+    "403": "The Host header names another host, and there are no keys.",
     "408": "The body came too slowly.",
     "413": "The body is too large.",
     "415": "The body is not declared as JSON.",
-    "422": "The body doesn't fit the task's schema.",
+    "422": "The body doesn't fit the task's schema, or its max_tokens not the JSON that was asked for.",
     "429": "The queue is full; try again after the seconds in Retry-After.",
     "500": "The engine failed on this request.",
     "503": "The engine is loading or restarting, or the server is stopping.",

@@ -57,6 +57,18 @@ def test_keys_come_from_the_environment_and_a_file_together(monkeypatch: pytest.
     assert "first-key" not in repr(Settings())
 
 
+def test_a_short_key_is_named_but_not_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "keys").write_text("short-in-file\n")
+    monkeypatch.setenv("ZEROSHOT_API_KEYS", "0123456789abcdef,0123456789abcde")
+    monkeypatch.setenv("ZEROSHOT_API_KEYS_FILE", str(tmp_path / "keys"))
+    ApiKeys.load(Settings())
+    assert [record.getMessage().split(" has")[0] for record in caplog.records] == ["API key 2", "API key 3"]
+    assert "0123456789" not in caplog.text
+    assert "short-in-file" not in caplog.text
+
+
 def test_an_empty_variable_is_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZEROSHOT_API_KEYS", "")
     assert len(ApiKeys.load(Settings())) == 0

@@ -2,10 +2,13 @@
 
 import hashlib
 import hmac
+import logging
 from dataclasses import dataclass
 
 from zeroshot.errors import SettingsError
 from zeroshot.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 MIN_KEY_CHARS = 16
 """Shorter keys are accepted with a warning: they can be guessed."""
@@ -41,6 +44,8 @@ class ApiKeys:
         for number, key in enumerate(keys, start=1):
             if not (key.isascii() and key.isprintable()) or " " in key:
                 raise SettingsError(f"Setting api_keys: key {number} is not of printable ASCII without spaces.")
+            if len(key) < MIN_KEY_CHARS:
+                logger.warning("API key %d has fewer than %d characters: it can be guessed", number, MIN_KEY_CHARS)
         return cls(keys)
 
     def __len__(self) -> int:
@@ -54,11 +59,6 @@ class ApiKeys:
             if hmac.compare_digest(digest, presented):
                 found = tenant
         return found
-
-
-def is_short(settings: Settings) -> bool:
-    """True if a key is so short that it can be guessed."""
-    return any(len(key.get_secret_value()) < MIN_KEY_CHARS for key in settings.api_keys)
 
 
 def _digest(key: bytes) -> bytes:

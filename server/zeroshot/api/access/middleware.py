@@ -2,11 +2,12 @@
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from zeroshot.api.access.hosts import HostCheck
 from zeroshot.api.access.keys import EVERYBODY, ApiKeys, Tenant
 from zeroshot.api.access.quota import Quotas
 from zeroshot.api.errors import error_response
 from zeroshot.caller import CALLER, new_caller
-from zeroshot.errors import RateLimited, Unauthorized
+from zeroshot.errors import HostNotAllowed, RateLimited, Unauthorized
 
 _PUBLIC = frozenset({"/health/live", "/health/ready", "/"})
 _PUBLIC_FOLDER = "/playground/"
@@ -22,9 +23,12 @@ class AccessMiddleware:
     Only `scope["path"]` counts, which is what the router will match: never a URL put together from the Host header.
     """
 
-    def __init__(self, app: ASGIApp, *, keys: ApiKeys, quotas: Quotas, max_timeout_s: float) -> None:
+    def __init__(
+        self, app: ASGIApp, *, keys: ApiKeys, hosts: HostCheck | None, quotas: Quotas, max_timeout_s: float
+    ) -> None:
         self.app = app
         self._keys = keys
+        self._hosts = hosts
         self._quotas = quotas
         self._max_timeout_s = max_timeout_s
 
@@ -44,6 +48,9 @@ class AccessMiddleware:
             challenge = 'Bearer realm="zeroshot"' + (', error="invalid_token"' if error.is_wrong else "")
             await error_response(scope, error, {"WWW-Authenticate": challenge})(scope, receive, send)
             return
+        except HostNotAllowed as error:
+            await error_response(scope, error)(scope, receive, send)
+            return
         scope.setdefault("state", {})["tenant"] = tenant
         CALLER.set(new_caller(tenant.cache_salt, self._max_timeout_s))
         if scope["method"] in _FREE:
@@ -56,6 +63,8 @@ class AccessMiddleware:
             await error_response(scope, error)(scope, receive, send)
 
     def _tenant(self, scope: Scope) -> Tenant:
+        if self._hosts is not None:
+            self._hosts.require(scope)
         if not len(self._keys):
             return EVERYBODY
         given = [value for name, value in scope["headers"] if name == b"authorization"]
