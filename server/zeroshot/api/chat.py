@@ -16,7 +16,7 @@ from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import OPENAI_ERRORS
 from zeroshot.api.generation import check_length, sampling_params
 from zeroshot.api.openai_protocol import Frame, OpenAIBody, UsageInChunks, openai_usage
-from zeroshot.api.sse import event_stream
+from zeroshot.api.sse import STREAMED, event_stream
 from zeroshot.api.structured_outputs import generation_of
 from zeroshot.caller import limit_time
 from zeroshot.client import ChoiceDelta, EngineClient
@@ -69,7 +69,9 @@ class ChatBody(OpenAIBody):
             raise InvalidRequest("top_logprobs needs logprobs: true.", field="top_logprobs")
 
 
-@router.post("/chat/completions", summary="Answer in a conversation, as OpenAI's API does.", responses=OPENAI_ERRORS)
+@router.post(
+    "/chat/completions", summary="Answer in a conversation, as OpenAI's API does.", responses=STREAMED | OPENAI_ERRORS
+)
 async def chat_completions(body: ChatBody, request: Request) -> Response:
     """GPT-2 knows no chat format: the conversation becomes a transcript that the model continues.
 

@@ -15,7 +15,7 @@ from zeroshot.api.errors import OPENAI_ERRORS
 from zeroshot.api.generation import as_prompts, by_probability, sampling_params, tokenize_prompts
 from zeroshot.api.openai_choice import ChoiceFormat, ChoiceWriter
 from zeroshot.api.openai_protocol import Frame, OpenAIBody, UsageInChunks, openai_usage
-from zeroshot.api.sse import event_stream
+from zeroshot.api.sse import STREAMED, event_stream
 from zeroshot.api.structured_outputs import DEFAULT_MAX_TOKENS as STRUCTURED_MAX_TOKENS
 from zeroshot.api.structured_outputs import generation_of
 from zeroshot.caller import limit_time
@@ -65,7 +65,7 @@ class CompletionBody(OpenAIBody):
             raise InvalidRequest("truncate_prompt_tokens must be at least 1, or -1.", field="truncate_prompt_tokens")
 
 
-@router.post("/completions", summary="Continue a text, as OpenAI's API does.", responses=OPENAI_ERRORS)
+@router.post("/completions", summary="Continue a text, as OpenAI's API does.", responses=STREAMED | OPENAI_ERRORS)
 async def completions(body: CompletionBody, request: Request) -> Response:
     """See OpenAI's reference for the answer, also of a stream.
 

@@ -12,10 +12,10 @@ from pydantic import BaseModel, Discriminator, Field, Tag
 
 from zeroshot.api import beams, fields, tgi
 from zeroshot.api.disconnect import cancel_on_disconnect
-from zeroshot.api.envelopes import TGIErrorResponse
+from zeroshot.api.envelopes import ErrorResponse, TGIErrorResponse
 from zeroshot.api.errors import documented
 from zeroshot.api.generation import as_prompts, logprob_json, sampling_params, tokenize_prompts
-from zeroshot.api.sse import event_stream
+from zeroshot.api.sse import STREAMED, event_stream
 from zeroshot.api.structured_outputs import DEFAULT_MAX_TOKENS as STRUCTURED_MAX_TOKENS
 from zeroshot.api.structured_outputs import StructuredOutputs, generation_of
 from zeroshot.api.tgi_fields import TGIBody
@@ -104,8 +104,11 @@ EitherBody = Annotated[
 @router.post(
     "/generate",
     summary="Continue a text.",
-    response_model=GenerateResponse,
-    responses=documented(400, 413, 422, 429, 500, 503, 504) | documented(424, model=TGIErrorResponse),
+    response_model=GenerateResponse | tgi.TGIAnswer,
+    responses=STREAMED
+    | documented(400, 413, 500)
+    | documented(422, 429, 503, 504, model=ErrorResponse | TGIErrorResponse)
+    | documented(424, model=TGIErrorResponse),
 )
 async def generate(body: EitherBody, request: Request) -> Response:
     """With `stream: true` the answer is a stream of events, each `{"id", "choices": [one piece of one choice]}`.

@@ -17,6 +17,10 @@ from zeroshot.telemetry.record import note_error
 logger = logging.getLogger(__name__)
 
 DONE = b"data: [DONE]\n\n"
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The answer; in a stream, server-sent events.", "content": {"text/event-stream": {}}}
+}
+"""The `responses=` of a route that may stream, for the OpenAPI page."""
 Events = AsyncGenerator[dict[str, Any], None]
 
 

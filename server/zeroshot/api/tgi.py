@@ -12,14 +12,15 @@ from contextlib import aclosing
 from typing import Any, Self
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel, Field
 
 import zeroshot
 from zeroshot.api import envelopes, fields
 from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import TGI_ERRORS
 from zeroshot.api.generation import MAX_PROMPTS, Generation, by_probability, tokenize_prompts
-from zeroshot.api.sse import event_stream
+from zeroshot.api.sse import STREAMED, event_stream
 from zeroshot.api.tgi_fields import TGIBody
 from zeroshot.client import ChoiceDelta, Completion, EngineClient
 from zeroshot.text.tokenizer import Tokenizer
@@ -30,12 +31,27 @@ router = APIRouter(tags=["tgi"])
 DEFAULT_MAX_NEW_TOKENS = 100
 
 
-@router.post("/", summary="Continue a text, as TGI does: the answer is a list.", responses=TGI_ERRORS)
+class TGIAnswer(BaseModel):
+    generated_text: str
+    details: dict[str, Any] | None = Field(default=None, description="If asked for: tokens, seed and finish reason.")
+
+
+@router.post(
+    "/",
+    summary="Continue a text, as TGI does: the answer is a list.",
+    response_model=list[TGIAnswer],
+    responses=STREAMED | TGI_ERRORS,
+)
 async def compat_generate(body: TGIBody, request: Request) -> Response:
     return await answer(body, request, as_list=True)
 
 
-@router.post("/generate_stream", summary="Continue a text in a stream, as TGI does.", responses=TGI_ERRORS)
+@router.post(
+    "/generate_stream",
+    summary="Continue a text in a stream, as TGI does.",
+    response_class=StreamingResponse,
+    responses=STREAMED | TGI_ERRORS,
+)
 async def generate_stream(body: TGIBody, request: Request) -> Response:
     body.stream = True
     return await answer(body, request)
