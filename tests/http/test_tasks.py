@@ -140,4 +140,6 @@ def test_a_batch_waits_for_room_in_a_full_queue(start_server: Callable[..., Any]
         inputs = [{"text": f"Once {i}", "max_tokens": 20} for i in range(30)]
         answer = server.http.post("/tasks/complete/batch", json={"inputs": inputs}).json()
         assert ["error" in result for result in answer["results"]] == [False] * 30
-        assert server.http.post("/generate", json={"prompt": "a", "n": 4}).status_code == 429
+        assert (
+            server.http.post("/generate", json={"prompt": "a", "n": 4}).status_code == 400
+        )  # more than would ever fit
