@@ -10,6 +10,7 @@ chunks of it, with one token for every stream in each step.
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -39,11 +40,13 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--output", type=Path, default=RESULTS / "fairness.json")
     arguments = parser.parse_args()
+    load_average = os.getloadavg()[0]  # of the last minute, before we add to it
     checkpoint = random_checkpoint(arguments.size, arguments.checkpoints)
     rows = [measure(checkpoint, budget, arguments) for budget in arguments.budgets]
     result = {
         "command": "python -m benchmarks.fairness " + " ".join(sys.argv[1:]),
         "machine": describe_machine(),
+        "load_average": load_average,
         "model": f"GPT-2 {arguments.size}, random values, fp32",
         "streams": NUM_STREAMS,
         "long_prompt_tokens": arguments.long_prompt_tokens,
@@ -55,10 +58,7 @@ def main() -> None:
 
 def measure(checkpoint: Path, budget: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Milliseconds between tokens, and how long prompts took, at this step budget."""
-    import os
-
-    os.environ["ZEROSHOT_MAX_NUM_BATCHED_TOKENS"] = str(budget)
-    with running_server(checkpoint) as url:
+    with running_server(checkpoint, ZEROSHOT_MAX_NUM_BATCHED_TOKENS=str(budget)) as url:
         asyncio.run(run_load(url, 2.0, 0))  # warm up
         alone, _ = asyncio.run(run_load(url, arguments.seconds, 0))
         beside, prefills = asyncio.run(run_load(url, arguments.seconds, arguments.long_prompt_tokens))

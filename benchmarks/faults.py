@@ -41,11 +41,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=RESULTS / "faults.json")
     arguments = parser.parse_args()
+    load_average = os.getloadavg()[0]  # of the last minute, before we add to it
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(Path(folder), arguments.rounds)
     result = {
         "command": "python -m benchmarks.faults " + " ".join(sys.argv[1:]),
         "machine": describe_machine(),
+        "load_average": load_average,
         "engine_hang_timeout_s": HANG_TIMEOUT_S,
         "faults": rows,
     }
