@@ -26,8 +26,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
+    """One for each file: while Playwright is open its event loop counts as running, and asyncio.run() is refused."""
     if CHROMIUM is None:
         pytest.skip("there is no chromium: apt-get install chromium")
     playwright = pytest.importorskip("playwright.sync_api", reason="there is no playwright: make setup")

@@ -87,7 +87,7 @@ def test_a_stream_says_the_same_as_a_plain_answer(create: Any, max_tokens: int) 
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "messages.0.content"),
         ({"messages": [{"role": "user", "content": "a " * 1100}]}, "prompt"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"max_tokens": 0}, "max_tokens"),
     ],

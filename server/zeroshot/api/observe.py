@@ -91,7 +91,7 @@ def _access_fields(scope: Scope, route: str, status: int, record: RequestRecord)
         "duration_ms": round(1000 * (time.monotonic() - record.started_at), 1),
         "task": record.task,
         "prompt_tokens": record.prompt_tokens or None,
-        "completion_tokens": record.completion_tokens or None,
+        "completion_tokens": record.completion_tokens if record.finish_reason else None,
         "cached_tokens": record.cached_tokens or None,
         "finish_reason": record.finish_reason,
         "error": record.error_code,
