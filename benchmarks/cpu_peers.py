@@ -1,7 +1,7 @@
 """What `cpu.py` compares with: other ways to run the same checkpoint on this CPU, each at its best thread count.
 
 Each is an object with `seconds(prompts, output_tokens)`: wall time from prompts to all tokens, greedy, end of text
-ignored. CTranslate2 is optional (`make bench-peers`); what isn't installed is named in the result.
+ignored. CTranslate2 and llama.cpp are optional (`make bench-peers`); what isn't installed is named in the result.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from transformers import GPT2LMHeadModel
 
+from benchmarks.cpu_llama_cpp import LlamaCpp
 from zeroshot.engine.loader import load_engine
 from zeroshot.settings import DType, EngineSettings
 from zeroshot.types import GenerateRequest, SamplingParams
@@ -114,7 +115,7 @@ def check_length(num_tokens: int, wanted: int) -> None:
         raise RuntimeError(f"asked for {wanted} tokens, got {num_tokens}")
 
 
-Peer = HuggingFace | EngineAlone | CTranslate2
+Peer = HuggingFace | EngineAlone | CTranslate2 | LlamaCpp
 
 
 def peers(checkpoint: Path, threads: int) -> tuple[dict[str, Callable[[], Peer]], dict[str, str]]:
@@ -124,12 +125,21 @@ def peers(checkpoint: Path, threads: int) -> tuple[dict[str, Callable[[], Peer]]
         "zeroshot int8, engine alone": lambda: EngineAlone(checkpoint, "int8", threads),
         "Hugging Face generate": lambda: HuggingFace(checkpoint),
     }
+    optional: dict[str, dict[str, Callable[[], Peer]]] = {
+        "ctranslate2": {
+            "CTranslate2 fp32": lambda: CTranslate2(checkpoint, "float32", threads),
+            "CTranslate2 int8": lambda: CTranslate2(checkpoint, "int8", threads),
+        },
+        "llama-cpp-python": {
+            "llama.cpp F32": lambda: LlamaCpp(checkpoint, "F32", threads),
+            "llama.cpp Q8_0": lambda: LlamaCpp(checkpoint, "Q8_0", threads),
+        },
+    }
     versions = {"transformers": importlib.metadata.version("transformers")}
-    try:
-        versions["ctranslate2"] = importlib.metadata.version("ctranslate2")
-    except importlib.metadata.PackageNotFoundError:
-        versions["ctranslate2"] = "not installed: make bench-peers"
-        return found, versions
-    found["CTranslate2 fp32"] = lambda: CTranslate2(checkpoint, "float32", threads)
-    found["CTranslate2 int8"] = lambda: CTranslate2(checkpoint, "int8", threads)
+    for package, systems in optional.items():
+        try:
+            versions[package] = importlib.metadata.version(package)
+            found |= systems
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed: make bench-peers"
     return found, versions

@@ -6,7 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cpu import BASELINE, SERVED, markdown_table
+import pytest
+import torch
+from transformers import GPT2LMHeadModel
+
+from benchmarks.cpu import BASELINE, SERVED, markdown_table, random_prompts
+from benchmarks.cpu_llama_cpp import LlamaCpp
+from benchmarks.random_checkpoint import random_checkpoint
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,6 +36,16 @@ def test_it_runs_from_one_command_and_goes_on_level_by_level(tmp_path: Path) -> 
     rates = run(tmp_path, "--concurrency", "2", "--systems", served, BASELINE, "--merge")["tokens_per_second"]
     assert rates[BASELINE]["1"] == earlier
     assert [name for name, row in rates.items() if "2" in row] == [served, BASELINE]  # one level is of one call
+
+
+def test_llama_cpp_runs_the_same_model(tmp_path: Path) -> None:
+    pytest.importorskip("llama_cpp", reason="there is no llama.cpp: make bench-peers")
+    folder = random_checkpoint("tiny", tmp_path)
+    prompts = random_prompts(3, 20, seed=1)
+    model = GPT2LMHeadModel.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        logits = model(torch.tensor(prompts)).logits
+    assert LlamaCpp(folder, "F32", 2).tokens(prompts, 1) == logits[:, -1].argmax(-1, keepdim=True).tolist()
 
 
 def test_the_readme_says_what_the_result_file_says() -> None:
