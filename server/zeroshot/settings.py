@@ -15,6 +15,7 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 
 DType = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 Device = Literal["auto", "cpu", "cuda"]
+CpuKernels = Literal["auto", "off"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -36,6 +37,7 @@ class EngineSettings(BaseModel):
     dtype: DType = "auto"
     device: Device = "auto"
     num_threads: int | None = Field(default=None, ge=1, description="CPU threads of the engine; default: all cores.")
+    cpu_kernels: CpuKernels = "auto"
     kv_block_size: int | None = Field(default=None, ge=1, le=256, description="Default: 16 on a CPU, 64 on a GPU.")
     kv_cache_tokens: int | None = Field(default=None, ge=1, description="Size of the KV cache; default: by memory.")
     max_num_seqs: int = Field(default=64, ge=1, le=4096, description="Sequences that run at once.")
@@ -63,6 +65,7 @@ class Settings(BaseSettings):
     dtype: DType = "auto"
     device: Device = "auto"
     num_threads: int | None = Field(default=None, ge=1)
+    cpu_kernels: CpuKernels = Field(default="auto", description="auto: C++ kernels, compiled here, where there is g++.")
     kv_cache_tokens: int | None = Field(default=None, ge=1)
     max_num_seqs: int = Field(default=64, ge=1, le=4096)
     max_num_batched_tokens: int = Field(default=512, ge=16)
@@ -101,6 +104,7 @@ class Settings(BaseSettings):
             dtype=self.dtype,
             device=self.device,
             num_threads=self.num_threads,
+            cpu_kernels=self.cpu_kernels,
             kv_cache_tokens=self.kv_cache_tokens,
             max_num_seqs=self.max_num_seqs,
             max_num_batched_tokens=self.max_num_batched_tokens,

@@ -15,15 +15,20 @@ def small(checkpoint):
     return checkpoint()
 
 
+@pytest.fixture(scope="module", params=["auto", "off"])
+def cpu_kernels(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def engine(small, load_engine):
-    return load_engine(small.folder, kv_cache_tokens=4096)
+def engine(small, load_engine, cpu_kernels):
+    return load_engine(small.folder, kv_cache_tokens=4096, cpu_kernels=cpu_kernels)
 
 
 @pytest.fixture
-def fresh(small, load_engine):
+def fresh(small, load_engine, cpu_kernels):
     """fresh(**EngineSettings): an engine with an empty cache."""
-    return lambda **options: load_engine(small.folder, **options)
+    return lambda **options: load_engine(small.folder, cpu_kernels=cpu_kernels, **options)
 
 
 # Greedy: Hugging Face's tokens

@@ -79,4 +79,4 @@ def test_the_committed_measurement_passes_the_gate() -> None:
 def test_without_an_int8_library_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zeroshot.model.int8_linear._libraries", lambda: {"qnnpack"})
     with pytest.raises(SettingsError, match="x86"):
-        load_model(EngineSettings(model_folder=DEMO, dtype="int8", device="cpu"))
+        load_model(EngineSettings(model_folder=DEMO, dtype="int8", device="cpu", cpu_kernels="off"))

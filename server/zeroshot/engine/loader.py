@@ -10,7 +10,8 @@ from zeroshot.errors import SettingsError
 from zeroshot.model.config import GPT2Config
 from zeroshot.model.gpt2 import GPT2
 from zeroshot.model.int8_calibration import correct_lm_head
-from zeroshot.model.ops import device_backend, plain_backend
+from zeroshot.model.native_ops import cpu_backend
+from zeroshot.model.ops import device_backend
 from zeroshot.model.triton_ops import triton_ops
 from zeroshot.model.weights import load_weights
 from zeroshot.settings import EngineSettings
@@ -32,10 +33,11 @@ def load_engine(settings: EngineSettings) -> Engine:
     engine = Engine(model, settings)
     _keep_freed_memory()  # from here on: what loading freed has been given back
     logger.info(
-        "%s on %s in %s, %d threads, KV cache of %d tokens",
+        "%s on %s in %s by %s, %d threads, KV cache of %d tokens",
         settings.model_folder.name,
         model.device,
         "int8" if settings.dtype == "int8" else str(model.dtype).removeprefix("torch."),
+        model.backend.name,
         torch.get_num_threads(),
         engine.block_manager.num_blocks * engine.block_manager.block_size,
     )
@@ -60,8 +62,10 @@ def load_model(settings: EngineSettings) -> GPT2:
     config = GPT2Config.from_folder(settings.model_folder)
     weights = load_weights(settings.model_folder, config, dtype=dtype, device=device)
     if device.type == "cpu":
-        model = GPT2(config, weights, plain_backend(is_int8=settings.dtype == "int8"))
-        if settings.dtype == "int8":
+        is_int8 = settings.dtype == "int8"
+        backend = cpu_backend(dtype=dtype, is_int8=is_int8, wants_kernels=settings.cpu_kernels == "auto")
+        model = GPT2(config, weights, backend)
+        if is_int8:
             correct_lm_head(model, weights.lm_head)
         return model
     if settings.dtype == "int8":

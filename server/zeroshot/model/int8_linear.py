@@ -71,7 +71,7 @@ def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
 def int8_linear_factory(lm_head: Tensor) -> LinearFactory:
     """Raises SettingsError where no int8 library is at hand."""
     if lm_head.device.type != "cpu" or not {"fbgemm", "onednn"} & _libraries():
-        raise SettingsError("dtype int8 needs an x86 CPU; this device runs fp32 or bf16.")
+        raise SettingsError("dtype int8 needs g++ or an x86 CPU; without them this device runs fp32 or bf16.")
     return Int8Linear
 
 

@@ -18,7 +18,7 @@ from zeroshot.model.layer_norm import PendingSum, Residual
 _ROWS_HINT = 32  # what oneDNN lays the weight out for; within 3 % of the best hint from 1 to 512 rows on Zen 5
 _TIMED_RUNS = 7
 _CLEARLY_FASTER = 0.85
-_TANH_GELUS = ("gelu_new", "gelu_pytorch_tanh")
+TANH_GELUS = ("gelu_new", "gelu_pytorch_tanh")
 _FUSED_ACTIVATIONS = {"gelu_new": ("gelu", "tanh"), "gelu_pytorch_tanh": ("gelu", "tanh"), "gelu": ("gelu", "none")}
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -61,7 +61,7 @@ class DeferredLinear(Linear):
         self._bias_gelu = bias_gelu
 
     def __call__(self, hidden: Tensor, activation: str | None = None) -> Tensor:
-        if activation in _TANH_GELUS and self.bias is not None:
+        if activation in TANH_GELUS and self.bias is not None:
             return self._bias_gelu(F.linear(hidden, self.weight), self.bias)
         return super().__call__(hidden, activation)
 

@@ -43,8 +43,9 @@ class Backend:
     """How the model runs on a kind of device.
 
     `plain`, for CPUs: oneDNN adds the residual in a linear layer's epilogue; a page holds its tokens one after the
-    other. `device`, for GPUs: LayerNorm's kernel adds it, in float32, in the pass that it makes anyway; a page holds
-    its heads one after the other, so that a program reads one head's keys in one piece.
+    other. `native_ops.py` has the same by C++ kernels, where there is a compiler. `device`, for GPUs: LayerNorm's
+    kernel adds the residual, in float32, in the pass that it makes anyway; a page holds its heads one after the other,
+    so that a program reads one head's keys in one piece.
     """
 
     ops: Ops
@@ -56,6 +57,7 @@ class Backend:
     """Tokens in a block unless the settings say otherwise."""
     vocab_multiple: int = 1
     """The LM head gets rows of zeros up to a multiple of this, so that rows of logits are aligned in memory."""
+    name: str = "PyTorch"
     kernels: dict[str, str] = field(default_factory=dict)
     """Op -> "triton", or "reference: " and why. Empty where no kernel was wanted."""
 
@@ -87,6 +89,7 @@ def device_backend(ops: Ops, kernels: dict[str, str]) -> Backend:
         is_device=True,
         kv_block_size=64,
         vocab_multiple=64,
+        name="Triton kernels",
         kernels=kernels,
     )
 

@@ -1,0 +1,126 @@
+// Attention of one new token of each sequence over its paged keys and values, and putting those there.
+// A page is [block_size, n_head, head_dim] float32: a token's heads lie side by side, so they are read side by side.
+// Sequences and heads are independent, so nothing depends on the batch or on who computes what.
+
+#include <omp.h>
+
+#include <vector>
+
+#include "common.h"
+
+namespace zeroshot {
+namespace {
+
+struct Shape {
+    Index n_head, head_dim, block_size;
+};
+
+// What one thread does at a time: some neighbouring heads of one sequence.
+struct Task {
+    const float* query;         // [num_heads, head_dim]
+    const std::int64_t* table;  // the sequence's blocks
+    Index num_tokens, first_head, num_heads;
+    float* scores;  // room for [num_heads, num_tokens]
+    float* output;  // [num_heads, head_dim]
+};
+
+// visit(token, its heads' part of the cache) for each token, in order.
+template <typename Visit>
+inline void for_each_token(const float* cache, const Task& task, const Shape& shape, Visit visit) {
+    const Index token_stride = shape.n_head * shape.head_dim;
+    for (Index start = 0; start < task.num_tokens; start += shape.block_size) {
+        const Index block = task.table[start / shape.block_size];
+        const float* tokens = cache + block * shape.block_size * token_stride + task.first_head * shape.head_dim;
+        const Index end = start + shape.block_size < task.num_tokens ? start + shape.block_size : task.num_tokens;
+        for (Index t = start; t < end; ++t) visit(t, tokens + (t - start) * token_stride);
+    }
+}
+
+inline float dot(const float* a, const float* b, Index n) {
+    float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (Index i = 0; i < n; ++i) sum += a[i] * b[i];
+    return sum;
+}
+
+// scores -> e^(score - largest). Returns their sum.
+inline float exponentiate(float* scores, Index n) {
+    float largest = -INFINITY, sum = 0.0f;
+#pragma omp simd reduction(max : largest)
+    for (Index t = 0; t < n; ++t) largest = scores[t] > largest ? scores[t] : largest;
+#pragma omp simd reduction(+ : sum)
+    for (Index t = 0; t < n; ++t) {
+        scores[t] = fast_exp(scores[t] - largest);
+        sum += scores[t];
+    }
+    return sum;
+}
+
+// softmax(scale * q K^T) V (Vaswani et al. 2017, eq. 1) of each head.
+inline void attend(const float* keys, const float* values, const Task& task, const Shape& shape, float scale) {
+    const Index width = shape.head_dim, n = task.num_tokens;
+    for_each_token(keys, task, shape, [&](Index t, const float* key) {
+        for (Index h = 0; h < task.num_heads; ++h)
+            task.scores[h * n + t] = scale * dot(task.query + h * width, key + h * width, width);
+    });
+    for (Index h = 0; h < task.num_heads; ++h) {
+        float* weights = task.scores + h * n;
+        const float inverse = 1.0f / exponentiate(weights, n);
+        for (Index t = 0; t < n; ++t) weights[t] *= inverse;
+    }
+    for (Index i = 0; i < task.num_heads * width; ++i) task.output[i] = 0.0f;
+    for_each_token(values, task, shape, [&](Index t, const float* value) {
+        for (Index h = 0; h < task.num_heads; ++h) {
+            const float weight = task.scores[h * n + t];
+            for (Index d = 0; d < width; ++d) task.output[h * width + d] += weight * value[h * width + d];
+        }
+    });
+}
+
+// All heads of a sequence together, unless there are too few sequences to keep the threads busy.
+inline Index heads_at_once(Index num_seqs, Index n_head) {
+    const Index wanted = 4 * omp_get_max_threads();
+    const Index pieces = num_seqs >= wanted ? 1 : (wanted + num_seqs - 1) / num_seqs;
+    return pieces >= n_head ? 1 : (n_head + pieces - 1) / pieces;
+}
+
+}  // namespace
+}  // namespace zeroshot
+
+// query: [num_seqs, n_head, head_dim], rows `query_stride` floats apart; block_tables: [num_seqs, max_blocks];
+// context_lens: [num_seqs], the new token counted; output: [num_seqs, n_head, head_dim].
+EXPORT void zeroshot_decode_attention(const float* query, const float* key_cache, const float* value_cache,
+                                      const std::int64_t* block_tables, const std::int64_t* context_lens,
+                                      float* output, std::int64_t num_seqs, std::int64_t n_head,
+                                      std::int64_t head_dim, std::int64_t block_size, std::int64_t max_blocks,
+                                      std::int64_t query_stride, float scale) {
+    using namespace zeroshot;
+    const Shape shape{n_head, head_dim, block_size};
+    const Index most_heads = heads_at_once(num_seqs, n_head), pieces = (n_head + most_heads - 1) / most_heads;
+#pragma omp parallel
+    {
+        static thread_local std::vector<float> scores;
+#pragma omp for schedule(dynamic, 1) nowait
+        for (Index i = 0; i < num_seqs * pieces; ++i) {
+            const Index seq = i / pieces, first = i % pieces * most_heads;
+            const Index num_heads = n_head - first < most_heads ? n_head - first : most_heads;
+            const std::size_t room = static_cast<std::size_t>(num_heads * context_lens[seq]);
+            if (scores.size() < room) scores.resize(room);
+            attend(key_cache, value_cache,
+                   Task{query + seq * query_stride + first * head_dim, block_tables + seq * max_blocks,
+                        context_lens[seq], first, num_heads, scores.data(), output + (seq * n_head + first) * head_dim},
+                   shape, scale);
+        }
+    }
+}
+
+// key, value: [num_tokens, width], rows `stride` floats apart -> row slots[i] of the caches, [num_slots, width].
+EXPORT void zeroshot_kv_append(const float* key, const float* value, const std::int64_t* slots, float* key_cache,
+                               float* value_cache, std::int64_t num_tokens, std::int64_t width, std::int64_t stride) {
+    using namespace zeroshot;
+    const std::size_t bytes = static_cast<std::size_t>(width) * sizeof(float);
+    for (Index i = 0; i < num_tokens; ++i) {
+        std::memcpy(key_cache + slots[i] * width, key + i * stride, bytes);
+        std::memcpy(value_cache + slots[i] * width, value + i * stride, bytes);
+    }
+}

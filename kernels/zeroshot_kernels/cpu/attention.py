@@ -1,0 +1,37 @@
+"""`kv_append` and `decode_attention` by the C++ kernels: the signatures of their references, float32 only."""
+
+import ctypes
+
+from torch import Tensor
+
+from zeroshot_kernels.cpu.library import library
+
+
+def kv_append(key: Tensor, value: Tensor, slot_mapping: Tensor, key_cache: Tensor, value_cache: Tensor) -> None:
+    """key, value: [num_tokens, n_head, head_dim], of one layout, each token's heads in one piece.
+
+    slot_mapping: [num_tokens] int64, every slot in the cache; caches: contiguous.
+    """
+    library().zeroshot_kv_append(
+        key.data_ptr(), value.data_ptr(), slot_mapping.data_ptr(), key_cache.data_ptr(), value_cache.data_ptr(),
+        len(key), key.shape[1] * key.shape[2], key.stride(0),
+    )  # fmt: skip
+
+
+def decode_attention(
+    query: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    block_tables: Tensor,
+    context_lens: list[int],
+    scale: float,
+) -> Tensor:
+    """query: [num_seqs, n_head, head_dim], each row in one piece; block_tables: int64, contiguous."""
+    num_seqs, n_head, head_dim = query.shape
+    output = query.new_empty(num_seqs, n_head, head_dim)
+    library().zeroshot_decode_attention(
+        query.data_ptr(), key_cache.data_ptr(), value_cache.data_ptr(), block_tables.data_ptr(),
+        (ctypes.c_int64 * num_seqs)(*context_lens), output.data_ptr(),
+        num_seqs, n_head, head_dim, key_cache.shape[1], block_tables.shape[1], query.stride(0), scale,
+    )  # fmt: skip
+    return output

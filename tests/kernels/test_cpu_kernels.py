@@ -1,0 +1,196 @@
+"""The C++ kernels against float64 and exact integers; each row the same bits alone and among others."""
+
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zeroshot.model.int8_linear import MAX_ACTIVATION, Int8Linear
+from zeroshot.model.native_linear import native_linear_factory
+from zeroshot.model.native_ops import why_unavailable
+from zeroshot_kernels.cpu import attention
+from zeroshot_kernels.cpu.linear import HugePages, pack_int8
+
+pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=f"no C++ kernels: {why_unavailable()}")
+
+RAGGED_LENS = [1, 15, 16, 17, 63, 100, 1023, 1024]
+SHAPES = [(1, 64, 96), (2, 768, 2304), (7, 100, 33), (8, 768, 768), (65, 3072, 768), (3, 50, 50257)]
+
+
+def randn(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("activation", [None, "gelu_new", "relu"])
+def test_float_linear(shape, activation, relative_error):
+    num_rows, width, num_outputs = shape
+    hidden, weight, bias = randn(num_rows, width, seed=1), randn(width, num_outputs, seed=2), randn(num_outputs, seed=3)
+    linear = native_linear_factory(is_int8=False)(weight, bias)
+    exact = hidden.double() @ weight.double() + bias.double()
+    expected = {
+        None: exact,
+        "gelu_new": F.gelu(exact, approximate="tanh"),
+        "relu": exact.relu(),
+    }[activation]
+    assert relative_error(linear(hidden, activation), expected) <= 1e-6
+    residual = randn(num_rows, num_outputs, seed=4)
+    assert relative_error(linear.add_to(residual, hidden), exact + residual) <= 1e-6
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("pairs", [(64, 64, 64, 64), (1, 127, 127, 1), (100, 28, 28, 100)], ids=str)
+def test_int8_sums_are_those_of_64_bit_integers(shape, pairs):
+    """With the largest activations, where partial sums in 16 bits come closest to saturating."""
+    num_rows, width, num_outputs = shape
+    generator = torch.Generator().manual_seed(1)
+    sizes = torch.tensor(pairs).repeat(-(-width // 4))[:width]
+    weight = torch.randint(0, 2, (num_outputs, width), generator=generator) * 2 - 1
+    weight[0], weight[1] = 1, -1
+    weight = weight * sizes
+    hidden = torch.randint(-MAX_ACTIVATION, MAX_ACTIVATION + 1, (num_rows, width), generator=generator)
+    hidden[:, 0] = MAX_ACTIVATION  # so that the scale is 1
+    hidden[0] = MAX_ACTIVATION
+    linear = native_linear_factory(is_int8=True)(randn(width, num_outputs, seed=5), None)
+    linear.packed = pack_int8(weight.to(torch.int8), torch.ones(num_outputs), HugePages())
+    assert torch.equal(linear(hidden.float()).long(), hidden @ weight.t())
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_int8_is_what_the_library_without_a_compiler_gives(shape, relative_error):
+    """FBGEMM adds 128 before it rounds, in float32: where a value lies half-way, within 2^-17, it may round it up."""
+    num_rows, width, num_outputs = shape
+    hidden, weight, bias = randn(num_rows, width, seed=1), randn(width, num_outputs, seed=2), randn(num_outputs, seed=3)
+    native, plain = native_linear_factory(is_int8=True)(weight, bias), Int8Linear(weight, bias)
+    assert relative_error(native(hidden), plain(hidden)) <= 3e-4
+    assert relative_error(native(hidden, "gelu_new"), plain(hidden, "gelu_new")) <= 3e-4
+    residual = randn(num_rows, num_outputs, seed=4)
+    assert relative_error(native.add_to(residual, hidden), plain.add_to(residual, hidden)) <= 3e-4
+
+
+@pytest.mark.parametrize("is_int8", [False, True])
+@given(
+    num_rows=st.integers(1, 40), width=st.integers(1, 80), num_outputs=st.integers(1, 70), seed=st.integers(0, 2**31)
+)
+def test_a_row_is_the_same_alone_and_among_others(
+    is_int8: bool, num_rows: int, width: int, num_outputs: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = ((width, num_outputs), (num_outputs,), (num_rows, width), (num_rows, num_outputs))
+    weight, bias, hidden, residual = (torch.randn(shape, generator=generator) for shape in shapes)
+    linear = native_linear_factory(is_int8=is_int8)(weight, bias)
+    together, added = linear(hidden, "gelu_new"), linear.add_to(residual, hidden)
+    for row in range(num_rows):
+        part = slice(row, row + 1)
+        assert torch.equal(linear(hidden[part], "gelu_new")[0], together[row])
+        assert torch.equal(linear.add_to(residual[part], hidden[part])[0], added[row])
+
+
+@pytest.mark.parametrize("is_int8", [False, True])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_not_finite_is_not_hidden_and_stays_in_its_row(is_int8, value):
+    hidden, linear = randn(3, 64, seed=1), native_linear_factory(is_int8=is_int8)(randn(64, 40, seed=2), None)
+    expected = linear(hidden)
+    hidden[1, 7] = value
+    for activation in (None, "gelu_new"):
+        assert not linear(hidden, activation)[1].isfinite().all()
+    assert torch.equal(linear(hidden)[[0, 2]], expected[[0, 2]])
+
+
+def test_rows_of_zeros_stay_zeros():
+    linear = native_linear_factory(is_int8=True)(randn(64, 40, seed=2), None)
+    assert not linear(torch.zeros(2, 64)).any()
+
+
+@pytest.mark.parametrize("head_dim", [32, 64, 80])
+def test_decode_attention(paged_cache, naive_attention, relative_error, head_dim):
+    cache = paged_cache(RAGGED_LENS, 3, head_dim, dtype=torch.float32, seed=head_dim)
+    qkv = randn(len(RAGGED_LENS), 3, 3, head_dim, seed=1)  # a query lies between keys and values
+    query, scale = qkv[:, 0], head_dim**-0.5
+    output = attention.decode_attention(query, cache.key, cache.value, cache.block_tables, RAGGED_LENS, scale)
+    for i, context_len in enumerate(RAGGED_LENS):
+        expected = naive_attention(query[i : i + 1], cache.keys[i], cache.values[i], scale)
+        assert relative_error(output[i], expected[0]) <= 2e-6, context_len
+        table = cache.block_tables[i : i + 1].contiguous()
+        alone = attention.decode_attention(query[i : i + 1], cache.key, cache.value, table, [context_len], scale)
+        assert torch.equal(alone[0], output[i])
+
+
+def test_decode_attention_passes_nan_on(paged_cache):
+    cache = paged_cache([20, 20], 2, 32, dtype=torch.float32, seed=1)
+    query = randn(2, 2, 32, seed=2)
+    query[0, 1, 3] = torch.nan
+    output = attention.decode_attention(query, cache.key, cache.value, cache.block_tables, [20, 20], 0.2)
+    assert output[0, 1].isnan().all()
+    assert output[0, 0].isfinite().all()
+    assert output[1].isfinite().all()
+
+
+def test_kv_append():
+    qkv, slots = randn(3, 3, 2, 32, seed=1), torch.tensor([17, 0, 40])
+    _, key, value = qkv.unbind(1)
+    caches = [randn(3, 16, 2, 32, seed=seed) for seed in (2, 3)]
+    expected = [cache.clone() for cache in caches]
+    for cache, rows in zip(expected, (key, value), strict=True):
+        cache.view(-1, 2, 32)[slots] = rows
+    attention.kv_append(key, value, slots, *caches)
+    assert torch.equal(caches[0], expected[0])
+    assert torch.equal(caches[1], expected[1])
+
+
+def test_the_threads_are_pytorchs():
+    """A second OpenMP runtime would bring threads of its own that `torch.set_num_threads` does not reach."""
+    loaded = ctypes.CDLL(None)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert loaded.omp_get_max_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    runtimes = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libgomp" in line}
+    assert len(runtimes) == 1
+
+
+def run_python(code: str, **environment: str) -> str:
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+WHY = "import torch; from zeroshot.model.native_ops import why_unavailable; print(why_unavailable())"
+
+
+def test_it_is_compiled_once(tmp_path):
+    assert run_python(WHY, XDG_CACHE_HOME=str(tmp_path)) == "None"
+    (compiled,) = (tmp_path / "zeroshot").iterdir()
+    modified = compiled.stat().st_mtime_ns
+    assert run_python(WHY, XDG_CACHE_HOME=str(tmp_path)) == "None"
+    assert compiled.stat().st_mtime_ns == modified
+
+
+def test_a_folder_that_others_may_write_to_is_not_trusted(tmp_path):
+    (tmp_path / "zeroshot").mkdir()
+    (tmp_path / "zeroshot").chmod(0o777)
+    assert run_python(WHY, XDG_CACHE_HOME=str(tmp_path)) == "None"
+    assert not list((tmp_path / "zeroshot").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("compiler", "message"),
+    [("no-such-compiler", "there is no C++ compiler"), ("false", "the C++ compiler failed")],
+)
+def test_without_a_compiler_it_says_so(tmp_path, compiler, message):
+    assert message in run_python(WHY, XDG_CACHE_HOME=str(tmp_path), CXX=compiler)
+
+
+def test_a_wrong_kernel_is_found_out(monkeypatch):
+    monkeypatch.setattr(attention, "decode_attention", lambda query, *_: torch.zeros_like(query))
+    assert "decode_attention" in str(why_unavailable.__wrapped__())
