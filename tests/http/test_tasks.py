@@ -62,6 +62,16 @@ def test_a_label_is_the_one_the_model_finds_more_probable(server: Any, gpt2_chec
     assert sum(score["probability"] for score in answer["scores"]) == pytest.approx(1)
 
 
+def test_json_cut_by_the_callers_max_tokens(server: Any) -> None:
+    body = {"story": "It was a dark night.", "seed": 3}
+    refused = server.http.post("/tasks/character", json=body | {"max_tokens": 5})
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"], error["field"]) == (422, "output_incomplete", "max_tokens")
+    whole = server.http.post("/tasks/character", json=body)
+    assert whole.status_code == 200
+    assert whole.json()["output"].keys() == {"name", "age", "mood"}
+
+
 @pytest.mark.parametrize(
     ("body", "status", "field"),
     [

@@ -53,6 +53,22 @@ def test_json_that_does_not_come_to_its_end(make_task: Any, run: Any) -> None:
     assert raised.value.field == "max_tokens"
 
 
+@pytest.mark.parametrize("max_tokens", [1, 3])
+def test_json_cut_by_the_caller_is_a_422(serve: Any, tmp_path: Any, max_tokens: int) -> None:
+    (tmp_path / "t.yaml").write_text(JSON_TASK, encoding="utf-8")
+    server = serve(tmp_path)
+    refused = server.post("/tasks/t", {"text": "A dark night", "max_tokens": max_tokens})
+    assert refused.status_code == 422
+    error = refused.json()["error"]
+    assert (error["code"], error["field"]) == ("output_incomplete", "max_tokens")
+    assert f"After {max_tokens} tokens" in error["message"]
+    batch = server.post("/tasks/t/batch", {"inputs": [{"text": "A dark night", "max_tokens": n} for n in (3, 64)]})
+    assert batch.status_code == 200
+    cut, whole = batch.json()["results"]
+    assert cut["error"]["code"] == "output_incomplete"
+    jsonschema.validate(whole["output"], SCHEMA)
+
+
 def test_text_that_matches(make_task: Any, run: Any) -> None:
     task = make_task(HEAD + "decoding: {regex: ' [a-z]{2,5}, (yes|no)', temperature: 1.0}\noutput: {kind: text}\n")
     for seed in range(5):
