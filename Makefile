@@ -16,41 +16,51 @@ PORT ?= 8000
 TORCH ?= torch==2.13.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
+# Test files run side by side; 1 for one after the other.
+WORKERS ?= 2
+
 BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+# What serving takes, and what tests, lint and benchmarks take beside it.
 READY := $(VENV)/.ready
+DEV := $(VENV)/.dev
 WEB := server/zeroshot/api/playground/web
 
 .PHONY: setup serve test test-gpu lint bench weights playground clean
 
-setup: $(READY)
+setup: $(DEV)
 
 $(READY): pyproject.toml constraints.txt scripts/install_torch.py
 	@test -n "$(PYTHON)" || { echo "Zeroshot needs Python 3.11 or 3.12; name it: make setup PYTHON=/path/to/python"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python scripts/install_torch.py --requirement "$(TORCH)" --cpu-index "$(TORCH_CPU_INDEX)"
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,training,clients,browser,otel]'
+	$(PIP_INSTALL) -e .
+	touch $@
+
+$(DEV): $(READY)
+	$(PIP_INSTALL) -e '.[dev,training,clients,browser,otel]'
 	touch $@
 
 serve: $(READY)
 	$(BIN)/zeroshot serve --model $(MODEL) --host $(HOST) --port $(PORT)
 
-test: $(READY)
-	$(BIN)/python -m pytest
+test: $(DEV)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 # By themselves: the other tests import Triton as an interpreter.
-test-gpu: $(READY)
+test-gpu: $(DEV)
 	TRITON_INTERPRET=0 $(BIN)/python -m pytest tests/gpu
 
-lint: $(READY)
+lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)
+bench: $(DEV)
 	$(BIN)/python -m benchmarks.cpu
 
 # llama.cpp is compiled for this machine: about ten minutes on two cores.
-bench-peers: $(READY)
+bench-peers: $(DEV)
 	CMAKE_ARGS="-DLLAVA_BUILD=OFF" $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[peers]'
 
 weights: $(READY)

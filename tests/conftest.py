@@ -38,12 +38,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "training: the recipe that made model_weights/demo")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test's marker is the first folder under tests/ that it is in."""
+    """A test's marker is the first folder under tests/ that it is in. Side by side run files, or groups of them."""
     for item in items:
         parts = item.path.relative_to(TESTS).parts if item.path.is_relative_to(TESTS) else ()
         if len(parts) > 1:
             item.add_marker(parts[0])
+            uses = set(getattr(item, "fixturenames", ()))
+            item.add_marker(pytest.mark.xdist_group("image" if "image" in uses else "/".join(parts)))
 
 
 class Checkpoint(NamedTuple):
