@@ -5,6 +5,7 @@
 Every surface is called, one request in five leaves before its answer is there, and every half minute the engine gets
 a SIGKILL or a SIGSTOP. At the end:
 
+    full    requests that were told that the queue is full (429), or `restarting` (503) that an engine starts again
     lost    requests that got neither a whole answer nor an error that says why
     failed  requests that got an error nothing explains: not a full queue, not an engine being restarted
     wrong   sampled answers that the same request, sent alone and not streamed, did not give again
@@ -16,6 +17,7 @@ Exit code 1 if any of them is not 0.
 import argparse
 import asyncio
 import json
+import statistics
 import sys
 import tempfile
 import time
@@ -41,6 +43,7 @@ PAUSE_AFTER_ERROR_S = 0.5
 ANSWER_TIMEOUT_S = 120.0
 WARM_UP_S = 15.0
 SIGNALS = ("SIGKILL", "SIGSTOP")
+OUTCOMES = ("whole", "left", "full", "restarting", "failed", "lost")
 _MAX_EXAMPLES = 20
 
 
@@ -69,7 +72,7 @@ class Soak:
         except ExplicitError as error:
             self.errors[error.code] += 1
             await asyncio.sleep(PAUSE_AFTER_ERROR_S)  # or most of the soak is refusals while an engine starts
-            return "error" if error.code in EXPECTED_ERRORS else "failed"
+            return EXPECTED_ERRORS.get(error.code, "failed")
         except TimeoutError:
             if leaves:
                 return "left"
@@ -181,7 +184,7 @@ def leaks(result: dict[str, Any]) -> list[str]:
 
 
 def report(result: dict[str, Any]) -> None:
-    columns = ("whole", "error", "left", "failed", "lost")
+    columns = OUTCOMES
     table = Table("", *columns, title=f"{result['requests']} requests in {result['minutes']:g} minutes")
     for kind, counts in result["outcomes"].items():
         table.add_row(kind, *(str(counts.get(column, 0)) for column in columns))
@@ -194,6 +197,23 @@ def report(result: dict[str, Any]) -> None:
     console.print(f"faults: {faults or 'none'}")
     rss = result["quarters"]["server"]["rss_mib"]
     console.print(f"memory of the server, median of each quarter: {rss} MiB; leaks: {result['leaks'] or 'none'}")
+
+
+def markdown_table(result: dict[str, Any]) -> str:
+    """The table of docs/operations.md."""
+    counts = Counter[str]()
+    for kind in result["outcomes"].values():
+        counts.update(kind)
+    rechecked = f"{result['wrong']} of {result['rechecked']:,}"
+    recovered = [fault["recovered_s"] for fault in result["faults"]]
+    return (
+        "| requests | answered whole | client left | 429, queue full | 503, engine restarting | other errors | lost | "
+        "wrong, of those sent again | engines killed or hung | seconds to recover, median and most | leaks |\n"
+        "|---|---|---|---|---|---|---|---|---|---|---|\n"
+        f"| {result['requests']:,} | {' | '.join(f'{counts[name]:,}' for name in OUTCOMES)} | {rechecked} | "
+        f"{len(recovered)} | {statistics.median(recovered):.1f}, {max(recovered):.1f} | "
+        f"{', '.join(result['leaks']) or 'none'} |"
+    )
 
 
 def main() -> None:

@@ -119,10 +119,24 @@ async def watch_usage(server_pid: int, server: Usage, engine: Usage) -> None:
         await asyncio.sleep(_SAMPLE_INTERVAL_S)
 
 
+async def wait_until_unconnected(server_pid: int, timeout_s: float = 120.0) -> None:
+    """Until the server has closed every connection. Raises TimeoutError.
+
+    httpx forgets a connection whose request was cancelled while it was being made, and leaves it open: the server gives
+    it up after its receive timeout.
+    """
+    deadline = time.monotonic() + timeout_s
+    process = psutil.Process(server_pid)
+    while any(connection.status != psutil.CONN_LISTEN for connection in process.net_connections("tcp")):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the server still has connections after {timeout_s:g} s")
+        await asyncio.sleep(0.2)
+
+
 async def at_rest(http: httpx.AsyncClient, server_pid: int) -> dict[str, Any]:
-    """Threads and descriptors of both processes and memory of the server's, once idle."""
+    """Threads and descriptors of both processes and memory of the server's, once idle and with no client connected."""
     await wait_until_idle(http)
-    await asyncio.sleep(2)  # the connection that asked is closed by then
+    await wait_until_unconnected(server_pid)
     engine = engine_of(server_pid)
     usage: dict[str, Any] = {}
     for name, process in (("server", psutil.Process(server_pid)), ("engine", engine)):

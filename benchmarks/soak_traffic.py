@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 
 MAX_SEED = 2**31
-EXPECTED_ERRORS = frozenset({"overloaded", "engine_restarting", "engine_unavailable"})
-"""What a server with a full queue or a dead engine may answer."""
+EXPECTED_ERRORS = {"overloaded": "full", "engine_restarting": "restarting", "engine_unavailable": "restarting"}
+"""What a server with a full queue or a dead engine may answer: {code: the outcome it is counted as}."""
 
 _WORDS = [
     "the",

@@ -1,14 +1,21 @@
 """A short soak: nothing lost, nothing wrong, nothing leaked, with the engine killed and stopped on the way."""
 
+import asyncio
 import json
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
-from benchmarks.soak import leaks
+from benchmarks.soak import leaks, markdown_table
+from benchmarks.soak_faults import at_rest
 from benchmarks.soak_traffic import is_same
+from tests.support.server import run_server
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,6 +34,26 @@ def test_a_short_soak(tmp_path: Path) -> None:
     assert result["rechecked"] > 0
     left = sum(counts.get("left", 0) for counts in result["outcomes"].values())
     assert left > 0
+    assert f"| {result['requests']:,} |" in markdown_table(result)
+
+
+def test_at_rest_no_connection_of_a_client_is_counted(checkpoint: Callable[..., Any], tmp_path: Path) -> None:
+    """httpx leaves one behind when a request is cancelled at the wrong moment; the server closes it in its own time."""
+
+    async def fds(url: str, pid: int, num_open: int) -> int:
+        opened = [socket.create_connection(("127.0.0.1", httpx.URL(url).port)) for _ in range(num_open)]
+        limits = httpx.Limits(max_keepalive_connections=0)
+        async with httpx.AsyncClient(base_url=url, limits=limits) as http:
+            found: int = (await at_rest(http, pid))["server"]["fds"]
+        for connection in opened:
+            connection.close()
+        return found
+
+    model = checkpoint(vocab_size=50257, n_positions=1024, n_embd=64, n_layer=2, n_head=4).folder
+    with run_server(model, tmp_path, ZEROSHOT_RECEIVE_TIMEOUT_S="6") as server:
+        server.http.close()
+        alone = asyncio.run(fds(server.url, server.process.pid, 0))
+        assert asyncio.run(fds(server.url, server.process.pid, 3)) == alone
 
 
 @pytest.mark.parametrize(
