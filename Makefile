@@ -20,7 +20,8 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 WORKERS ?= 2
 
 BIN := $(VENV)/bin
-PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+# Python compiles what it imports, which is a small part of what is installed.
+PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 # What serving takes, and what tests, lint and benchmarks take beside it.
 READY := $(VENV)/.ready
 DEV := $(VENV)/.dev

@@ -39,7 +39,8 @@ def main() -> None:
             index = ["--index-url", arguments.cpu_index]
         else:
             print(f"{arguments.cpu_index} can't be reached; using pip's own index", file=sys.stderr)  # noqa: T201
-    command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", arguments.requirement, *index]
+    options = ["--disable-pip-version-check", "--no-compile", *index]
+    command = [sys.executable, "-m", "pip", "install", *options, arguments.requirement]
     sys.exit(subprocess.run(command, check=False).returncode)  # noqa: S603
 
 
