@@ -16,8 +16,8 @@ PORT ?= 8000
 TORCH ?= torch==2.13.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
-# Test files run side by side; 1 for one after the other.
-WORKERS ?= 2
+# Test files that run side by side, with WORKERS=2; 0: all in one process, one after the other.
+WORKERS ?= 0
 
 BIN := $(VENV)/bin
 # Python compiles what it imports, which is a small part of what is installed.
@@ -46,7 +46,7 @@ serve: $(READY)
 	$(BIN)/zeroshot serve --model $(MODEL) --host $(HOST) --port $(PORT)
 
 test: $(DEV)
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 # By themselves: the other tests import Triton as an interpreter.
 test-gpu: $(DEV)

@@ -38,15 +38,24 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "training: the recipe that made model_weights/demo")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test's marker is the first folder under tests/ that it is in. Side by side run files, or groups of them."""
+    """A test's marker is the first folder under tests/ that it is in."""
     for item in items:
         parts = item.path.relative_to(TESTS).parts if item.path.is_relative_to(TESTS) else ()
         if len(parts) > 1:
             item.add_marker(parts[0])
-            uses = set(getattr(item, "fixturenames", ()))
-            item.add_marker(pytest.mark.xdist_group("image" if "image" in uses else "/".join(parts)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Files run side by side, in their order; those in tests/docker stay together: they share minutes of building."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class FileScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "tests/docker" if nodeid.startswith("tests/docker/") else nodeid.split("::", 1)[0]
+
+    return FileScheduling(config, log)
 
 
 class Checkpoint(NamedTuple):
