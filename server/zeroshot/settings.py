@@ -41,13 +41,13 @@ class EngineSettings(BaseModel):
     kv_block_size: int | None = Field(default=None, ge=1, le=256, description="Default: 16 on a CPU, 64 on a GPU.")
     kv_cache_tokens: int | None = Field(default=None, ge=1, description="Size of the KV cache; default: by memory.")
     max_num_seqs: int = Field(default=64, ge=1, le=4096, description="Sequences that run at once.")
-    max_num_batched_tokens: int = Field(default=512, ge=16, description="Tokens that one step runs at most.")
+    max_num_batched_tokens: int | None = Field(default=None, ge=16, description="Default: by device.")
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"
 
     @model_validator(mode="after")
     def _every_sequence_fits_a_step(self) -> "EngineSettings":
-        if self.max_num_batched_tokens < self.max_num_seqs:
+        if self.max_num_batched_tokens is not None and self.max_num_batched_tokens < self.max_num_seqs:
             raise ValueError("max_num_batched_tokens must be at least max_num_seqs")
         return self
 
@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     cpu_kernels: CpuKernels = Field(default="auto", description="auto: C++ kernels, compiled here, where there is g++.")
     kv_cache_tokens: int | None = Field(default=None, ge=1)
     max_num_seqs: int = Field(default=64, ge=1, le=4096)
-    max_num_batched_tokens: int = Field(default=512, ge=16)
+    max_num_batched_tokens: int | None = Field(default=None, ge=16)
     max_queued_seqs: int = Field(default=512, ge=1, description="Sequences in the server at once; more get a 429.")
     max_queued_tokens: int = Field(
         default=2**18, ge=1, description="Tokens in the server at once: prompts + max_tokens."

@@ -27,6 +27,8 @@ from zeroshot.types import BeamParams, EngineStats, FinishReason, GenerateReques
 logger = logging.getLogger(__name__)
 
 _KV_CACHE_BYTES = {"cpu": 2 * 2**30, "cuda": 16 * 2**30}
+# A prompt of 1000 tokens holds up running streams for a step of so many: benchmarks/results/fairness.json.
+_STEP_TOKENS = {"cpu": 256, "cuda": 512}
 """Most the KV cache takes unless `kv_cache_tokens` says otherwise. A full GPT-2 124M context in fp32 is 75 MB."""
 
 
@@ -45,7 +47,7 @@ class Engine:
         self.scheduler = Scheduler(
             self.block_manager,
             max_num_seqs=settings.max_num_seqs,
-            max_num_batched_tokens=settings.max_num_batched_tokens,
+            max_num_batched_tokens=settings.max_num_batched_tokens or _step_budget(model, settings),
         )
         self._sequences: dict[str, list[Sequence]] = {}
         self._outputs: dict[tuple[str, int], TokenOutput] = {}
@@ -339,6 +341,10 @@ def _runner(model: GPT2, kv_cache: KVCache, settings: EngineSettings) -> ModelRu
     if model.device.type == "cuda":
         device = CudaDevice(model.device, can_record=model.backend.uses_kernels_only)
     return CudaRunner(model, kv_cache, device, max_num_seqs=settings.max_num_seqs)
+
+
+def _step_budget(model: GPT2, settings: EngineSettings) -> int:
+    return max(_STEP_TOKENS[model.device.type], settings.max_num_seqs)
 
 
 def _num_kv_blocks(model: GPT2, settings: EngineSettings, block_size: int) -> int:
