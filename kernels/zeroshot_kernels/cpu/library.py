@@ -118,9 +118,9 @@ def _cache_folder() -> Path:
             return folder
     except OSError:  # read-only, or no home: fall through to a folder of this process
         pass
-    return _process_folder()
+    return Path(_process_folder().name)
 
 
 @functools.cache
-def _process_folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="zeroshot-"))
+def _process_folder() -> "tempfile.TemporaryDirectory[str]":
+    return tempfile.TemporaryDirectory(prefix="zeroshot-kernels-")  # goes when the process ends
