@@ -1,7 +1,9 @@
 """The C++ kernels against float64 and exact integers; each row the same bits alone and among others."""
 
 import ctypes
+import itertools
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -156,6 +158,19 @@ def test_the_threads_are_pytorchs():
         torch.set_num_threads(before)
     runtimes = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libgomp" in line}
     assert len(runtimes) == 1
+
+
+def test_weights_lie_where_large_pages_are_allowed():
+    tensor = HugePages().empty(8, 2**20, dtype=torch.float32)
+    address = tensor.data_ptr()
+    maps = Path("/proc/self/smaps").read_text().split("VmFlags:")
+    for before, flags in itertools.pairwise(maps):
+        mappings = re.findall(r"^([0-9a-f]+)-([0-9a-f]+) ", before, flags=re.MULTILINE)
+        if mappings and int(mappings[-1][0], 16) <= address < int(mappings[-1][1], 16):
+            assert "hg" in flags.split("\n")[0].split()  # advised
+            assert "sh" not in flags.split("\n")[0].split()  # not shared: that would take another setting
+            return
+    pytest.fail("the tensor is in no mapping")
 
 
 def run_python(code: str, **environment: str) -> str:

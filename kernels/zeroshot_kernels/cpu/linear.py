@@ -41,7 +41,7 @@ class HugePages:
 
 def _reserve(num_bytes: int) -> Tensor:
     """uint8 [num_bytes] that the tensor keeps alive."""
-    memory = mmap.mmap(-1, num_bytes)
+    memory = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared memory has other rules
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):  # a kernel without them: small pages are as right
             memory.madvise(mmap.MADV_HUGEPAGE)
