@@ -8,6 +8,7 @@
 
 import argparse
 import gzip
+import hashlib
 import json
 import math
 import sys
@@ -42,6 +43,7 @@ def main() -> None:
         "command": "python -m benchmarks.int8_quality " + " ".join(sys.argv[1:]),
         "machine": describe_machine(),
         "model": arguments.model.name,
+        "weights_sha256": weights_sha256(arguments.model),
         "text": FILE,
         "windows": arguments.windows,
         "window_tokens": arguments.window_tokens,
@@ -49,6 +51,11 @@ def main() -> None:
     }
     arguments.output.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(quality, indent=2))
+
+
+def weights_sha256(model_folder: Path) -> str:
+    with (model_folder / "model.safetensors").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def wikitext(folder: Path) -> str:

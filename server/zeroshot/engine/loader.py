@@ -9,7 +9,6 @@ from zeroshot.engine.engine import Engine
 from zeroshot.errors import SettingsError
 from zeroshot.model.config import GPT2Config
 from zeroshot.model.gpt2 import GPT2
-from zeroshot.model.int8_calibration import correct_lm_head
 from zeroshot.model.native_ops import cpu_backend
 from zeroshot.model.ops import device_backend
 from zeroshot.model.triton_ops import triton_ops
@@ -62,12 +61,9 @@ def load_model(settings: EngineSettings) -> GPT2:
     config = GPT2Config.from_folder(settings.model_folder)
     weights = load_weights(settings.model_folder, config, dtype=dtype, device=device)
     if device.type == "cpu":
-        is_int8 = settings.dtype == "int8"
-        backend = cpu_backend(dtype=dtype, is_int8=is_int8, wants_kernels=settings.cpu_kernels == "auto")
-        model = GPT2(config, weights, backend)
-        if is_int8:
-            correct_lm_head(model, weights.lm_head)
-        return model
+        wants_kernels = settings.cpu_kernels == "auto"
+        backend = cpu_backend(dtype=dtype, is_int8=settings.dtype == "int8", wants_kernels=wants_kernels)
+        return GPT2(config, weights, backend)
     if settings.dtype == "int8":
         raise SettingsError("dtype int8 is for CPUs; a GPU runs bf16, fp16 or fp32.")
     ops, kernels = triton_ops(config, max_num_seqs=settings.max_num_seqs, dtype=dtype, device=device)
