@@ -173,7 +173,8 @@ class EngineClient:
 
     async def _run(self, request: GenerateRequest, is_patient: bool) -> AsyncGenerator[ChoiceDelta, None]:
         params = request.sampling_params
-        mailbox = self._mailboxes[request.request_id] = Mailbox(is_patient=is_patient and not params.stop)
+        is_patient = is_patient and not params.stop
+        mailbox = self._mailboxes[request.request_id] = Mailbox(is_patient=is_patient)
         timeline = self._timelines[request.request_id] = Timeline(self.metrics, request)
         timer = _deadline(mailbox)
         detokenizers = {
@@ -182,7 +183,7 @@ class EngineClient:
         if self._log_prompts:
             prompt = self.tokenizer.decode(request.prompt_token_ids)
             logger.info("prompt", extra={"fields": {"engine_request": request.request_id, "prompt": prompt}})
-        self._send(Generate(self._client_id, self.supervisor.generation, request))
+        self._send(Generate(self._client_id, self.supervisor.generation, request, is_patient))
         try:
             while detokenizers:
                 for output in await mailbox.get():

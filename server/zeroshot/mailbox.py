@@ -3,7 +3,7 @@
 import asyncio
 
 from zeroshot.errors import ZeroshotError
-from zeroshot.types import TokenOutput
+from zeroshot.types import TokenOutput, join
 
 
 class Mailbox:
@@ -23,7 +23,7 @@ class Mailbox:
         if earlier is None:
             self._outputs.append(output)
         else:
-            _extend(earlier, output)
+            join(earlier, output)
         if not self._is_patient or output.finish_reason is not None:
             self._has_mail.set()
 
@@ -44,14 +44,3 @@ class Mailbox:
 
     def _earlier(self, output: TokenOutput) -> TokenOutput | None:
         return next((other for other in self._outputs if other.choice_index == output.choice_index), None)
-
-
-def _extend(output: TokenOutput, later: TokenOutput) -> None:
-    output.token_ids += later.token_ids
-    output.logprobs += later.logprobs
-    output.prompt_logprobs += later.prompt_logprobs
-    output.finish_reason, output.stop_token_id = later.finish_reason, later.stop_token_id
-    output.num_cached_tokens = output.num_cached_tokens or later.num_cached_tokens
-    output.beam_score = later.beam_score
-    output.error_code, output.error_message = later.error_code, later.error_message
-    output.error_field = later.error_field

@@ -1,4 +1,4 @@
-"""The plain values that cross rooms and the process boundary. No behaviour, no tensors, no pydantic.
+"""The plain values that cross rooms and the process boundary. No tensors, no pydantic.
 
 `msgspec.Struct`s rather than dataclasses: the same thing to read, and the wire format of `engine/messages.py`.
 """
@@ -107,6 +107,19 @@ class TokenOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
     error_field: str | None = None
     beam_score: float | None = None
     """With beam search: the score of this choice, which was found as a whole."""
+
+
+def join(output: TokenOutput, later: TokenOutput) -> None:
+    """Make `output` say what both say: `later` is the next one of the same choice."""
+    output.token_ids += later.token_ids
+    output.logprobs += later.logprobs
+    output.prompt_logprobs += later.prompt_logprobs
+    output.finish_reason, output.stop_token_id = later.finish_reason, later.stop_token_id
+    output.num_cached_tokens = output.num_cached_tokens or later.num_cached_tokens
+    output.scheduled_at = output.scheduled_at or later.scheduled_at
+    output.beam_score = later.beam_score
+    output.error_code, output.error_message = later.error_code, later.error_message
+    output.error_field = later.error_field
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,7 +35,7 @@ class Wire:
 
     def step(self):
         """The outputs each client is sent for one step: at most one message."""
-        self.process._publish(self.process.engine.step())
+        self.process._publish(self.process.engine.step(), everything=False)
         return self.received()
 
     def received(self):
@@ -61,8 +61,8 @@ def wire(checkpoint, load_engine):
     wire.close()
 
 
-def generate(client_id, request, generation=GENERATION):
-    return Generate(client_id, generation, request)
+def generate(client_id, request, generation=GENERATION, is_patient=False):
+    return Generate(client_id, generation, request, is_patient)
 
 
 def test_each_client_is_sent_its_own_tokens_in_one_message(wire, request_of):
@@ -79,15 +79,25 @@ def test_each_client_is_sent_its_own_tokens_in_one_message(wire, request_of):
     second = wire.step()
     assert [output.finish_reason for output in second[b"one"]] == ["length", "length"]
     assert wire.step().keys() == {b"two"}
-    assert wire.process.clients == {}
+    assert len(wire.process.outbox) == 0
     assert not wire.process.engine.has_work
+
+
+def test_who_waits_for_the_whole_text_is_sent_two_messages(wire, request_of):
+    wire.send(generate(b"one", request_of("a", [1, 2], max_tokens=5, ignore_eos=True), is_patient=True))
+    (first,) = wire.step()[b"one"]
+    assert len(first.token_ids) == 1
+    assert [wire.step() for _ in range(3)] == [{}, {}, {}]
+    (rest,) = wire.step()[b"one"]
+    assert (len(rest.token_ids), rest.finish_reason) == (4, "length")
+    assert len(wire.process.outbox) == 0
 
 
 def test_choices_that_end_in_the_same_step(wire, request_of):
     wire.send(generate(b"one", request_of("a", [1], n=3, max_tokens=1, temperature=1.0, ignore_eos=True)))
     outputs = wire.step()[b"one"]
     assert [(o.choice_index, o.finish_reason) for o in outputs] == [(0, "length"), (1, "length"), (2, "length")]
-    assert wire.process.clients == {}
+    assert len(wire.process.outbox) == 0
 
 
 def test_a_request_that_is_refused_is_told_so(wire, request_of):
@@ -100,7 +110,7 @@ def test_a_request_that_is_refused_is_told_so(wire, request_of):
     assert refusal.error_code == "context_length_exceeded"
     assert "140" in refusal.error_message
     assert wire.step()[b"two"][0].finish_reason == "length"
-    assert wire.process.clients == {}
+    assert len(wire.process.outbox) == 0
 
 
 def test_what_was_meant_for_an_earlier_engine_is_ignored(wire, request_of):
@@ -118,7 +128,7 @@ def test_abort(wire, request_of):
     assert [output.choice_index for output in wire.step()[b"one"]] == [0]
     wire.send(Abort(b"one", GENERATION, "a"), Abort(b"one", GENERATION, "never seen"))
     assert not wire.process.engine.has_work
-    assert wire.process.clients == {}
+    assert len(wire.process.outbox) == 0
     stats = wire.process.engine.stats()
     assert stats.num_free_kv_blocks == stats.num_kv_blocks
     assert wire.step() == {}

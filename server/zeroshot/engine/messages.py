@@ -2,7 +2,7 @@
 
     client --PUSH--> engine    Command: Generate, Abort
     engine --PUB-->  clients   STATE_TOPIC: EngineState, every step or at least every HEARTBEAT_S
-                               the client's id: list[TokenOutput], one message per step
+                               the client's id: list[TokenOutput], at most one message per step
 
 Every command names the engine's generation: what was meant for an engine that has died is not for its successor.
 """
@@ -19,6 +19,8 @@ class Generate(msgspec.Struct, tag=True, frozen=True):
     client_id: bytes
     generation: int
     request: GenerateRequest
+    is_patient: bool = False
+    """Its outputs may come together: with the first token, with every heartbeat, and at the end."""
 
 
 class Abort(msgspec.Struct, tag=True, frozen=True):

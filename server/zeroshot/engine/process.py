@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import time
-from collections import defaultdict
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
@@ -24,6 +23,7 @@ from zeroshot.engine.messages import (
     decode_command,
     encode,
 )
+from zeroshot.engine.outbox import Outbox
 from zeroshot.errors import GenerationFailed, ZeroshotError
 from zeroshot.settings import EngineSettings
 from zeroshot.telemetry import logs
@@ -42,7 +42,7 @@ class EngineProcess:
         self.engine = engine
         self.generation = launch.generation
         self.parent_pid = os.getppid()
-        self.clients: dict[str, bytes] = {}  # request id -> who wants its outputs
+        self.outbox = Outbox()
         self.compiler = ThreadPoolExecutor(1, thread_name_prefix="grammar")  # gives way to the loop: no GIL in there
         self.compiling: dict[str, tuple[Generate, Future[Guide]]] = {}  # request id -> what waits for its grammar
         self.commands = context.socket(zmq.PULL)
@@ -62,11 +62,12 @@ class EngineProcess:
             outputs = self.engine.step() if self.engine.has_work else []
             now = time.monotonic()
             # The state goes first when work ends: whoever has the last answer finds it counted.
-            if now - last_heartbeat >= HEARTBEAT_S or (outputs and not self.engine.has_work):
+            is_heartbeat = now - last_heartbeat >= HEARTBEAT_S or (bool(outputs) and not self.engine.has_work)
+            if is_heartbeat:
                 last_heartbeat = now
                 state = EngineState(self.generation, os.getpid(), self.engine.stats())
                 self.outputs.send_multipart([STATE_TOPIC, encode(state)])
-            self._publish(outputs)
+            self._publish(outputs, everything=is_heartbeat)
 
     def _receive(self, timeout_ms: int) -> None:
         if self.commands.poll(timeout_ms):
@@ -90,13 +91,13 @@ class EngineProcess:
                 self.compiling.pop(request_id, None)
                 self.engine.abort(request_id, choice_index)
                 if not self.engine.is_active(request_id):
-                    self.clients.pop(request_id, None)
+                    self.outbox.forget(request_id)
 
     def _add(self, command: Generate) -> None:
         request = command.request
         try:
             self.engine.add_request(request)
-            self.clients[request.request_id] = command.client_id
+            self.outbox.expect(command)
         except ZeroshotError as error:
             self._publish_to(command.client_id, [_refusal(request, error)])
 
@@ -115,16 +116,14 @@ class EngineProcess:
                 error = GenerationFailed("The engine failed on this request's grammar; see its log.")
             self._publish_to(command.client_id, [_refusal(command.request, error)])
 
-    def _publish(self, outputs: list[TokenOutput]) -> None:
-        """One message per client and step."""
-        by_client: dict[bytes, list[TokenOutput]] = defaultdict(list)
-        for output in outputs:
-            by_client[self.clients[output.request_id]].append(output)
+    def _publish(self, outputs: list[TokenOutput], *, everything: bool) -> None:
+        """One message per client at most."""
+        self.outbox.put(outputs)
+        for client_id, due in self.outbox.take(everything=everything).items():
+            self._publish_to(client_id, due)
         for output in outputs:
             if not self.engine.is_active(output.request_id):
-                self.clients.pop(output.request_id, None)
-        for client_id, client_outputs in by_client.items():
-            self._publish_to(client_id, client_outputs)
+                self.outbox.forget(output.request_id)
 
     def _publish_to(self, client_id: bytes, outputs: list[TokenOutput]) -> None:
         self.outputs.send_multipart([client_id, encode(outputs)])
