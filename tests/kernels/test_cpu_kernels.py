@@ -17,6 +17,7 @@ from zeroshot.model.int8_linear import MAX_ACTIVATION, Int8Linear
 from zeroshot.model.native_linear import native_linear_factory
 from zeroshot.model.native_ops import why_unavailable
 from zeroshot_kernels.cpu import attention
+from zeroshot_kernels.cpu.layer_norm import layer_norm
 from zeroshot_kernels.cpu.linear import HugePages, pack_int8
 
 pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=f"no C++ kernels: {why_unavailable()}")
@@ -132,6 +133,56 @@ def test_decode_attention_passes_nan_on(paged_cache):
     assert output[0, 1].isnan().all()
     assert output[0, 0].isfinite().all()
     assert output[1].isfinite().all()
+
+
+def attend_to_prompts(query, cache, query_lens, context_lens, scale):
+    tables = cache.block_tables
+    return attention.prefill_attention(query, cache.key, cache.value, tables, query_lens, context_lens, scale)
+
+
+@pytest.mark.parametrize("head_dim", [20, 32, 64, 80])
+@pytest.mark.parametrize("query_lens", [RAGGED_LENS, [1, 2, 16, 9, 30, 7, 1000, 24]], ids=["prompts", "chunks"])
+def test_prefill_attention(paged_cache, naive_attention, relative_error, head_dim, query_lens):
+    cache = paged_cache(RAGGED_LENS, 3, head_dim, dtype=torch.float32, seed=head_dim)
+    query_lens = [min(lens) for lens in zip(query_lens, RAGGED_LENS, strict=True)]
+    query, scale = randn(sum(query_lens), 3, 3, head_dim, seed=1)[:, 0], head_dim**-0.5
+    output = attend_to_prompts(query, cache, query_lens, RAGGED_LENS, scale)
+    assert output.is_contiguous()
+    for i, (part, found) in enumerate(zip(query.split(query_lens), output.split(query_lens), strict=True)):
+        expected = naive_attention(part, cache.keys[i], cache.values[i], scale)
+        assert relative_error(found, expected) <= 2e-6, (query_lens[i], RAGGED_LENS[i])
+
+
+@given(data=st.data(), context_len=st.integers(1, 150), seed=st.integers(0, 2**31))
+def test_a_prompt_gives_the_same_bits_whatever_its_chunks(paged_cache, data, context_len, seed):
+    cache = paged_cache([context_len], 2, 32, dtype=torch.float32, seed=seed)
+    query = randn(context_len, 2, 32, seed=seed)
+    whole = attend_to_prompts(query, cache, [context_len], [context_len], 0.2)
+    start = 0
+    while start < context_len:
+        end = data.draw(st.integers(start + 1, context_len))
+        assert torch.equal(attend_to_prompts(query[start:end], cache, [end - start], [end], 0.2), whole[start:end])
+        start = end
+
+
+def test_prefill_attention_keeps_nan_in_its_sequence(paged_cache):
+    cache = paged_cache([20, 30], 2, 32, dtype=torch.float32, seed=1)
+    query = randn(50, 2, 32, seed=2)
+    query[7, 1, 3] = torch.nan
+    output = attend_to_prompts(query, cache, [20, 30], [20, 30], 0.2)
+    assert output[7, 1].isnan().all()
+    assert output[20:].isfinite().all()
+
+
+@pytest.mark.parametrize(("num_rows", "width"), [(1, 1), (3, 20), (40, 768), (17, 1600)])
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_layer_norm(relative_error, num_rows, width, offset):
+    x, weight, bias = randn(num_rows, width, seed=1) + offset, randn(width, seed=2), randn(width, seed=3)
+    output = layer_norm(x, weight, bias, 1e-5)
+    expected = F.layer_norm(x.double(), (width,), weight.double(), bias.double(), 1e-5)
+    assert relative_error(output, expected) <= (1e-6 if offset == 0 else 1e-3)  # float32 of x - 1000 is that coarse
+    for row in range(num_rows):
+        assert torch.equal(layer_norm(x[row : row + 1], weight, bias, 1e-5)[0], output[row])
 
 
 def test_kv_append():

@@ -1,4 +1,4 @@
-"""`kv_append` and `decode_attention` by the C++ kernels: the signatures of their references, float32 only."""
+"""Attention by the C++ kernels: the signatures of the references, float32 only."""
 
 import ctypes
 
@@ -32,6 +32,27 @@ def decode_attention(
     library().zeroshot_decode_attention(
         query.data_ptr(), key_cache.data_ptr(), value_cache.data_ptr(), block_tables.data_ptr(),
         (ctypes.c_int64 * num_seqs)(*context_lens), output.data_ptr(),
+        num_seqs, n_head, head_dim, key_cache.shape[1], block_tables.shape[1], query.stride(0), scale,
+    )  # fmt: skip
+    return output
+
+
+def prefill_attention(
+    query: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    block_tables: Tensor,
+    query_lens: list[int],
+    context_lens: list[int],
+    scale: float,
+) -> Tensor:
+    """query: [sum(query_lens), n_head, head_dim], each row in one piece; block_tables: int64, contiguous."""
+    num_seqs, (n_head, head_dim) = len(query_lens), query.shape[1:]
+    output = query.new_empty(query.shape)
+    lens = ctypes.c_int64 * num_seqs
+    library().zeroshot_prefill_attention(
+        query.data_ptr(), key_cache.data_ptr(), value_cache.data_ptr(), block_tables.data_ptr(),
+        lens(*query_lens), lens(*context_lens), output.data_ptr(),
         num_seqs, n_head, head_dim, key_cache.shape[1], block_tables.shape[1], query.stride(0), scale,
     )  # fmt: skip
     return output

@@ -26,6 +26,8 @@ _SIGNATURES = {
     "zeroshot_float_linear": [*[_FLOATS] * 5, *[_SIZE] * 3, _FLAG],
     "zeroshot_int8_linear": [_FLOATS, _BYTES, _FLOATS, _INTS, *[_FLOATS] * 3, _BYTES, _FLOATS, *[_SIZE] * 3, _FLAG],
     "zeroshot_decode_attention": [*[_FLOATS] * 3, _INTS, _INTS, _FLOATS, *[_SIZE] * 6, ctypes.c_float],
+    "zeroshot_prefill_attention": [*[_FLOATS] * 3, *[_INTS] * 3, _FLOATS, *[_SIZE] * 6, ctypes.c_float],
+    "zeroshot_layer_norm": [*[_FLOATS] * 4, *[_SIZE] * 2, ctypes.c_float],
     "zeroshot_kv_append": [_FLOATS, _FLOATS, _INTS, _FLOATS, _FLOATS, *[_SIZE] * 3],
 }
 

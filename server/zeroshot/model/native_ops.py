@@ -4,14 +4,17 @@ import logging
 from functools import cache
 
 import torch
+from torch import Tensor
 
 from zeroshot.model.int8_linear import quantize_weight
 from zeroshot.model.layer_norm import Residual
 from zeroshot.model.native_linear import native_linear_factory
 from zeroshot.model.ops import Backend, Ops, plain_backend
 from zeroshot_kernels.cpu import attention
+from zeroshot_kernels.cpu.layer_norm import layer_norm
 from zeroshot_kernels.cpu.library import KernelsUnavailable, library
 from zeroshot_kernels.decode_attention.reference import decode_attention_reference
+from zeroshot_kernels.prefill_attention.reference import prefill_attention_reference
 
 logger = logging.getLogger(__name__)
 
@@ -32,14 +35,28 @@ def cpu_backend(*, dtype: torch.dtype, is_int8: bool, wants_kernels: bool) -> Ba
 def native_backend(*, is_int8: bool) -> Backend:
     plain = plain_backend()
     return Backend(
-        ops=Ops(kv_append=attention.kv_append, decode_attention=attention.decode_attention),
+        ops=Ops(
+            kv_append=attention.kv_append,
+            decode_attention=attention.decode_attention,
+            prefill_attention=attention.prefill_attention,
+        ),
         linear_factory=lambda _: native_linear_factory(is_int8=is_int8),
-        layer_norm=plain.layer_norm,
+        layer_norm=NativeLayerNorm,
         embed=plain.embed,
         is_device=False,
         kv_block_size=plain.kv_block_size,
         name="C++ kernels",
     )
+
+
+class NativeLayerNorm:
+    """As `layer_norm.LayerNorm`: returns the normalised rows, and the residual as it came."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, eps: float) -> None:
+        self.weight, self.bias, self.eps = weight, bias, eps
+
+    def __call__(self, residual: Tensor) -> tuple[Tensor, Tensor]:
+        return layer_norm(residual, self.weight, self.bias, self.eps), residual
 
 
 @cache
@@ -76,6 +93,12 @@ def _errors() -> dict[str, float]:
     arguments = (query, keys, values, torch.tensor([[2, 0], [1, 1]]), [20, 3], 0.2)
     found["decode_attention"] = attention.decode_attention(*arguments)
     expected["decode_attention"] = decode_attention_reference(*arguments)
+    query = torch.randn(9, 3, 32, generator=generator)
+    arguments = (query, keys, values, torch.tensor([[2, 0], [1, 1]]), [7, 2], [20, 3], 0.2)
+    found["prefill_attention"] = attention.prefill_attention(*arguments)
+    expected["prefill_attention"] = prefill_attention_reference(*arguments)
+    found["layer_norm"] = layer_norm(hidden, weight[:, 0].contiguous(), weight[:, 1].contiguous(), 1e-5)
+    expected["layer_norm"] = torch.nn.functional.layer_norm(hidden, (52,), weight[:, 0], weight[:, 1], 1e-5)
     return {name: _relative_error(found[name], expected[name]) for name in found}
 
 

@@ -1,19 +1,15 @@
 // Attention of one new token of each sequence over its paged keys and values, and putting those there.
-// A page is [block_size, n_head, head_dim] float32: a token's heads lie side by side, so they are read side by side.
+// A token's heads lie side by side in its page, so they are read side by side.
 // Sequences and heads are independent, so nothing depends on the batch or on who computes what.
 
 #include <omp.h>
 
 #include <vector>
 
-#include "common.h"
+#include "paged.h"
 
 namespace zeroshot {
 namespace {
-
-struct Shape {
-    Index n_head, head_dim, block_size;
-};
 
 // What one thread does at a time: some neighbouring heads of one sequence.
 struct Task {
@@ -24,18 +20,6 @@ struct Task {
     float* output;  // [num_heads, head_dim]
 };
 
-// visit(token, its heads' part of the cache) for each token, in order.
-template <typename Visit>
-inline void for_each_token(const float* cache, const Task& task, const Shape& shape, Visit visit) {
-    const Index token_stride = shape.n_head * shape.head_dim;
-    for (Index start = 0; start < task.num_tokens; start += shape.block_size) {
-        const Index block = task.table[start / shape.block_size];
-        const float* tokens = cache + block * shape.block_size * token_stride + task.first_head * shape.head_dim;
-        const Index end = start + shape.block_size < task.num_tokens ? start + shape.block_size : task.num_tokens;
-        for (Index t = start; t < end; ++t) visit(t, tokens + (t - start) * token_stride);
-    }
-}
-
 inline float dot(const float* a, const float* b, Index n) {
     float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
@@ -43,33 +27,16 @@ inline float dot(const float* a, const float* b, Index n) {
     return sum;
 }
 
-// scores -> e^(score - largest). Returns their sum.
-inline float exponentiate(float* scores, Index n) {
-    float largest = -INFINITY, sum = 0.0f;
-#pragma omp simd reduction(max : largest)
-    for (Index t = 0; t < n; ++t) largest = scores[t] > largest ? scores[t] : largest;
-#pragma omp simd reduction(+ : sum)
-    for (Index t = 0; t < n; ++t) {
-        scores[t] = fast_exp(scores[t] - largest);
-        sum += scores[t];
-    }
-    return sum;
-}
-
 // softmax(scale * q K^T) V (Vaswani et al. 2017, eq. 1) of each head.
 inline void attend(const float* keys, const float* values, const Task& task, const Shape& shape, float scale) {
     const Index width = shape.head_dim, n = task.num_tokens;
-    for_each_token(keys, task, shape, [&](Index t, const float* key) {
+    for_each_token(keys, task.table, task.num_tokens, task.first_head, shape, [&](Index t, const float* key) {
         for (Index h = 0; h < task.num_heads; ++h)
             task.scores[h * n + t] = scale * dot(task.query + h * width, key + h * width, width);
     });
-    for (Index h = 0; h < task.num_heads; ++h) {
-        float* weights = task.scores + h * n;
-        const float inverse = 1.0f / exponentiate(weights, n);
-        for (Index t = 0; t < n; ++t) weights[t] *= inverse;
-    }
+    for (Index h = 0; h < task.num_heads; ++h) softmax(task.scores + h * n, n);
     for (Index i = 0; i < task.num_heads * width; ++i) task.output[i] = 0.0f;
-    for_each_token(values, task, shape, [&](Index t, const float* value) {
+    for_each_token(values, task.table, task.num_tokens, task.first_head, shape, [&](Index t, const float* value) {
         for (Index h = 0; h < task.num_heads; ++h) {
             const float weight = task.scores[h * n + t];
             for (Index d = 0; d < width; ++d) task.output[h * width + d] += weight * value[h * width + d];

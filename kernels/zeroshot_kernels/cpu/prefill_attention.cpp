@@ -1,0 +1,123 @@
+// Causal attention of several new tokens of each sequence over all its paged keys and values (Vaswani et al. 2017).
+// A head's keys and values are laid out once as tiles, then serve all its queries: the products are a linear layer's.
+// Each query's sums run over its own context in one order, so they never depend on where a prompt was cut in chunks.
+
+#include <omp.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "paged.h"
+#include "tile.h"
+
+namespace zeroshot {
+namespace {
+
+inline Index tiles_for(Index n) { return (n + TILE - 1) / TILE; }
+
+// One head's keys and values, and the scores of a group of queries: what a thread works in.
+struct Room {
+    std::vector<float> keys;    // [tiles_for(num_tokens), head_dim, TILE]: a tile is TILE tokens side by side
+    std::vector<float> values;  // [tiles_for(head_dim), num_tokens, TILE]: a tile is TILE numbers of each token
+    std::vector<float> scores;  // [ROWS, tiles_for(num_tokens) * TILE]
+
+    static void grow(std::vector<float>& floats, Index size) {
+        if (floats.size() < static_cast<std::size_t>(size)) floats.resize(static_cast<std::size_t>(size));
+    }
+
+    // What is beyond the last token or the last number is zero: it adds nothing to a sum.
+    void lay_out(const float* key_cache, const float* value_cache, const std::int64_t* table, Index num_tokens,
+                 Index head, const Shape& shape) {
+        const Index width = shape.head_dim, num_tiles = tiles_for(num_tokens);
+        grow(keys, num_tiles * width * TILE);
+        grow(values, tiles_for(width) * num_tokens * TILE);
+        grow(scores, ROWS * num_tiles * TILE);
+        if (num_tokens % TILE) std::fill_n(keys.data() + (num_tiles - 1) * width * TILE, width * TILE, 0.0f);
+        if (width % TILE) std::fill_n(values.data() + width / TILE * num_tokens * TILE, num_tokens * TILE, 0.0f);
+        for_each_token(key_cache, table, num_tokens, head, shape, [&](Index t, const float* key) {
+            float* target = keys.data() + t / TILE * width * TILE + t % TILE;
+            for (Index d = 0; d < width; ++d) target[d * TILE] = key[d];
+        });
+        for_each_token(value_cache, table, num_tokens, head, shape, [&](Index t, const float* value) {
+            for (Index d = 0; d < width; ++d) values[(d / TILE * num_tokens + t) * TILE + d % TILE] = value[d];
+        });
+    }
+};
+
+// Neighbouring queries of one head. The first of them sees `context` tokens, each later one a token more.
+struct Queries {
+    const float* query;  // rows `query_stride` floats apart
+    float* output;       // rows `output_stride` floats apart
+    Index query_stride, output_stride, context, num_tokens;
+};
+
+template <int rows>
+inline void attend(const Queries& queries, Room& room, Index width, float scale) {
+    const Index stride = tiles_for(queries.num_tokens) * TILE, longest = queries.context + rows - 1;
+    float* scores = room.scores.data();
+    alignas(64) float sums[rows][TILE];
+    for (Index tile = 0; tile < tiles_for(longest); ++tile) {
+        multiply_tile<rows>(queries.query, queries.query_stride, room.keys.data() + tile * width * TILE, TILE, width,
+                            sums);
+        for (int r = 0; r < rows; ++r)
+            for (Index j = 0; j < TILE; ++j) scores[r * stride + tile * TILE + j] = scale * sums[r][j];
+    }
+    for (int r = 0; r < rows; ++r) {
+        softmax(scores + r * stride, queries.context + r);
+        for (Index t = queries.context + r; t < longest; ++t) scores[r * stride + t] = 0.0f;  // the future
+    }
+    for (Index tile = 0; tile < tiles_for(width); ++tile) {
+        multiply_tile<rows>(scores, stride, room.values.data() + tile * queries.num_tokens * TILE, TILE, longest, sums);
+        const Index count = width - tile * TILE < TILE ? width - tile * TILE : TILE;
+        for (int r = 0; r < rows; ++r)
+            for (Index j = 0; j < count; ++j) queries.output[r * queries.output_stride + tile * TILE + j] = sums[r][j];
+    }
+}
+
+// Queries of a sequence's head that a thread takes: all, unless there are too few heads to keep the threads busy.
+inline Index queries_at_once(Index num_heads, Index num_queries) {
+    const Index wanted = 4 * omp_get_max_threads();
+    const Index pieces = num_heads >= wanted ? 1 : (wanted + num_heads - 1) / num_heads;
+    const Index most = (num_queries + pieces - 1) / pieces;
+    return (most + ROWS - 1) / ROWS * ROWS;
+}
+
+}  // namespace
+}  // namespace zeroshot
+
+// query: [sum(query_lens), n_head, head_dim], tokens `query_stride` floats apart; block_tables: [num_seqs, max_blocks];
+// query_lens, context_lens: [num_seqs], the new tokens counted in both; output: as query, contiguous.
+EXPORT void zeroshot_prefill_attention(const float* query, const float* key_cache, const float* value_cache,
+                                       const std::int64_t* block_tables, const std::int64_t* query_lens,
+                                       const std::int64_t* context_lens, float* output, std::int64_t num_seqs,
+                                       std::int64_t n_head, std::int64_t head_dim, std::int64_t block_size,
+                                       std::int64_t max_blocks, std::int64_t query_stride, float scale) {
+    using namespace zeroshot;
+    const Shape shape{n_head, head_dim, block_size};
+    const Index output_stride = n_head * head_dim;
+    Index first_token = 0;
+    for (Index seq = 0; seq < num_seqs; ++seq) {
+        const Index num_queries = query_lens[seq], num_cached = context_lens[seq] - num_queries;
+        const Index at_once = queries_at_once(n_head, num_queries);
+        const Index pieces = (num_queries + at_once - 1) / at_once;
+        const float* queries = query + first_token * query_stride;
+        float* outputs = output + first_token * output_stride;
+#pragma omp parallel for schedule(dynamic, 1)
+        for (Index i = 0; i < n_head * pieces; ++i) {
+            static thread_local Room room;
+            // The last queries first: they have the most to do, and the threads end together.
+            const Index head = i % n_head, first = (pieces - 1 - i / n_head) * at_once;
+            const Index count = num_queries - first < at_once ? num_queries - first : at_once;
+            const Index num_tokens = num_cached + first + count;
+            room.lay_out(key_cache, value_cache, block_tables + seq * max_blocks, num_tokens, head, shape);
+            for_each_group(count, [&](auto rows, Index row) {
+                const Index token = first + row;
+                attend<rows()>(Queries{queries + token * query_stride + head * head_dim,
+                                       outputs + token * output_stride + head * head_dim, query_stride, output_stride,
+                                       num_cached + token + 1, num_tokens},
+                               room, head_dim, scale);
+            });
+        }
+        first_token += num_queries;
+    }
+}
