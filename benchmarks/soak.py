@@ -44,6 +44,8 @@ ANSWER_TIMEOUT_S = 120.0
 WARM_UP_S = 15.0
 SIGNALS = ("SIGKILL", "SIGSTOP")
 OUTCOMES = ("whole", "left", "full", "restarting", "failed", "lost")
+SEEDED = {"text": {"seed": 11, "max_tokens": 24}, "json": {"seed": 11}}
+"""What is added to the example of a task of this kind."""
 _MAX_EXAMPLES = 20
 
 
@@ -156,13 +158,12 @@ async def run_traffic(run: Soak, concurrency: int, seconds: float, has_seen_enou
 
 
 async def task_examples(http: httpx.AsyncClient) -> dict[str, dict[str, Any]]:
-    """The example of each task that has one; a text task's with a seed, so that it can be asked again."""
+    """The example of each task that has one; with a seed where tokens are drawn, so that it can be asked again."""
     examples = {}
     for listed in (await http.get("/tasks")).json()["tasks"]:
         details = (await http.get(listed["url"])).json()
         if details["example"] is not None:
-            seeded = {"seed": 11, "max_tokens": 24} if listed["kind"] == "text" else {}
-            examples[listed["name"]] = details["example"] | seeded
+            examples[listed["name"]] = details["example"] | SEEDED.get(listed["kind"], {})
     return examples
 
 
