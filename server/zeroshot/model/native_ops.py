@@ -11,8 +11,9 @@ from zeroshot.model.layer_norm import Residual
 from zeroshot.model.native_linear import native_linear_factory
 from zeroshot.model.ops import Backend, Ops, plain_backend
 from zeroshot_kernels.cpu import attention
+from zeroshot_kernels.cpu.compiler import KernelsUnavailable
 from zeroshot_kernels.cpu.layer_norm import layer_norm
-from zeroshot_kernels.cpu.library import KernelsUnavailable, library
+from zeroshot_kernels.cpu.library import library
 from zeroshot_kernels.decode_attention.reference import decode_attention_reference
 from zeroshot_kernels.prefill_attention.reference import prefill_attention_reference
 

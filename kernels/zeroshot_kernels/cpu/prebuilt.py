@@ -1,0 +1,78 @@
+"""Kernels compiled ahead of time, for machines that have no compiler, such as containers.
+
+    python -m zeroshot_kernels.cpu.prebuilt        compile for every level of this architecture, into built/
+
+A level is a set of instructions that many processors share; a machine takes the first that it has. Not for
+distribution with the sources: where there is a compiler, kernels for just that processor are as near.
+"""
+
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from zeroshot_kernels.cpu.compiler import (
+    SOURCES,
+    compile_kernels,
+    find_compiler,
+    processor_features,
+    sources_digest,
+)
+
+FOLDER = SOURCES / "built"
+_V3 = "avx avx2 bmi1 bmi2 f16c fma abm movbe"
+_V4 = f"{_V3} avx512f avx512bw avx512cd avx512dq avx512vl"
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """`needs`: the features in Linux's words, all of which a processor must have."""
+
+    name: str
+    flags: tuple[str, ...]
+    needs: str
+
+    def suits(self, features: set[str]) -> bool:
+        return features.issuperset(self.needs.split())
+
+
+LEVELS = {
+    "x86_64": (
+        Level("x86-64-v4-vnni", ("-march=x86-64-v4", "-mavx512vnni"), f"{_V4} avx512_vnni"),
+        Level("x86-64-v4", ("-march=x86-64-v4",), _V4),
+        Level("x86-64-v3-vnni", ("-march=x86-64-v3", "-mavxvnni"), f"{_V3} avx_vnni"),
+        Level("x86-64-v3", ("-march=x86-64-v3",), _V3),
+    ),
+    "aarch64": (Level("armv8-a", ("-march=armv8-a",), "asimd"),),
+}
+"""Machine -> its levels, the best first."""
+
+
+def find(folder: Path = FOLDER) -> Path | None:
+    """The kernels of the best level that this processor has, of just these sources. None: there are none."""
+    features = set(processor_features().split())
+    for level in LEVELS.get(platform.machine(), ()):
+        path = _path(folder, level)
+        if level.suits(features) and path.exists():
+            return path
+    return None
+
+
+def build(folder: Path = FOLDER) -> list[Path]:
+    """Compile for every level of this machine's architecture. Raises KernelsUnavailable."""
+    compiler = find_compiler()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    levels = LEVELS.get(platform.machine(), ())
+    for level in levels:
+        compile_kernels(compiler, list(level.flags), _path(folder, level))
+    return [_path(folder, level) for level in levels]
+
+
+def _path(folder: Path, level: Level) -> Path:
+    return folder / f"{level.name}-{sources_digest()}.so"
+
+
+if __name__ == "__main__":
+    for path in build():
+        print(path)  # noqa: T201 - the command's result

@@ -1,0 +1,79 @@
+"""Kernels built ahead of time: which a machine takes, and that one without a compiler runs on them."""
+
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from zeroshot_kernels.cpu import prebuilt
+from zeroshot_kernels.cpu.compiler import KernelsUnavailable, find_compiler
+
+try:
+    find_compiler()
+except KernelsUnavailable as reason:
+    pytest.skip(str(reason), allow_module_level=True)
+if platform.machine() not in prebuilt.LEVELS:
+    pytest.skip(f"no levels for {platform.machine()}", allow_module_level=True)
+
+LEVELS = prebuilt.LEVELS[platform.machine()]
+
+
+def level_of(path: Path) -> str:
+    return path.stem.rsplit("-", 1)[0]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("prebuilt") / "built"
+    assert [path.parent for path in prebuilt.build(folder)] == [folder] * len(LEVELS)
+    return folder
+
+
+@pytest.mark.parametrize("level", LEVELS, ids=lambda level: level.name)
+def test_a_processor_takes_the_best_level_it_has(folder, monkeypatch, level):
+    monkeypatch.setattr(prebuilt, "processor_features", lambda: f"flags : fpu sse2 {level.needs}")
+    assert level_of(prebuilt.find(folder)) == level.name
+
+
+@pytest.mark.parametrize("level", LEVELS, ids=lambda level: level.name)
+def test_a_processor_that_lacks_one_instruction_set_does_not_take_it(folder, monkeypatch, level):
+    for missing in level.needs.split():
+        features = " ".join(name for name in level.needs.split() if name != missing)
+        monkeypatch.setattr(prebuilt, "processor_features", lambda features=features: features)
+        found = prebuilt.find(folder)
+        assert found is None or level_of(found) != level.name
+
+
+def test_kernels_of_other_sources_are_not_taken(folder, monkeypatch):
+    monkeypatch.setattr(prebuilt, "sources_digest", lambda: "0" * 16)
+    assert prebuilt.find(folder) is None
+
+
+RUN = """
+import sys
+from pathlib import Path
+from zeroshot_kernels.cpu import library, prebuilt
+built = prebuilt.find(Path(sys.argv[1]))
+prebuilt.find = lambda: built
+import torch
+from zeroshot.model.native_ops import why_unavailable
+print(why_unavailable())
+"""
+
+
+def test_without_a_compiler_they_run_and_are_right(folder, tmp_path):
+    if prebuilt.find(folder) is None:
+        pytest.skip("this processor is older than every level")
+    environment = {"CXX": "no-such-compiler", "XDG_CACHE_HOME": str(tmp_path), "PATH": "/usr/bin"}
+    command = [sys.executable, "-c", RUN, str(folder)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert (result.stdout.strip(), result.stderr) == ("None", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_build_without_a_compiler_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(KernelsUnavailable, match="install g"):
+        prebuilt.build(tmp_path / "built")
