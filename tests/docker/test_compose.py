@@ -30,6 +30,10 @@ def test_serves_the_bundled_model(service: Project) -> None:
     assert service.http.get("/docs").status_code == 200
 
 
+def test_the_kernels_for_cpus_came_with_the_image(service: Project) -> None:
+    assert " by C++ kernels, " in service.compose("logs", "--no-color")
+
+
 def test_listens_on_loopback_only(service: Project) -> None:
     ports = service.inspect()["NetworkSettings"]["Ports"]["8000/tcp"]
     assert {binding["HostIp"] for binding in ports} == {"127.0.0.1"}
