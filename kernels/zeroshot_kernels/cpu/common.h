@@ -62,6 +62,8 @@ struct Epilogue {
     }
 };
 
+constexpr Index tiles_for(Index n) { return (n + TILE - 1) / TILE; }
+
 // Tiles that a thread takes at a time. Taken, not given: on a busy machine one thread is often held up, and the others
 // then do its work. Enough of them that memory is read in long pieces.
 static inline Index tiles_at_once(Index num_tiles) { return num_tiles > 256 ? 8 : (num_tiles > 64 ? 4 : 2); }

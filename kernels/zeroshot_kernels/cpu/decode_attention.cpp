@@ -6,7 +6,7 @@
 
 #include <vector>
 
-#include "paged.h"
+#include "team.h"
 
 namespace zeroshot {
 namespace {
@@ -52,6 +52,36 @@ inline Index heads_at_once(Index num_seqs, Index n_head) {
 }
 
 }  // namespace
+
+void decode_attention(const Queries& queries, const float* key_cache, const float* value_cache, const Shape& shape,
+                      const Sequences& sequences, float scale) {
+    const Index n_head = shape.n_head, width = shape.head_dim, num_seqs = sequences.num_seqs;
+    const Index most_heads = heads_at_once(num_seqs, n_head), pieces = (n_head + most_heads - 1) / most_heads;
+    static thread_local std::vector<float> scores;
+#pragma omp for schedule(dynamic, 1)
+    for (Index i = 0; i < num_seqs * pieces; ++i) {
+        const Index seq = i / pieces, first = i % pieces * most_heads, num_tokens = sequences.context_lens[seq];
+        const Index num_heads = n_head - first < most_heads ? n_head - first : most_heads;
+        const std::size_t room = static_cast<std::size_t>(num_heads * num_tokens);
+        if (scores.size() < room) scores.resize(room);
+        attend(key_cache, value_cache,
+               Task{queries.query + seq * queries.stride + first * width,
+                    sequences.block_tables + seq * sequences.max_blocks, num_tokens, first, num_heads, scores.data(),
+                    queries.output + (seq * n_head + first) * width},
+               shape, scale);
+    }
+}
+
+void kv_append(const float* key, const float* value, Index stride, const std::int64_t* slots, Index num_tokens,
+               Index width, float* key_cache, float* value_cache) {
+    const std::size_t bytes = static_cast<std::size_t>(width) * sizeof(float);
+#pragma omp for
+    for (Index i = 0; i < num_tokens; ++i) {
+        std::memcpy(key_cache + slots[i] * width, key + i * stride, bytes);
+        std::memcpy(value_cache + slots[i] * width, value + i * stride, bytes);
+    }
+}
+
 }  // namespace zeroshot
 
 // query: [num_seqs, n_head, head_dim], rows `query_stride` floats apart; block_tables: [num_seqs, max_blocks];
@@ -62,32 +92,14 @@ EXPORT void zeroshot_decode_attention(const float* query, const float* key_cache
                                       std::int64_t head_dim, std::int64_t block_size, std::int64_t max_blocks,
                                       std::int64_t query_stride, float scale) {
     using namespace zeroshot;
-    const Shape shape{n_head, head_dim, block_size};
-    const Index most_heads = heads_at_once(num_seqs, n_head), pieces = (n_head + most_heads - 1) / most_heads;
+    const Sequences sequences{block_tables, nullptr, context_lens, num_seqs, max_blocks};
 #pragma omp parallel
-    {
-        static thread_local std::vector<float> scores;
-#pragma omp for schedule(dynamic, 1) nowait
-        for (Index i = 0; i < num_seqs * pieces; ++i) {
-            const Index seq = i / pieces, first = i % pieces * most_heads;
-            const Index num_heads = n_head - first < most_heads ? n_head - first : most_heads;
-            const std::size_t room = static_cast<std::size_t>(num_heads * context_lens[seq]);
-            if (scores.size() < room) scores.resize(room);
-            attend(key_cache, value_cache,
-                   Task{query + seq * query_stride + first * head_dim, block_tables + seq * max_blocks,
-                        context_lens[seq], first, num_heads, scores.data(), output + (seq * n_head + first) * head_dim},
-                   shape, scale);
-        }
-    }
+    decode_attention(Queries{query, output, query_stride}, key_cache, value_cache, Shape{n_head, head_dim, block_size},
+                     sequences, scale);
 }
 
 // key, value: [num_tokens, width], rows `stride` floats apart -> row slots[i] of the caches, [num_slots, width].
 EXPORT void zeroshot_kv_append(const float* key, const float* value, const std::int64_t* slots, float* key_cache,
                                float* value_cache, std::int64_t num_tokens, std::int64_t width, std::int64_t stride) {
-    using namespace zeroshot;
-    const std::size_t bytes = static_cast<std::size_t>(width) * sizeof(float);
-    for (Index i = 0; i < num_tokens; ++i) {
-        std::memcpy(key_cache + slots[i] * width, key + i * stride, bytes);
-        std::memcpy(value_cache + slots[i] * width, value + i * stride, bytes);
-    }
+    zeroshot::kv_append(key, value, stride, slots, num_tokens, width, key_cache, value_cache);
 }

@@ -1,7 +1,7 @@
 // hidden @ weight in 8-bit integers: activations rounded with a scale for each row, sums exact in int32.
 // A tile of weights is [num_inputs / 4, TILE, 4]: what one multiply-and-add instruction takes, four inputs an output.
 
-#include "common.h"
+#include "team.h"
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -66,20 +66,16 @@ struct Sums {
 };
 #endif
 
-struct Layer {
-    const std::int8_t* weight;    // [num_tiles, num_groups, TILE, GROUP]
-    const float* scales;          // [num_tiles * TILE], of each output
-    const std::int32_t* offsets;  // [num_tiles * TILE]: ZERO_POINT * the sum of each output's weights
-    Index num_groups;
-};
+inline Index padded(Index num_inputs) { return (num_inputs + GROUP - 1) / GROUP * GROUP; }
 
+// weight: [num_tiles, num_groups, TILE, GROUP]; offsets: ZERO_POINT * the sum of each output's weights.
 template <int rows>
-inline void multiply_tile(const Layer& layer, Index tile, const std::uint8_t* rounded, const float* row_scales,
+inline void multiply_tile(const Linear& layer, Index tile, const std::uint8_t* rounded, const float* row_scales,
                           Index row, const Epilogue& epilogue) {
-    const Index width = layer.num_groups * GROUP;
-    const std::int8_t* weights = layer.weight + tile * width * TILE;
+    const Index width = padded(layer.num_inputs);
+    const std::int8_t* weights = static_cast<const std::int8_t*>(layer.weight) + tile * width * TILE;
     Sums sums[rows];
-    for (Index g = 0; g < layer.num_groups; ++g) {
+    for (Index g = 0; g < width / GROUP; ++g) {
         __builtin_prefetch(weights + g * TILE * GROUP + 2048);
         for (int r = 0; r < rows; ++r) sums[r].add(rounded + r * width + g * GROUP, weights + g * TILE * GROUP);
     }
@@ -95,9 +91,11 @@ inline void multiply_tile(const Layer& layer, Index tile, const std::uint8_t* ro
     }
 }
 
-inline void multiply_rows(const Layer& layer, Index tile, const std::uint8_t* rounded, const float* row_scales,
-                          Index num_rows, const Epilogue& epilogue) {
-    const Index width = layer.num_groups * GROUP;
+inline void multiply_rows(const Linear& layer, Index tile, const Rounded& room, Index num_rows,
+                          const Epilogue& epilogue) {
+    const Index width = padded(layer.num_inputs);
+    const std::uint8_t* rounded = room.rows;
+    const float* row_scales = room.scales;
     Index row = 0;
     for (; row + ROWS <= num_rows; row += ROWS)
         multiply_tile<ROWS>(layer, tile, rounded + row * width, row_scales + row, row, epilogue);
@@ -125,27 +123,28 @@ inline float round_row(const float* x, Index num_inputs, Index width, std::uint8
 }
 
 }  // namespace
+
+void int8_linear(const Linear& layer, const float* input, Index num_rows, const Rounded& room,
+                 const Epilogue& epilogue) {
+    const Index width = padded(layer.num_inputs), num_tiles = tiles_for(layer.num_outputs);
+    const Index chunk = tiles_at_once(num_tiles);
+#pragma omp for schedule(static)
+    for (Index row = 0; row < num_rows; ++row)
+        room.scales[row] = round_row(input + row * layer.num_inputs, layer.num_inputs, width, room.rows + row * width);
+#pragma omp for schedule(dynamic, chunk)
+    for (Index tile = 0; tile < num_tiles; ++tile) multiply_rows(layer, tile, room, num_rows, epilogue);
+}
+
 }  // namespace zeroshot
 
-// weight, scales, offsets: as `linear.py` lays them out. rounded: [num_rows, num_groups * 4] bytes and
-// row_scales: [num_rows] are room to work in.
+// weight, scales, offsets: as `linear.py` lays them out. rounded and row_scales: the room of `Rounded`.
 EXPORT void zeroshot_int8_linear(const float* hidden, const std::int8_t* weight, const float* scales,
                                  const std::int32_t* offsets, const float* bias, const float* residual, float* output,
                                  std::uint8_t* rounded, float* row_scales, std::int64_t num_rows,
                                  std::int64_t num_inputs, std::int64_t num_outputs, int has_gelu) {
     using namespace zeroshot;
-    const Index num_groups = (num_inputs + GROUP - 1) / GROUP, width = num_groups * GROUP;
-    const Layer layer{weight, scales, offsets, num_groups};
+    const Linear layer{weight, scales, offsets, bias, num_inputs, num_outputs};
     const Epilogue epilogue{bias, residual, output, num_outputs, has_gelu != 0};
-    const Index num_tiles = (num_outputs + TILE - 1) / TILE;
-    const Index chunk = tiles_at_once(num_tiles);
 #pragma omp parallel
-    {
-#pragma omp for schedule(static)
-        for (Index row = 0; row < num_rows; ++row)
-            row_scales[row] = round_row(hidden + row * num_inputs, num_inputs, width, rounded + row * width);
-#pragma omp for schedule(dynamic, chunk) nowait
-        for (Index tile = 0; tile < num_tiles; ++tile)
-            multiply_rows(layer, tile, rounded, row_scales, num_rows, epilogue);
-    }
+    int8_linear(layer, hidden, num_rows, Rounded{rounded, row_scales}, epilogue);
 }

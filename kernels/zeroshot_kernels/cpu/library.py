@@ -10,7 +10,7 @@ import functools
 from zeroshot_kernels.cpu import prebuilt
 from zeroshot_kernels.cpu.compiler import KernelsUnavailable, compiled_here
 
-_FLOATS = _BYTES = _INTS = ctypes.c_void_p
+_FLOATS = _BYTES = _INTS = _STRUCTURES = ctypes.c_void_p
 _SIZE, _FLAG = ctypes.c_int64, ctypes.c_int
 _SIGNATURES = {
     "zeroshot_float_linear": [*[_FLOATS] * 5, *[_SIZE] * 3, _FLAG],
@@ -18,6 +18,7 @@ _SIGNATURES = {
     "zeroshot_decode_attention": [*[_FLOATS] * 3, _INTS, _INTS, _FLOATS, *[_SIZE] * 6, ctypes.c_float],
     "zeroshot_prefill_attention": [*[_FLOATS] * 3, *[_INTS] * 3, _FLOATS, *[_SIZE] * 6, ctypes.c_float],
     "zeroshot_layer_norm": [*[_FLOATS] * 4, *[_SIZE] * 2, ctypes.c_float],
+    "zeroshot_layers": [_STRUCTURES, _SIZE, _FLOATS, *[_STRUCTURES] * 3],
     "zeroshot_kv_append": [_FLOATS, _FLOATS, _INTS, _FLOATS, _FLOATS, *[_SIZE] * 3],
 }
 

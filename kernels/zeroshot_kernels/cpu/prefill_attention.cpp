@@ -7,13 +7,11 @@
 #include <algorithm>
 #include <vector>
 
-#include "paged.h"
+#include "team.h"
 #include "tile.h"
 
 namespace zeroshot {
 namespace {
-
-inline Index tiles_for(Index n) { return (n + TILE - 1) / TILE; }
 
 // One head's keys and values, and the scores of a group of queries: what a thread works in.
 struct Room {
@@ -45,14 +43,14 @@ struct Room {
 };
 
 // Neighbouring queries of one head. The first of them sees `context` tokens, each later one a token more.
-struct Queries {
+struct Rows {
     const float* query;  // rows `query_stride` floats apart
     float* output;       // rows `output_stride` floats apart
     Index query_stride, output_stride, context, num_tokens;
 };
 
 template <int rows>
-inline void attend(const Queries& queries, Room& room, Index width, float scale) {
+inline void attend(const Rows& queries, Room& room, Index width, float scale) {
     const Index stride = tiles_for(queries.num_tokens) * TILE, longest = queries.context + rows - 1;
     float* scores = room.scores.data();
     alignas(64) float sums[rows][TILE];
@@ -83,6 +81,37 @@ inline Index queries_at_once(Index num_heads, Index num_queries) {
 }
 
 }  // namespace
+
+void prefill_attention(const Queries& queries, const float* key_cache, const float* value_cache, const Shape& shape,
+                       const Sequences& sequences, float scale) {
+    const Index n_head = shape.n_head, output_stride = n_head * shape.head_dim;
+    static thread_local Room room;
+    Index first_token = 0;
+    for (Index seq = 0; seq < sequences.num_seqs; ++seq) {
+        const Index num_queries = sequences.query_lens[seq], num_cached = sequences.context_lens[seq] - num_queries;
+        const Index at_once = queries_at_once(n_head, num_queries);
+        const Index pieces = (num_queries + at_once - 1) / at_once;
+#pragma omp for schedule(dynamic, 1) nowait
+        for (Index i = 0; i < n_head * pieces; ++i) {
+            // The last queries first: they have the most to do, and the threads end together.
+            const Index head = i % n_head, first = (pieces - 1 - i / n_head) * at_once;
+            const Index count = num_queries - first < at_once ? num_queries - first : at_once;
+            const Index num_tokens = num_cached + first + count;
+            room.lay_out(key_cache, value_cache, sequences.block_tables + seq * sequences.max_blocks, num_tokens, head,
+                         shape);
+            for_each_group(count, [&](auto rows, Index row) {
+                const Index token = first_token + first + row;
+                attend<rows()>(Rows{queries.query + token * queries.stride + head * shape.head_dim,
+                                    queries.output + token * output_stride + head * shape.head_dim, queries.stride,
+                                    output_stride, num_cached + first + row + 1, num_tokens},
+                               room, shape.head_dim, scale);
+            });
+        }
+        first_token += num_queries;
+    }
+#pragma omp barrier
+}
+
 }  // namespace zeroshot
 
 // query: [sum(query_lens), n_head, head_dim], tokens `query_stride` floats apart; block_tables: [num_seqs, max_blocks];
@@ -93,31 +122,8 @@ EXPORT void zeroshot_prefill_attention(const float* query, const float* key_cach
                                        std::int64_t n_head, std::int64_t head_dim, std::int64_t block_size,
                                        std::int64_t max_blocks, std::int64_t query_stride, float scale) {
     using namespace zeroshot;
-    const Shape shape{n_head, head_dim, block_size};
-    const Index output_stride = n_head * head_dim;
-    Index first_token = 0;
-    for (Index seq = 0; seq < num_seqs; ++seq) {
-        const Index num_queries = query_lens[seq], num_cached = context_lens[seq] - num_queries;
-        const Index at_once = queries_at_once(n_head, num_queries);
-        const Index pieces = (num_queries + at_once - 1) / at_once;
-        const float* queries = query + first_token * query_stride;
-        float* outputs = output + first_token * output_stride;
-#pragma omp parallel for schedule(dynamic, 1)
-        for (Index i = 0; i < n_head * pieces; ++i) {
-            static thread_local Room room;
-            // The last queries first: they have the most to do, and the threads end together.
-            const Index head = i % n_head, first = (pieces - 1 - i / n_head) * at_once;
-            const Index count = num_queries - first < at_once ? num_queries - first : at_once;
-            const Index num_tokens = num_cached + first + count;
-            room.lay_out(key_cache, value_cache, block_tables + seq * max_blocks, num_tokens, head, shape);
-            for_each_group(count, [&](auto rows, Index row) {
-                const Index token = first + row;
-                attend<rows()>(Queries{queries + token * query_stride + head * head_dim,
-                                       outputs + token * output_stride + head * head_dim, query_stride, output_stride,
-                                       num_cached + token + 1, num_tokens},
-                               room, head_dim, scale);
-            });
-        }
-        first_token += num_queries;
-    }
+    const Sequences sequences{block_tables, query_lens, context_lens, num_seqs, max_blocks};
+#pragma omp parallel
+    prefill_attention(Queries{query, output, query_stride}, key_cache, value_cache, Shape{n_head, head_dim, block_size},
+                      sequences, scale);
 }

@@ -66,6 +66,7 @@ class GPT2:
         linear = self.backend.linear_factory(lm_head.t())
         layers = enumerate(weights.layers)
         self.layers = [Layer(config, layer, index, linear, self.backend) for index, layer in layers]
+        self.layer_loop = self.backend.layer_loop(self.layers) if self.backend.layer_loop is not None else None
         self.ln_f = self.backend.layer_norm(weights.ln_f_weight, weights.ln_f_bias, config.layer_norm_epsilon)
         self.lm_head = linear(lm_head.t(), None)
 
@@ -87,8 +88,11 @@ class GPT2:
         Returns the final hidden states, [num_tokens, n_embd], which `compute_logits` turns into logits.
         """
         stream = self.backend.embed(token_ids, positions, self.wte, self.wpe)
-        for index, layer in enumerate(self.layers):
-            stream = layer.forward(stream, kv_cache.key[index], kv_cache.value[index], attention)
+        if self.layer_loop is not None:
+            stream = self.layer_loop(stream, kv_cache, attention)
+        else:
+            for index, layer in enumerate(self.layers):
+                stream = layer.forward(stream, kv_cache.key[index], kv_cache.value[index], attention)
         hidden, _ = self.ln_f(stream)
         return hidden
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from zeroshot.model.int8_linear import Int8Linear, quantize_weight
 from zeroshot.model.linear import ACTIVATIONS, TANH_GELUS, Linear, LinearFactory
+from zeroshot_kernels.cpu.layers import LinearWeights
 from zeroshot_kernels.cpu.linear import HugePages, float_linear, int8_linear, pack_float, pack_int8
 
 
@@ -16,9 +17,13 @@ class NativeLinear(Linear):
     """`Linear` in float32. weight: [in, out]; bias: [out] or None."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, *, pages: HugePages) -> None:  # keeps no plain weight
-        self.num_outputs = weight.shape[1]
+        self.num_inputs, self.num_outputs = weight.shape
         self.packed = pack_float(weight.t(), pages)
         self.bias = bias
+
+    @property
+    def weights(self) -> LinearWeights:
+        return LinearWeights(self.packed, self.bias, self.num_inputs, self.num_outputs)
 
     def __call__(self, hidden: Tensor, activation: str | None = None) -> Tensor:
         has_gelu = activation in TANH_GELUS
@@ -33,9 +38,13 @@ class NativeInt8Linear(Int8Linear):
     """`Int8Linear` with the same rounded weights."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, *, pages: HugePages) -> None:
-        self.num_outputs = weight.shape[1]
+        self.num_inputs, self.num_outputs = weight.shape
         self.packed = pack_int8(*quantize_weight(weight.t()), pages)
         self.bias = bias
+
+    @property
+    def weights(self) -> LinearWeights:
+        return LinearWeights(self.packed, self.bias, self.num_inputs, self.num_outputs)
 
     def __call__(self, hidden: Tensor, activation: str | None = None) -> Tensor:
         has_gelu = activation in TANH_GELUS

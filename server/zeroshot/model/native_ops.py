@@ -4,10 +4,10 @@ import logging
 from functools import cache
 
 import torch
-from torch import Tensor
 
 from zeroshot.model.int8_linear import quantize_weight
 from zeroshot.model.layer_norm import Residual
+from zeroshot.model.native_layers import NativeLayerNorm, native_layer_loop
 from zeroshot.model.native_linear import native_linear_factory
 from zeroshot.model.ops import Backend, Ops, plain_backend
 from zeroshot_kernels.cpu import attention
@@ -47,17 +47,8 @@ def native_backend(*, is_int8: bool) -> Backend:
         is_device=False,
         kv_block_size=plain.kv_block_size,
         name="C++ kernels",
+        layer_loop=native_layer_loop,
     )
-
-
-class NativeLayerNorm:
-    """As `layer_norm.LayerNorm`: returns the normalised rows, and the residual as it came."""
-
-    def __init__(self, weight: Tensor, bias: Tensor, eps: float) -> None:
-        self.weight, self.bias, self.eps = weight, bias, eps
-
-    def __call__(self, residual: Tensor) -> tuple[Tensor, Tensor]:
-        return layer_norm(residual, self.weight, self.bias, self.eps), residual
 
 
 @cache
@@ -90,16 +81,17 @@ def _errors() -> dict[str, float]:
         "int8_linear": rounded + bias + residual,
         "gelu": torch.nn.functional.gelu(hidden @ weight + bias, approximate="tanh"),
     }
-    query, keys, values = (torch.randn(shape, generator=generator) for shape in ((2, 3, 32), *[(4, 16, 3, 32)] * 2))
-    arguments = (query, keys, values, torch.tensor([[2, 0], [1, 1]]), [20, 3], 0.2)
-    found["decode_attention"] = attention.decode_attention(*arguments)
-    expected["decode_attention"] = decode_attention_reference(*arguments)
-    query = torch.randn(9, 3, 32, generator=generator)
-    arguments = (query, keys, values, torch.tensor([[2, 0], [1, 1]]), [7, 2], [20, 3], 0.2)
-    found["prefill_attention"] = attention.prefill_attention(*arguments)
-    expected["prefill_attention"] = prefill_attention_reference(*arguments)
-    found["layer_norm"] = layer_norm(hidden, weight[:, 0].contiguous(), weight[:, 1].contiguous(), 1e-5)
-    expected["layer_norm"] = torch.nn.functional.layer_norm(hidden, (52,), weight[:, 0], weight[:, 1], 1e-5)
+    norm = weight[:, 0].contiguous(), weight[:, 1].contiguous()
+    found["layer_norm"] = layer_norm(hidden, *norm, 1e-5)
+    expected["layer_norm"] = torch.nn.functional.layer_norm(hidden, (52,), *norm, 1e-5)
+    query, keys, values = (torch.randn(shape, generator=generator) for shape in ((9, 3, 32), *[(4, 16, 3, 32)] * 2))
+    tables, lens = torch.tensor([[2, 0], [1, 1]]), [20, 3]
+    arguments = (keys, values, tables, lens, 0.2)
+    found["decode_attention"] = attention.decode_attention(query[:2], *arguments)
+    expected["decode_attention"] = decode_attention_reference(query[:2], *arguments)
+    chunks = (keys, values, tables, [7, 2], lens, 0.2)
+    found["prefill_attention"] = attention.prefill_attention(query, *chunks)
+    expected["prefill_attention"] = prefill_attention_reference(query, *chunks)
     return {name: _relative_error(found[name], expected[name]) for name in found}
 
 

@@ -58,6 +58,8 @@ class Backend:
     vocab_multiple: int = 1
     """The LM head gets rows of zeros up to a multiple of this, so that rows of logits are aligned in memory."""
     name: str = "PyTorch"
+    layer_loop: Callable[..., Callable[..., Tensor] | None] | None = None
+    """The model's layers -> what runs all of them in one go. None, of either: `GPT2.forward` goes through them."""
     kernels: dict[str, str] = field(default_factory=dict)
     """Op -> "triton", or "reference: " and why. Empty where no kernel was wanted."""
 

@@ -1,0 +1,79 @@
+// All of a model's layers in one call and one parallel region: between two of its steps nothing but a barrier, so
+// that memory is hardly ever idle. What a layer is, and in which order: `Layer.forward` of zeroshot/model/gpt2.py.
+
+#include "team.h"
+
+namespace zeroshot {
+
+struct Layer {
+    Norm ln_1, ln_2;
+    Linear attn, attn_proj, fc, fc_proj;
+    float scale;  // of attention
+};
+
+// A step's tokens: first one of each decoding sequence, then those of prompts.
+struct Step {
+    const std::int64_t* slots;  // [num_tokens]: where in the cache a token goes
+    Sequences decodes, prefills;
+    Index num_tokens;
+};
+
+struct Cache {
+    float* key;  // [num_layers, num_blocks, block_size, n_head, head_dim]
+    float* value;
+    Index layer_stride;
+    Shape shape;
+};
+
+// What the layers work in, all of it for num_tokens rows.
+struct Workspace {
+    float* normed;    // [n_embd]
+    float* qkv;       // [3 * n_embd]
+    float* attended;  // [n_embd]
+    float* inner;     // [the MLP's width]
+    Rounded rounded;  // of the widest input
+};
+
+namespace {
+
+void apply(const Linear& linear, const float* input, Index num_rows, const float* residual, float* output,
+           bool has_gelu, const Rounded& room) {
+    const Epilogue epilogue{linear.bias, residual, output, linear.num_outputs, has_gelu};
+    if (linear.scales) int8_linear(linear, input, num_rows, room, epilogue);
+    else float_linear(linear, input, num_rows, epilogue);
+}
+
+void attend(const Layer& layer, const Step& step, const Shape& shape, const Workspace& work, float* key_cache,
+            float* value_cache) {
+    const Index width = shape.n_head * shape.head_dim, stride = 3 * width, num_decodes = step.decodes.num_seqs;
+    kv_append(work.qkv + width, work.qkv + 2 * width, stride, step.slots, step.num_tokens, width, key_cache,
+              value_cache);
+    const Queries first{work.qkv, work.attended, stride};
+    const Queries rest{work.qkv + num_decodes * stride, work.attended + num_decodes * width, stride};
+    if (num_decodes) decode_attention(first, key_cache, value_cache, shape, step.decodes, layer.scale);
+    if (step.prefills.num_seqs) prefill_attention(rest, key_cache, value_cache, shape, step.prefills, layer.scale);
+}
+
+}  // namespace
+}  // namespace zeroshot
+
+// stream: [num_tokens, n_embd], the residual stream: changed in place.
+EXPORT void zeroshot_layers(const zeroshot::Layer* layers, std::int64_t num_layers, float* stream,
+                            const zeroshot::Step* step, const zeroshot::Cache* cache,
+                            const zeroshot::Workspace* workspace) {
+    using namespace zeroshot;
+    const Workspace work = *workspace;
+    const Index rows = step->num_tokens, width = cache->shape.n_head * cache->shape.head_dim;
+#pragma omp parallel
+    for (Index i = 0; i < num_layers; ++i) {
+        const Layer& layer = layers[i];
+        float *keys = cache->key + i * cache->layer_stride, *values = cache->value + i * cache->layer_stride;
+        layer_norm(layer.ln_1, stream, rows, width, work.normed);
+        apply(layer.attn, work.normed, rows, nullptr, work.qkv, false, work.rounded);
+        attend(layer, *step, cache->shape, work, keys, values);
+        apply(layer.attn_proj, work.attended, rows, stream, stream, false, work.rounded);
+        layer_norm(layer.ln_2, stream, rows, width, work.normed);
+        apply(layer.fc, work.normed, rows, nullptr, work.inner, true, work.rounded);
+        apply(layer.fc_proj, work.inner, rows, stream, stream, false, work.rounded);
+    }
+}

@@ -1,0 +1,47 @@
+"""`GPT2.forward`'s loop over its layers, by one call to the C++ kernels; and the LayerNorm of such layers."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from zeroshot.model.gpt2 import AttentionMetadata, KVCache, Layer
+from zeroshot.model.linear import TANH_GELUS
+from zeroshot_kernels.cpu.layer_norm import layer_norm
+from zeroshot_kernels.cpu.layers import Layers, LayerWeights, NormWeights
+
+LayerLoop = Callable[[Tensor, KVCache, AttentionMetadata], Tensor]
+
+
+class NativeLayerNorm:
+    """As `layer_norm.LayerNorm`: returns the normalised rows, and the residual as it came."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, eps: float) -> None:
+        self.weights = NormWeights(weight, bias, eps)
+
+    def __call__(self, residual: Tensor) -> tuple[Tensor, Tensor]:
+        return layer_norm(residual, *self.weights), residual
+
+
+def native_layer_loop(layers: list[Layer]) -> LayerLoop | None:
+    """layers: of the native backend. None where one is not GPT-2's own: another activation."""
+    if any(layer.activation not in TANH_GELUS for layer in layers):
+        return None
+    native = Layers([_weights(layer) for layer in layers])
+
+    def run(stream: Tensor, kv_cache: KVCache, attention: AttentionMetadata) -> Tensor:
+        """stream: [num_tokens, n_embd], changed in place."""
+        queries: Any = attention.query_lens  # lists: this is no GPU
+        contexts: Any = attention.context_lens
+        tokens = attention.slot_mapping, attention.block_tables
+        native.run(stream, kv_cache.key, kv_cache.value, *tokens, queries, contexts, attention.num_decodes)
+        return stream
+
+    return run
+
+
+def _weights(layer: Any) -> LayerWeights:
+    """The parts of this backend's layers have weights to show, which others don't."""
+    norms = {name: getattr(layer, name).weights for name in ("ln_1", "ln_2")}
+    linears = {name: getattr(layer, name).weights for name in ("attn", "attn_proj", "fc", "fc_proj")}
+    return LayerWeights(**norms, **linears, scale=layer.scale)
