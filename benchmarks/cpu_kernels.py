@@ -1,0 +1,137 @@
+"""The CPU's C++ kernels beside the PyTorch operators that they replace: a model's whole steps, without HTTP.
+
+    python -m benchmarks.cpu_kernels                  # steps of 1, 8 and 32 new tokens, and of a prompt's 256
+    python -m benchmarks.cpu_kernels --size tiny --rounds 1 --steps 1 8
+
+Each system runs one step after another over the same cache, in turn with the others; medians of the rounds. "called one
+by one" are the C++ kernels as `Layer.forward` calls them, without the loop over the layers that they have themselves.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import track
+
+from benchmarks.machine import describe_machine
+from benchmarks.random_checkpoint import SIZES, random_checkpoint
+from zeroshot.model.config import GPT2Config
+from zeroshot.model.gpt2 import GPT2, AttentionMetadata
+from zeroshot.model.native_ops import native_backend, why_unavailable
+from zeroshot.model.ops import Backend, plain_backend
+from zeroshot.model.weights import GPT2Weights, load_weights
+
+RESULTS = Path(__file__).parent / "results"
+CONTEXT_LEN = 64
+PROMPT_CHUNK = 256
+SYSTEMS: dict[str, tuple[bool, bool, bool]] = {
+    "PyTorch, fp32": (False, False, False),
+    "C++ kernels, fp32, called one by one": (False, True, False),
+    "C++ kernels, fp32": (False, True, True),
+    "PyTorch, int8": (True, False, False),
+    "C++ kernels, int8, called one by one": (True, True, False),
+    "C++ kernels, int8": (True, True, True),
+}
+"""name -> (is int8, by the C++ kernels, by their loop over the layers)"""
+
+
+class Step:
+    """One step of the model: `num_seqs` sequences of CONTEXT_LEN tokens get another, or one reads PROMPT_CHUNK."""
+
+    def __init__(self, model: GPT2, num_tokens: int) -> None:
+        is_prompt = num_tokens >= PROMPT_CHUNK
+        num_seqs, context_len = (1, num_tokens) if is_prompt else (num_tokens, CONTEXT_LEN)
+        block_size = model.backend.kv_block_size
+        blocks_each = -(-context_len // block_size)
+        tables = torch.arange(num_seqs * blocks_each).view(num_seqs, blocks_each)
+        first = 0 if is_prompt else context_len - 1
+        self.model, self.cache = model, model.allocate_kv_cache(num_seqs * blocks_each, block_size)
+        self.positions = torch.arange(first, context_len).repeat(num_seqs)
+        slots = tables[:, :, None] * block_size + torch.arange(block_size)
+        self.attention = AttentionMetadata(
+            slot_mapping=slots.view(num_seqs, -1)[:, first:context_len].reshape(-1),
+            block_tables=tables,
+            context_lens=[context_len] * num_seqs,
+            query_lens=[context_len - first] * num_seqs,
+            num_decodes=0 if is_prompt else num_seqs,
+        )
+        self.token_ids = torch.arange(len(self.positions))
+
+    @torch.inference_mode()
+    def tokens_per_second(self, min_seconds: float) -> float:
+        self._run()
+        steps, started = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - started) < min_seconds:
+            self._run()
+            steps += 1
+        return steps * len(self.positions) / elapsed
+
+    def _run(self) -> None:
+        hidden = self.model.forward(self.token_ids, self.positions, self.cache, self.attention)
+        self.model.compute_logits(hidden[-1:] if self.attention.num_decodes == 0 else hidden)
+
+
+def measure(checkpoint: Path, steps: list[int], rounds: int, min_seconds: float) -> dict[str, dict[str, list[float]]]:
+    """{system: {tokens a step: tokens/s, one number a round}}"""
+    config = GPT2Config.from_folder(checkpoint)
+    weights = load_weights(checkpoint, config, dtype=torch.float32, device=torch.device("cpu"))
+    models = {name: build(config, weights, *kind) for name, kind in SYSTEMS.items()}
+    rates: dict[str, dict[str, list[float]]] = {name: {str(n): [] for n in steps} for name in SYSTEMS}
+    for num_tokens, _ in track([(n, r) for n in steps for r in range(rounds)], transient=True):
+        for name, model in models.items():
+            rates[name][str(num_tokens)].append(round(Step(model, num_tokens).tokens_per_second(min_seconds), 1))
+    return rates
+
+
+def build(config: GPT2Config, weights: GPT2Weights, is_int8: bool, is_native: bool, has_loop: bool) -> GPT2:
+    backend: Backend = native_backend(is_int8=is_int8) if is_native else plain_backend(is_int8=is_int8)
+    model = GPT2(config, weights, backend)
+    if not has_loop:
+        model.layer_loop = None
+    return model
+
+
+def markdown_table(result: dict[str, Any]) -> str:
+    """The table of docs/cpu.md: medians, tokens/s."""
+    rows = result["tokens_per_second"]
+    steps = list(next(iter(rows.values())))
+    titles = [f"{n} of a prompt" if int(n) >= PROMPT_CHUNK else f"{n} at once" for n in steps]
+    lines = ["| | " + " | ".join(titles) + " |", "|---" * (len(steps) + 1) + "|"]
+    for name, row in rows.items():
+        lines.append(f"| {name} | " + " | ".join(f"{statistics.median(row[n]):.0f}" for n in steps) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, nargs="+", default=[1, 8, 32, PROMPT_CHUNK], help="tokens a step")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each system in each round, at least")
+    parser.add_argument("--size", choices=SIZES, default="124m")
+    parser.add_argument("--checkpoints", type=Path, default=Path(tempfile.gettempdir()), help="where to keep them")
+    parser.add_argument("--output", type=Path, default=RESULTS / "cpu_kernels.json")
+    arguments = parser.parse_args()
+    reason = why_unavailable()
+    if reason is not None:
+        sys.exit(f"The C++ kernels are not available here: {reason}")
+    checkpoint = random_checkpoint(arguments.size, arguments.checkpoints)
+    result = {
+        "command": "python -m benchmarks.cpu_kernels " + " ".join(sys.argv[1:]),
+        "machine": describe_machine(),
+        "model": f"GPT-2 {arguments.size}, random values",
+        "threads": torch.get_num_threads(),
+        "context_tokens": CONTEXT_LEN,
+        "tokens_per_second": measure(checkpoint, arguments.steps, arguments.rounds, arguments.seconds),
+    }
+    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+    print(markdown_table(result))
+
+
+if __name__ == "__main__":
+    main()
