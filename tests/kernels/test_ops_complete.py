@@ -46,11 +46,12 @@ def test_an_op_has_all_its_files(op):
 
 @pytest.mark.parametrize("op", OPS)
 def test_launcher_and_reference_have_the_same_arguments(op):
-    """The launcher may have more by keyword: buffers to write to."""
+    """The launcher may have more by keyword: buffers to write to, and how it is launched."""
     launcher = functions(OPS_FOLDER / op / "kernel.py")[op]
     reference = functions(OPS_FOLDER / op / "reference.py")[f"{op}_reference"]
     assert [argument.arg for argument in launcher.args.args] == [argument.arg for argument in reference.args.args]
-    assert {argument.arg for argument in launcher.args.kwonlyargs} <= {"out", "workspace", "logits", "residual_out"}
+    by_keyword = {"out", "workspace", "logits", "residual_out", "use_pdl"}
+    assert {argument.arg for argument in launcher.args.kwonlyargs} <= by_keyword
     assert ast.get_docstring(launcher)
     assert ast.get_docstring(reference)
 

@@ -171,42 +171,30 @@ def decode_attention_kernel(
     if pid_split >= tl.maximum(num_splits, 1):
         return
 
-    offs_n = tl.arange(0, BLOCK_N)
+    split_max, split_sum, output = attend_split(
+        query_ptr + pid_seq * stride_query_seq + pid_head * stride_query_head,
+        key_cache_ptr + pid_head * stride_key_head,
+        value_cache_ptr + pid_head * stride_value_head,
+        block_tables_ptr + pid_seq * stride_tables_seq,
+        pid_split * SPLIT_SIZE,
+        tl.minimum(context_len, (pid_split + 1) * SPLIT_SIZE),
+        stride_query_dim,
+        stride_key_block,
+        stride_key_token,
+        stride_key_dim,
+        stride_value_block,
+        stride_value_token,
+        stride_value_dim,
+        scale_log2e,
+        HEAD_DIM,
+        PAGE_SIZE,
+        BLOCK_N,
+        BLOCK_D,
+        NUM_STAGES,
+    )
+
     offs_d = tl.arange(0, BLOCK_D)
     mask_d = offs_d < HEAD_DIM
-    query_row_ptr = query_ptr + pid_seq * stride_query_seq + pid_head * stride_query_head
-    query = tl.load(query_row_ptr + offs_d * stride_query_dim, mask=mask_d, other=0.0).to(tl.float32) * scale_log2e
-    key_tile_ptr = key_cache_ptr + pid_head * stride_key_head
-    key_tile_ptr += offs_n[:, None] * stride_key_token + offs_d[None, :] * stride_key_dim
-    value_tile_ptr = value_cache_ptr + pid_head * stride_value_head
-    value_tile_ptr += offs_n[:, None] * stride_value_token + offs_d[None, :] * stride_value_dim
-    block_table_ptr = block_tables_ptr + pid_seq * stride_tables_seq
-
-    # Each row of the tile is an online softmax of its own, and they meet once, after the loop: in the loop no warp
-    # waits for another. The first maximum is finite, so that a row with nothing in it yet gives no inf - inf.
-    acc_max = tl.full([BLOCK_N], -1e38, tl.float32)
-    acc_sum = tl.zeros([BLOCK_N], tl.float32)
-    acc_output = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
-    split_end = tl.minimum(context_len, (pid_split + 1) * SPLIT_SIZE)
-    for start in tl.range(pid_split * SPLIT_SIZE, split_end, BLOCK_N, num_stages=NUM_STAGES):
-        page = tl.load(block_table_ptr + start // PAGE_SIZE).to(tl.int64)
-        offset = start % PAGE_SIZE
-        mask_n = start + offs_n < split_end
-        mask = mask_n[:, None] & mask_d[None, :]
-        key = tl.load(key_tile_ptr + page * stride_key_block + offset * stride_key_token, mask=mask, other=0.0)
-        value = tl.load(value_tile_ptr + page * stride_value_block + offset * stride_value_token, mask=mask, other=0.0)
-        scores = tl.where(mask_n, tl.sum(key.to(tl.float32) * query[None, :], axis=1), float("-inf"))
-        new_max = tl.maximum(acc_max, scores)
-        rescale = tl.exp2(acc_max - new_max)
-        weights = tl.exp2(scores - new_max)
-        acc_sum = acc_sum * rescale + weights
-        acc_output = acc_output * rescale[:, None] + weights[:, None] * value.to(tl.float32)
-        acc_max = new_max
-    split_max = tl.max(acc_max, axis=0)
-    rescale = tl.exp2(acc_max - split_max)
-    split_sum = tl.sum(acc_sum * rescale, axis=0)
-    output = tl.sum(acc_output * rescale[:, None], axis=0)
-
     out_row_ptr = out_ptr + pid_seq * stride_out_seq + pid_head * stride_out_head
     if num_splits <= 1:
         output = output / tl.where(context_len == 0, 1.0, split_sum)
@@ -231,6 +219,61 @@ def decode_attention_kernel(
             BLOCK_D,
         )
         tl.store(arrivals_ptr + row, 0)
+
+
+@triton.jit
+def attend_split(
+    query_row_ptr,  # [HEAD_DIM]
+    key_head_ptr,  # [num_blocks, PAGE_SIZE, HEAD_DIM]
+    value_head_ptr,  # [num_blocks, PAGE_SIZE, HEAD_DIM]
+    block_table_ptr,  # [max_blocks]
+    split_start,
+    split_end,
+    stride_query_dim,
+    stride_key_block,
+    stride_key_token,
+    stride_key_dim,
+    stride_value_block,
+    stride_value_token,
+    stride_value_dim,
+    scale_log2e,
+    HEAD_DIM: tl.constexpr,
+    PAGE_SIZE: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One head of one sequence over the tokens from split_start to split_end: (max, sum, unnormalised output)."""
+    offs_n = tl.arange(0, BLOCK_N)
+    offs_d = tl.arange(0, BLOCK_D)
+    mask_d = offs_d < HEAD_DIM
+    query = tl.load(query_row_ptr + offs_d * stride_query_dim, mask=mask_d, other=0.0, cache_modifier=".cg")
+    query = query.to(tl.float32) * scale_log2e
+    key_tile_ptr = key_head_ptr + offs_n[:, None] * stride_key_token + offs_d[None, :] * stride_key_dim
+    value_tile_ptr = value_head_ptr + offs_n[:, None] * stride_value_token + offs_d[None, :] * stride_value_dim
+
+    # Each row of the tile is an online softmax of its own, and they meet once, after the loop: in the loop no warp
+    # waits for another. The first maximum is finite, so that a row with nothing in it yet gives no inf - inf.
+    acc_max = tl.full([BLOCK_N], -1e38, tl.float32)
+    acc_sum = tl.zeros([BLOCK_N], tl.float32)
+    acc_output = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
+    for start in tl.range(split_start, split_end, BLOCK_N, num_stages=NUM_STAGES):
+        page = tl.load(block_table_ptr + start // PAGE_SIZE).to(tl.int64)
+        offset = start % PAGE_SIZE
+        mask_n = start + offs_n < split_end
+        mask = mask_n[:, None] & mask_d[None, :]
+        key = tl.load(key_tile_ptr + page * stride_key_block + offset * stride_key_token, mask=mask, other=0.0)
+        value = tl.load(value_tile_ptr + page * stride_value_block + offset * stride_value_token, mask=mask, other=0.0)
+        scores = tl.where(mask_n, tl.sum(key.to(tl.float32) * query[None, :], axis=1), float("-inf"))
+        new_max = tl.maximum(acc_max, scores)
+        rescale = tl.exp2(acc_max - new_max)
+        weights = tl.exp2(scores - new_max)
+        acc_sum = acc_sum * rescale + weights
+        acc_output = acc_output * rescale[:, None] + weights[:, None] * value.to(tl.float32)
+        acc_max = new_max
+    split_max = tl.max(acc_max, axis=0)
+    rescale = tl.exp2(acc_max - split_max)
+    return split_max, tl.sum(acc_sum * rescale, axis=0), tl.sum(acc_output * rescale[:, None], axis=0)
 
 
 @triton.jit
