@@ -20,12 +20,12 @@ def main() -> None:
     for n_embd, num_rows in CASES:
         weight = torch.randn(4 * n_embd, n_embd, device=device, dtype=torch.bfloat16)
         bias = torch.randn(4 * n_embd, device=device, dtype=torch.bfloat16)
-        norm = torch.randn(2, n_embd, device=device, dtype=torch.bfloat16)
+        ln_weight, ln_bias = torch.randn(2, n_embd, device=device, dtype=torch.bfloat16)
         residual = torch.randn(num_rows, n_embd, device=device)
         out = torch.empty(num_rows, 4 * n_embd, device=device, dtype=torch.bfloat16)
         num_bytes = 2 * weight.numel()
         case = f"{num_rows} rows, n_embd {n_embd}"
-        launch = partial(ln_fc_gelu, residual, *norm, 1e-5, weight, bias, out=out, use_pdl=use_pdl)
+        launch = partial(ln_fc_gelu, residual, ln_weight, ln_bias, 1e-5, weight, bias, out=out, use_pdl=use_pdl)
         lines.append(timing.row(case, timing.seconds(launch), num_bytes, bandwidth))
     sys.stdout.write("\n".join(lines) + "\n")
 

@@ -20,14 +20,29 @@ def main() -> None:
     for n_embd, n_head, num_rows in CASES:
         weight = torch.randn(3 * n_embd, n_embd, device=device, dtype=torch.bfloat16)
         bias = torch.randn(3 * n_embd, device=device, dtype=torch.bfloat16)
-        norm = torch.randn(2, n_embd, device=device, dtype=torch.bfloat16)
+        ln_weight, ln_bias = torch.randn(2, n_embd, device=device, dtype=torch.bfloat16)
         residual = torch.randn(num_rows, n_embd, device=device)
-        caches = torch.zeros(8, n_head, 2, 64, 64, device=device, dtype=torch.bfloat16).permute(2, 0, 3, 1, 4)
+        key_cache, value_cache = torch.zeros(8, n_head, 2, 64, 64, device=device, dtype=torch.bfloat16).permute(
+            2, 0, 3, 1, 4
+        )
         slots = 64 * torch.arange(num_rows, dtype=torch.int32, device=device)
         out = torch.empty(num_rows, n_head, 64, device=device, dtype=torch.bfloat16)
         num_bytes = 2 * weight.numel()
         case = f"{num_rows} rows, n_embd {n_embd}"
-        launch = partial(ln_qkv_append, residual, *norm, 1e-5, weight, bias, slots, *caches, out=out, use_pdl=use_pdl)
+        launch = partial(
+            ln_qkv_append,
+            residual,
+            ln_weight,
+            ln_bias,
+            1e-5,
+            weight,
+            bias,
+            slots,
+            key_cache,
+            value_cache,
+            out=out,
+            use_pdl=use_pdl,
+        )
         lines.append(timing.row(case, timing.seconds(launch), num_bytes, bandwidth))
     sys.stdout.write("\n".join(lines) + "\n")
 

@@ -20,15 +20,15 @@ def main() -> None:
     for n_embd, n_head, num_rows in CASES:
         weight = torch.randn(n_embd, n_embd, device=device, dtype=torch.bfloat16)
         bias = torch.randn(n_embd, device=device, dtype=torch.bfloat16)
-        partials = (
-            torch.randn(num_rows, 8, n_head, 64, device=device),
-            *torch.ones(2, num_rows, 8, n_head, device=device),
-        )
+        output = torch.randn(num_rows, 8, n_head, 64, device=device)
+        largest, total = torch.ones(2, num_rows, 8, n_head, device=device)
         lens = torch.full((num_rows,), 512, dtype=torch.int32, device=device)
         residual = torch.randn(num_rows, n_embd, device=device)
-        num_bytes = 2 * weight.numel() + 4 * partials[0].numel()
+        num_bytes = 2 * weight.numel() + 4 * output.numel()
         case = f"{num_rows} rows, n_embd {n_embd}"
-        launch = partial(merge_projection, *partials, lens, weight, bias, residual, out=residual, use_pdl=use_pdl)
+        launch = partial(
+            merge_projection, output, largest, total, lens, weight, bias, residual, out=residual, use_pdl=use_pdl
+        )
         lines.append(timing.row(case, timing.seconds(launch), num_bytes, bandwidth))
     sys.stdout.write("\n".join(lines) + "\n")
 
