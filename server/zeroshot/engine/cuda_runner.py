@@ -261,7 +261,7 @@ class CudaRunner:
             query_lens=state.context_lens[rows],  # not read: every sequence is a decode
             num_decodes=num_rows,
         )
-        hidden = self.model.forward(state.token_ids[rows], state.positions[rows], self.kv_cache, attention)
+        hidden = self.model.decode(state.token_ids[rows], state.positions[rows], self.kv_cache, attention)
         self._sampler.draw(hidden, rows, kind)
 
 

@@ -68,7 +68,7 @@ class Engine:
             cached_tokens_total=self._cached_tokens_total,
             generation_tokens_total=self._generation_tokens_total,
             steps_total=self._steps_total,
-            kernels=self.model.backend.kernels,
+            kernels=self.model.backend.states,
         )
 
     def add_request(self, request: GenerateRequest) -> None:

@@ -11,6 +11,7 @@ from zeroshot.model.config import GPT2Config
 from zeroshot.model.gpt2 import GPT2
 from zeroshot.model.native_ops import cpu_backend
 from zeroshot.model.ops import device_backend
+from zeroshot.model.triton_fused import triton_fused_ops
 from zeroshot.model.triton_ops import triton_ops
 from zeroshot.model.weights import load_weights
 from zeroshot.settings import EngineSettings
@@ -67,7 +68,8 @@ def load_model(settings: EngineSettings) -> GPT2:
     if settings.dtype == "int8":
         raise SettingsError("dtype int8 is for CPUs; a GPU runs bf16, fp16 or fp32.")
     ops, kernels = triton_ops(config, max_num_seqs=settings.max_num_seqs, dtype=dtype, device=device)
-    return GPT2(config, weights, device_backend(ops, kernels))
+    fused = triton_fused_ops(config, wanted=settings.fused_decode, kernels=kernels, dtype=dtype, device=device)
+    return GPT2(config, weights, device_backend(ops, kernels, *fused))
 
 
 def _device_type(settings: EngineSettings) -> str:

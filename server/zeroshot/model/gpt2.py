@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zeroshot.model.config import GPT2Config
+from zeroshot.model.fused_decode import FusedDecode
 from zeroshot.model.layer_norm import Residual
 from zeroshot.model.linear import LinearFactory
 from zeroshot.model.ops import Backend, plain_backend
@@ -68,6 +69,8 @@ class GPT2:
         self.layers = [Layer(config, layer, index, linear, self.backend) for index, layer in layers]
         self.ln_f = self.backend.layer_norm(weights.ln_f_weight, weights.ln_f_bias, config.layer_norm_epsilon)
         self.lm_head = linear(lm_head.t(), None)
+        fused = self.backend.fused
+        self._fused = None if fused is None else FusedDecode(fused, self.layers, self.ln_f, self.wte, self.wpe)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -91,6 +94,11 @@ class GPT2:
             stream = layer.forward(stream, kv_cache.key[index], kv_cache.value[index], attention)
         hidden, _ = self.ln_f(stream)
         return hidden
+
+    def decode(self, token_ids: Tensor, positions: Tensor, kv_cache: KVCache, attention: AttentionMetadata) -> Tensor:
+        """`forward` where every sequence has one new token: a few of them by kernels made for that, if there are."""
+        run = self._fused if self._fused is not None and self._fused.takes(len(token_ids)) else self
+        return run.forward(token_ids, positions, kv_cache, attention)
 
     def compute_logits(self, hidden: Tensor) -> Tensor:
         """hidden: [num_rows, n_embd] -> [num_rows, vocab_size] float32."""

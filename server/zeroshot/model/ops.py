@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from zeroshot.model.fused_decode import FusedOps
 from zeroshot.model.int8_linear import int8_linear_factory
 from zeroshot.model.layer_norm import DeferredLayerNorm, LayerNorm, Norm, Residual, embed, embed_deferred
 from zeroshot.model.linear import LinearFactory, deferred_linear_factory, linear_factory
@@ -60,6 +61,15 @@ class Backend:
     name: str = "PyTorch"
     kernels: dict[str, str] = field(default_factory=dict)
     """Op -> "triton", or "reference: " and why. Empty where no kernel was wanted."""
+    fused: FusedOps | None = None
+    """Decode steps of a few rows by these, if there are any."""
+    fused_state: str | None = None
+    """ "triton", or "plain path: " and why. None where nobody wanted to know."""
+
+    @property
+    def states(self) -> dict[str, str]:
+        """What runs as what, for `GET /health`."""
+        return self.kernels | ({} if self.fused_state is None else {"fused_decode": self.fused_state})
 
     @property
     def uses_kernels_only(self) -> bool:
@@ -77,7 +87,9 @@ def plain_backend(*, is_int8: bool = False) -> Backend:
     )
 
 
-def device_backend(ops: Ops, kernels: dict[str, str]) -> Backend:
+def device_backend(
+    ops: Ops, kernels: dict[str, str], fused: FusedOps | None = None, fused_state: str | None = None
+) -> Backend:
     def layer_norm(weight: Tensor, bias: Tensor, eps: float) -> DeferredLayerNorm:
         return DeferredLayerNorm(weight, bias, eps, ops.layer_norm)
 
@@ -91,6 +103,8 @@ def device_backend(ops: Ops, kernels: dict[str, str]) -> Backend:
         vocab_multiple=64,
         name="Triton kernels",
         kernels=kernels,
+        fused=fused,
+        fused_state=fused_state,
     )
 
 

@@ -19,7 +19,7 @@ from zeroshot.model.ops import Ops
 logger = logging.getLogger(__name__)
 
 _BLOCK_SIZE = 16
-_TOLERANCES = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+TOLERANCES = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """On norm(kernel - reference) / norm(reference): catches a wrong result, not a rounding."""
 
 Probe = Callable[[Callable[..., Any]], list[Tensor]]
@@ -41,16 +41,16 @@ def triton_ops(
         try:
             chosen[name] = load_kernel(name)
             error = relative_error(probe(chosen[name]), probe(reference))
-            if not error <= _TOLERANCES[dtype]:
+            if not error <= TOLERANCES[dtype]:
                 raise ArithmeticError(f"its result is off by {error:.1e}")
             kernels[name] = "triton"
         except Exception as error:  # whatever the compiler raises: the reference does the same work
             chosen[name] = reference
-            kernels[name] = f"reference: {type(error).__name__}: {_first_line(error)}"
+            kernels[name] = f"reference: {type(error).__name__}: {first_line(error)}"
     _warn(kernels)
     if kernels["decode_attention"] == "triton":
         workspace = importlib.import_module("zeroshot_kernels.decode_attention.kernel").DecodeWorkspace.allocate(
-            max_num_seqs, config.n_head, config.head_dim, _max_context_len(config), device
+            max_num_seqs, config.n_head, config.head_dim, max_context_len(config), device
         )
         chosen["decode_attention"] = partial(chosen["decode_attention"], workspace=workspace)
     return Ops(**chosen), kernels
@@ -75,11 +75,11 @@ def _warn(kernels: dict[str, str]) -> None:
         logger.warning("slow: PyTorch references run in place of kernels that do not work here: %s", reasons)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), "no message")[:200]
 
 
-def _max_context_len(config: GPT2Config) -> int:
+def max_context_len(config: GPT2Config) -> int:
     """Block tables may have a last block that the context does not fill: of up to 256 tokens."""
     return config.n_positions + 256
 
