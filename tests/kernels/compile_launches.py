@@ -34,6 +34,7 @@ _POINTERS = {
     torch.uint8: "*u8",
     torch.int8: "*i8",
     torch.bool: "*i1",
+    torch.float8_e4m3fn: "*fp8e4nv",
 }
 _INSTRUCTIONS = ("cp.async", "mma.sync", "wgmma", "tf32", "mul.hi.u64")
 _OPTIONS = ("num_warps", "num_stages", "num_ctas", "maxnreg", "launch_pdl")
@@ -68,8 +69,8 @@ def compile_instead_of_running(report: Callable[[dict[str, Any]], None]) -> None
         compiler_options = {name: options.pop(name) for name in _OPTIONS if name in options}
         source = ast_source(kernel, args, options)
         for target in TARGETS:
-            if compiler_options.get("launch_pdl") and target.arch < 90:
-                continue
+            if target.arch < 90 and (compiler_options.get("launch_pdl") or "*fp8e4nv" in source.signature.values()):
+                continue  # neither is there before
             key = f"{kernel.__name__}{source.signature}{source.constants}{source.attrs}{compiler_options}{target}"
             if key in done:
                 continue
@@ -139,11 +140,23 @@ def launch_decode_attention() -> None:
     for dtype, head_dim in [*itertools.product(DTYPES, (64,)), *itertools.product((HALF, FULL), (32, 80, 128))]:
         query, _, _, *caches = qkv_and_caches(head_dim, dtype)
         decode_attention(query, *caches, ints(32, 16), ints(32), 0.125)
+    for dtype, head_dim in [(HALF, 64), (HALF, 80), (FULL, 64)]:
+        query, *_ = qkv_and_caches(head_dim, dtype)
+        key_cache, value_cache, *scales = fp8_caches(head_dim)
+        decode_attention(query, key_cache, value_cache, ints(32, 16), ints(32), 0.125, *scales)
+
+
+def fp8_caches(head_dim: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """And their scales."""
+    memory = torch.zeros(3, 12, 2, 64, head_dim, dtype=torch.float8_e4m3fn)
+    return *memory.permute(2, 0, 3, 1, 4), torch.ones(12), torch.ones(12)
 
 
 def launch_kv_append() -> None:
     from zeroshot_kernels.kv_append.kernel import kv_append
 
+    _, key, value, *_ = qkv_and_caches(64, HALF)
+    kv_append(key, value, ints(32), *fp8_caches(64))
     for dtype, head_dim in itertools.product((HALF, FULL), (64, 80)):
         _, key, value, *caches = qkv_and_caches(head_dim, dtype)
         kv_append(key, value, ints(32), *caches)
@@ -155,6 +168,10 @@ def launch_prefill_attention() -> None:
     for dtype, head_dim in [*itertools.product(DTYPES, (64,)), *itertools.product((HALF, FULL), (80,)), (HALF, 128)]:
         query, _, _, *caches = qkv_and_caches(head_dim, dtype)
         prefill_attention(query, *caches, ints(8, 16), ints(8), ints(8), 0.125)
+    for dtype in (HALF, torch.float16):
+        query, *_ = qkv_and_caches(64, dtype)
+        key_cache, value_cache, *scales = fp8_caches(64)
+        prefill_attention(query, key_cache, value_cache, ints(8, 16), ints(8), ints(8), 0.125, *scales)
 
 
 def launch_layer_norm() -> None:
@@ -221,6 +238,9 @@ def launch_ln_qkv_append() -> None:
         caches = torch.zeros(3, d // 64, 2, 64, 64, dtype=dtype).permute(2, 0, 3, 1, 4)
         norm = torch.zeros(2, d, dtype=dtype)
         ln_qkv_append(torch.zeros(1, d), *norm, 1e-5, *linear(3 * d, d, dtype), ints(1), *caches, use_pdl=use_pdl)
+    norm = torch.zeros(2, 768, dtype=HALF)
+    rows = (torch.zeros(1, 768), *norm, 1e-5, *linear(3 * 768, 768, HALF), ints(1))
+    ln_qkv_append(*rows, *fp8_caches(64), use_pdl=True)
 
 
 def launch_split_attention() -> None:
@@ -230,6 +250,9 @@ def launch_split_attention() -> None:
     for (dtype, head_dim), use_pdl in itertools.product(heads, (False, True)):
         query, _, _, *caches = qkv_and_caches(head_dim, dtype)
         split_attention(query[:2], *caches, ints(2, 16), ints(2), 0.125, use_pdl=use_pdl)
+    query, *_ = qkv_and_caches(64, HALF)
+    key_cache, value_cache, *scales = fp8_caches(64)
+    split_attention(query[:2], key_cache, value_cache, ints(2, 16), ints(2), 0.125, *scales, use_pdl=True)
 
 
 def launch_merge_projection() -> None:

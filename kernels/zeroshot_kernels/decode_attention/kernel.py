@@ -23,6 +23,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from zeroshot_kernels.kv_append.kernel import check_caches
+
 SPLIT_SIZE = 256
 """Tokens a program reads: 64 KB of bf16 keys and values for head_dim 64, long enough to hide the start of a program,
 and 2 splits at a context of 512 give 512 sequences of GPT-2 12,288 programs."""
@@ -63,6 +65,8 @@ def decode_attention(
     block_tables: Tensor,
     context_lens: Tensor,
     scale: float,
+    key_scales: Tensor | None = None,
+    value_scales: Tensor | None = None,
     *,
     out: Tensor | None = None,
     workspace: DecodeWorkspace | None = None,
@@ -73,7 +77,8 @@ def decode_attention(
     already in them; block_tables: [num_seqs, max_blocks] int32 or int64; context_lens: [num_seqs] int32, at most
     max_blocks * block_size each. A context of 0 tokens (a padding row of a captured graph) gives zeros. Nothing past a
     context is read. The grid depends on shapes alone; given `out` and a `workspace` for as many sequences and at least
-    max_blocks * block_size tokens, nothing is allocated.
+    max_blocks * block_size tokens, nothing is allocated. key_scales, value_scales: [n_head] float32, if the caches are
+    in FP8 (E4M3; compute capability 8.9): a head's keys and values are what is stored times its scale.
     """
     num_seqs, n_head, head_dim = query.shape
     block_size = key_cache.shape[1]
@@ -81,8 +86,7 @@ def decode_attention(
         raise ValueError(
             f"query {tuple(query.shape)}, keys {tuple(key_cache.shape)}, values {tuple(value_cache.shape)}"
         )
-    if not query.dtype == key_cache.dtype == value_cache.dtype:
-        raise ValueError(f"query is {query.dtype}, keys are {key_cache.dtype}, values are {value_cache.dtype}")
+    check_caches(query.dtype, key_cache, value_cache, key_scales, value_scales)
     if len(block_tables) != num_seqs or len(context_lens) != num_seqs:
         raise ValueError(f"{num_seqs} queries, {len(block_tables)} block tables, {len(context_lens)} context lengths")
     if block_size % 16:
@@ -100,13 +104,15 @@ def decode_attention(
         )
     block_d = max(16, triton.next_power_of_2(head_dim))
     # A tile lies within a page, so that it has one page id: the largest power of two that divides the page.
-    block_n = min(64, block_size & -block_size, max(16, _TILE_BYTES // (block_d * query.element_size())))
+    block_n = min(64, block_size & -block_size, max(16, _TILE_BYTES // (block_d * key_cache.element_size())))
     decode_attention_kernel[n_head, num_splits, num_seqs](
         query,
         key_cache,
         value_cache,
         block_tables,
         context_lens,
+        key_scales,
+        value_scales,
         out,
         *workspace,
         splits,
@@ -134,6 +140,8 @@ def decode_attention_kernel(
     value_cache_ptr,  # [num_blocks, PAGE_SIZE, n_head, HEAD_DIM]
     block_tables_ptr,  # [num_seqs, max_blocks]
     context_lens_ptr,  # [num_seqs]
+    key_scales_ptr,  # [n_head] or None
+    value_scales_ptr,  # [n_head] or None
     out_ptr,  # [num_seqs, n_head, HEAD_DIM]
     partial_output_ptr,  # [num_seqs, n_head, workspace_splits, HEAD_DIM]
     partial_max_ptr,  # [num_seqs, n_head, workspace_splits]
@@ -171,6 +179,8 @@ def decode_attention_kernel(
     if pid_split >= tl.maximum(num_splits, 1):
         return
 
+    if key_scales_ptr is not None:
+        scale_log2e *= tl.load(key_scales_ptr + pid_head)
     split_max, split_sum, output = attend_split(
         query_ptr + pid_seq * stride_query_seq + pid_head * stride_query_head,
         key_cache_ptr + pid_head * stride_key_head,
@@ -192,6 +202,8 @@ def decode_attention_kernel(
         BLOCK_D,
         NUM_STAGES,
     )
+    if value_scales_ptr is not None:
+        output *= tl.load(value_scales_ptr + pid_head)
 
     offs_d = tl.arange(0, BLOCK_D)
     mask_d = offs_d < HEAD_DIM

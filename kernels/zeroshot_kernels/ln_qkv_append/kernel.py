@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from zeroshot_kernels.kv_append.kernel import check_caches, to_e4m3
 from zeroshot_kernels.projection.kernel import (
     check_linear,
     check_rows,
@@ -35,6 +36,8 @@ def ln_qkv_append(
     slot_mapping: Tensor,
     key_cache: Tensor,
     value_cache: Tensor,
+    key_scales: Tensor | None = None,
+    value_scales: Tensor | None = None,
     *,
     out: Tensor | None = None,
     use_pdl: bool = False,
@@ -43,8 +46,9 @@ def ln_qkv_append(
 
     residual: [num_rows, n_embd] float32, rows contiguous; ln_weight, ln_bias: [n_embd]; weight: [3 * n_embd, n_embd]
     and contiguous; bias: [3 * n_embd]; slot_mapping: [num_rows] int32 or int64, all different: a slot that is not in
-    the cache is skipped; key_cache, value_cache: [num_blocks, block_size, n_head, head_dim], any strides. `use_pdl`
-    needs compute capability 9.0.
+    the cache is skipped; key_cache, value_cache: [num_blocks, block_size, n_head, head_dim], any strides.
+    key_scales, value_scales: [n_head] float32, if the caches are in FP8 (compute capability 8.9). `use_pdl` needs
+    compute capability 9.0.
     """
     num_rows, n_embd = residual.shape
     num_blocks, page_size, n_head, head_dim = key_cache.shape
@@ -56,8 +60,7 @@ def ln_qkv_append(
         raise ValueError(f"ln_weight {tuple(ln_weight.shape)}, ln_bias {tuple(ln_bias.shape)}, rows of {n_embd}")
     if len(slot_mapping) != num_rows:
         raise ValueError(f"{num_rows} rows, {len(slot_mapping)} slots")
-    if not weight.dtype == key_cache.dtype == value_cache.dtype:
-        raise ValueError(f"weight is {weight.dtype}, caches are {key_cache.dtype} and {value_cache.dtype}")
+    check_caches(weight.dtype, key_cache, value_cache, key_scales, value_scales)
     if out is None:
         out = torch.empty((num_rows, n_head, head_dim), dtype=weight.dtype, device=weight.device)
     if not out.is_contiguous():
@@ -73,6 +76,8 @@ def ln_qkv_append(
         slot_mapping,
         key_cache,
         value_cache,
+        key_scales,
+        value_scales,
         out,
         num_rows,
         num_blocks * page_size,
@@ -98,6 +103,8 @@ def ln_qkv_append_kernel(
     slot_mapping_ptr,  # [num_rows]
     key_cache_ptr,  # [num_blocks, PAGE_SIZE, n_head, HEAD_DIM]
     value_cache_ptr,  # [num_blocks, PAGE_SIZE, n_head, HEAD_DIM]
+    key_scales_ptr,  # [n_head] or None
+    value_scales_ptr,  # [n_head] or None
     out_ptr,  # [num_rows, N_EMBD]
     num_rows,
     num_slots,
@@ -132,6 +139,9 @@ def ln_qkv_append_kernel(
     dim = offs_n % HEAD_DIM
     key_ptrs = key_cache_ptr + head * stride_key_head + dim * stride_key_dim
     value_ptrs = value_cache_ptr + head * stride_value_head + dim * stride_value_dim
+    if key_scales_ptr is not None:
+        key_scales = tl.load(key_scales_ptr + head, mask=part == 1, other=1.0)
+        scales = tl.where(part == 2, tl.load(value_scales_ptr + head, mask=part == 2, other=1.0), key_scales)
     if USE_PDL:
         tl.extra.cuda.gdc_wait()
     for row in range(num_rows):
@@ -146,6 +156,9 @@ def ln_qkv_append_kernel(
             offset = slot % PAGE_SIZE
             row_key_ptrs = key_ptrs + page * stride_key_block + offset * stride_key_token
             row_value_ptrs = value_ptrs + page * stride_value_block + offset * stride_value_token
-            stored = projected.to(key_cache_ptr.dtype.element_ty)
+            if key_scales_ptr is None:
+                stored = projected.to(key_cache_ptr.dtype.element_ty)
+            else:
+                stored = to_e4m3(projected, scales)
             tl.store(row_key_ptrs, stored, mask=part == 1)
             tl.store(row_value_ptrs, stored, mask=part == 2)

@@ -20,6 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from zeroshot_kernels.decode_attention.kernel import attend_split
+from zeroshot_kernels.kv_append.kernel import check_caches
 from zeroshot_kernels.split_attention.reference import SPLIT_SIZE
 
 _TILE_BYTES = 8192
@@ -50,6 +51,8 @@ def split_attention(
     block_tables: Tensor,
     context_lens: Tensor,
     scale: float,
+    key_scales: Tensor | None = None,
+    value_scales: Tensor | None = None,
     *,
     out: SplitResults | None = None,
     use_pdl: bool = False,
@@ -59,7 +62,8 @@ def split_attention(
     query: [num_seqs, n_head, head_dim]; key_cache, value_cache: [num_blocks, block_size, n_head, head_dim], any
     strides, the new token's keys and values already in them; block_tables: [num_seqs, max_blocks] int32 or int64;
     context_lens: [num_seqs] int32, at most max_blocks * block_size each, 0 for a row that is none. `out` may be for
-    more sequences and longer contexts. `use_pdl` needs compute capability 9.0.
+    more sequences and longer contexts. key_scales, value_scales: [n_head] float32, if the caches are in FP8 (compute
+    capability 8.9). `use_pdl` needs compute capability 9.0.
     """
     num_seqs, n_head, head_dim = query.shape
     page_size = key_cache.shape[1]
@@ -67,8 +71,7 @@ def split_attention(
         raise ValueError(
             f"query {tuple(query.shape)}, keys {tuple(key_cache.shape)}, values {tuple(value_cache.shape)}"
         )
-    if not query.dtype == key_cache.dtype == value_cache.dtype:
-        raise ValueError(f"query is {query.dtype}, keys are {key_cache.dtype}, values are {value_cache.dtype}")
+    check_caches(query.dtype, key_cache, value_cache, key_scales, value_scales)
     if len(block_tables) != num_seqs or len(context_lens) != num_seqs:
         raise ValueError(f"{num_seqs} queries, {len(block_tables)} block tables, {len(context_lens)} context lengths")
     if page_size % 16:
@@ -82,13 +85,15 @@ def split_attention(
         raise ValueError(f"out for {(rows, splits, *rest)}, needs {(num_seqs, num_splits, n_head, head_dim)}")
     block_d = max(16, triton.next_power_of_2(head_dim))
     # A tile lies within a page, so that it has one page id: the largest power of two that divides the page.
-    block_n = min(SPLIT_SIZE, page_size & -page_size, max(16, _TILE_BYTES // (block_d * query.element_size())))
+    block_n = min(SPLIT_SIZE, page_size & -page_size, max(16, _TILE_BYTES // (block_d * key_cache.element_size())))
     split_attention_kernel[n_head, num_splits, num_seqs](
         query,
         key_cache,
         value_cache,
         block_tables,
         context_lens,
+        key_scales,
+        value_scales,
         *out,
         splits,
         *query.stride(),
@@ -116,6 +121,8 @@ def split_attention_kernel(
     value_cache_ptr,  # [num_blocks, PAGE_SIZE, n_head, HEAD_DIM]
     block_tables_ptr,  # [num_seqs, max_blocks]
     context_lens_ptr,  # [num_seqs]
+    key_scales_ptr,  # [n_head] or None
+    value_scales_ptr,  # [n_head] or None
     partial_output_ptr,  # [num_seqs, max_splits, n_head, HEAD_DIM]
     partial_max_ptr,  # [num_seqs, max_splits, n_head]
     partial_sum_ptr,  # [num_seqs, max_splits, n_head]
@@ -150,6 +157,8 @@ def split_attention_kernel(
     context_len = tl.load(context_lens_ptr + pid_seq, cache_modifier=".cg")
     if pid_split * SPLIT_SIZE >= context_len:
         return
+    if key_scales_ptr is not None:
+        scale_log2e *= tl.load(key_scales_ptr + pid_head)
     split_max, split_sum, output = attend_split(
         query_ptr + pid_seq * stride_query_seq + pid_head * stride_query_head,
         key_cache_ptr + pid_head * stride_key_head,
@@ -171,6 +180,8 @@ def split_attention_kernel(
         BLOCK_D,
         NUM_STAGES,
     )
+    if value_scales_ptr is not None:
+        output *= tl.load(value_scales_ptr + pid_head)
     partial = (pid_seq * max_splits + pid_split) * tl.num_programs(0) + pid_head
     offs_d = tl.arange(0, BLOCK_D)
     tl.store(partial_output_ptr + partial * HEAD_DIM + offs_d, output, mask=offs_d < HEAD_DIM)

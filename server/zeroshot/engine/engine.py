@@ -352,6 +352,6 @@ def _num_kv_blocks(model: GPT2, settings: EngineSettings, block_size: int) -> in
     blocks_per_context = -(-model.config.n_positions // block_size)
     if settings.kv_cache_tokens is not None:
         return max(blocks_per_context, settings.kv_cache_tokens // block_size)
-    bytes_per_block = 2 * model.config.n_layer * model.config.n_embd * model.dtype.itemsize * block_size
+    bytes_per_block = 2 * model.config.n_layer * model.config.n_embd * model.kv_dtype.itemsize * block_size
     affordable = _KV_CACHE_BYTES[model.device.type] // bytes_per_block
     return max(blocks_per_context, min(settings.max_num_seqs * blocks_per_context, affordable))

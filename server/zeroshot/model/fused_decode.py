@@ -25,7 +25,7 @@ from zeroshot_kernels.projection.reference import projection_reference
 from zeroshot_kernels.split_attention.reference import split_attention_reference
 
 if TYPE_CHECKING:
-    from zeroshot.model.gpt2 import AttentionMetadata, KVCache, Layer
+    from zeroshot.model.gpt2 import AttentionMetadata, KVCache, Layer, LayerCache
 
 MAX_FUSED_ROWS = 8
 
@@ -58,20 +58,19 @@ class FusedDecode:
         """The same as `GPT2.forward` for at most MAX_FUSED_ROWS sequences with one new token each."""
         residual = F.embedding(positions, self._wpe).float() + F.embedding(token_ids, self._wte)
         for index, layer in enumerate(self._layers):
-            residual = self._layer(layer, residual, kv_cache.key[index], kv_cache.value[index], attention)
+            residual = self._layer(layer, residual, kv_cache.layer(index), attention)
         hidden, _ = self._ln_f(PendingSum(residual, self._nothing[: len(residual)]))
         return hidden
 
-    def _layer(
-        self, layer: "Layer", residual: Tensor, key: Tensor, value: Tensor, attention: "AttentionMetadata"
-    ) -> Tensor:
+    def _layer(self, layer: "Layer", residual: Tensor, cache: "LayerCache", attention: "AttentionMetadata") -> Tensor:
         """residual: [num_rows, n_embd] float32."""
         ops = self._ops
         norm = (layer.ln_1.weight, layer.ln_1.bias, layer.ln_1.eps)
         linear = (layer.attn.weight, layer.attn.bias)
-        query = ops.ln_qkv_append(residual, *norm, *linear, attention.slot_mapping, key, value)
+        query = ops.ln_qkv_append(residual, *norm, *linear, attention.slot_mapping, *cache[:2], *cache.scales)
         lens = attention.context_lens
-        splits = ops.split_attention(query, key, value, attention.block_tables, lens, layer.scale)
+        tables = attention.block_tables
+        splits = ops.split_attention(query, *cache[:2], tables, lens, layer.scale, *cache.scales)
         linear = (layer.attn_proj.weight, layer.attn_proj.bias)
         residual = ops.merge_projection(*splits, lens, *linear, residual)
         norm = (layer.ln_2.weight, layer.ln_2.bias, layer.ln_2.eps)

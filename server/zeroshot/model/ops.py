@@ -7,6 +7,7 @@ where they work. What differs beyond an op (who adds the residual, how a page li
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from zeroshot.model.fused_decode import FusedOps
@@ -61,6 +62,8 @@ class Backend:
     name: str = "PyTorch"
     kernels: dict[str, str] = field(default_factory=dict)
     """Op -> "triton", or "reference: " and why. Empty where no kernel was wanted."""
+    kv_dtype: torch.dtype | None = None
+    """Of the KV cache; None: the model's."""
     fused: FusedOps | None = None
     """Decode steps of a few rows by these, if there are any."""
     fused_state: str | None = None
@@ -88,7 +91,12 @@ def plain_backend(*, is_int8: bool = False) -> Backend:
 
 
 def device_backend(
-    ops: Ops, kernels: dict[str, str], fused: FusedOps | None = None, fused_state: str | None = None
+    ops: Ops,
+    kernels: dict[str, str],
+    fused: FusedOps | None = None,
+    fused_state: str | None = None,
+    *,
+    kv_dtype: torch.dtype | None = None,
 ) -> Backend:
     def layer_norm(weight: Tensor, bias: Tensor, eps: float) -> DeferredLayerNorm:
         return DeferredLayerNorm(weight, bias, eps, ops.layer_norm)
@@ -103,6 +111,7 @@ def device_backend(
         vocab_multiple=64,
         name="Triton kernels",
         kernels=kernels,
+        kv_dtype=kv_dtype,
         fused=fused,
         fused_state=fused_state,
     )

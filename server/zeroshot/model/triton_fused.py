@@ -16,7 +16,7 @@ from torch import Tensor
 from zeroshot.model.config import GPT2Config
 from zeroshot.model.fused_decode import MAX_FUSED_ROWS, FusedOps
 from zeroshot.model.linear import TANH_GELUS
-from zeroshot.model.triton_ops import TOLERANCES, first_line, load_kernel, max_context_len, relative_error
+from zeroshot.model.triton_ops import TOLERANCES, first_line, load_kernel, max_context_len, probe_scales, relative_error
 from zeroshot.settings import FusedDecode
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,13 @@ Case = Callable[[FusedOps], list[Tensor]]
 
 
 def triton_fused_ops(
-    config: GPT2Config, *, wanted: FusedDecode, kernels: dict[str, str], dtype: torch.dtype, device: torch.device
+    config: GPT2Config,
+    *,
+    wanted: FusedDecode,
+    kernels: dict[str, str],
+    dtype: torch.dtype,
+    device: torch.device,
+    kv_dtype: torch.dtype | None = None,
 ) -> tuple[FusedOps | None, str | None]:
     """The ops, or None if the plain path runs; and the state that `GET /health` shows, None if nobody wanted them.
 
@@ -42,7 +48,7 @@ def triton_fused_ops(
     reason = _why_not(config, wanted, kernels, use_pdl)
     if reason is None:
         try:
-            return _tried(config, use_pdl, dtype, device), "triton"
+            return _tried(config, use_pdl, dtype, device, kv_dtype), "triton"
         except Exception as error:  # whatever the compiler raises: the plain path does the same work
             reason = f"{type(error).__name__}: {first_line(error)}"
             logger.warning("slower at small batches: the fused decode path does not work here: %s", reason)
@@ -59,10 +65,12 @@ def _why_not(config: GPT2Config, wanted: FusedDecode, kernels: dict[str, str], u
     return None
 
 
-def _tried(config: GPT2Config, use_pdl: bool, dtype: torch.dtype, device: torch.device) -> FusedOps:
+def _tried(
+    config: GPT2Config, use_pdl: bool, dtype: torch.dtype, device: torch.device, kv_dtype: torch.dtype | None
+) -> FusedOps:
     """Raises whatever a kernel raises, or ArithmeticError."""
     ops = _ops(config, use_pdl, device)
-    layer = _Probe(config, dtype, device)
+    layer = _Probe(config, dtype, device, kv_dtype)
     error = relative_error(layer.run(ops, 1), layer.run(FusedOps(), 1))
     if not error <= TOLERANCES[dtype]:
         raise ArithmeticError(f"its result is off by {error:.1e}")
@@ -90,7 +98,9 @@ def _ops(config: GPT2Config, use_pdl: bool, device: torch.device) -> FusedOps:
 class _Probe:
     """A layer as wide as the model's, of small random weights, over two sequences of 20 and 3 tokens."""
 
-    def __init__(self, config: GPT2Config, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, config: GPT2Config, dtype: torch.dtype, device: torch.device, kv_dtype: torch.dtype | None
+    ) -> None:
         generator = torch.Generator().manual_seed(0)
 
         def randn(*shape: int) -> Tensor:
@@ -101,7 +111,8 @@ class _Probe:
         self.norm = (randn(d), randn(d), config.layer_norm_epsilon)
         self.qkv, self.attn_proj = (randn(3 * d, d) * d**-0.5, randn(3 * d)), (randn(d, d) * d**-0.5, randn(d))
         self.fc, self.fc_proj = (randn(inner, d) * d**-0.5, randn(inner)), (randn(d, inner) * inner**-0.5, randn(d))
-        self.caches = randn(4, config.n_head, 2, _BLOCK_SIZE, config.head_dim)
+        self.caches = randn(4, config.n_head, 2, _BLOCK_SIZE, config.head_dim).to(kv_dtype or dtype)
+        self.scales = probe_scales(kv_dtype, config.n_head, device)
         self.tables = torch.tensor([[2, 0], [1, 1]], dtype=torch.int32, device=device)
         self.lens = torch.tensor([20, 3], dtype=torch.int32, device=device)
         self.slots = torch.tensor([3, 18], dtype=torch.int32, device=device)  # their newest tokens'
@@ -111,9 +122,9 @@ class _Probe:
         residual, memory = self.residual, self.caches.clone()
         key, value = memory.permute(2, 0, 3, 1, 4)
         for _ in range(num_layers):
-            query = ops.ln_qkv_append(residual, *self.norm, *self.qkv, self.slots, key, value)
-            splits = ops.split_attention(query, key, value, self.tables, self.lens, 0.125)
+            query = ops.ln_qkv_append(residual, *self.norm, *self.qkv, self.slots, key, value, *self.scales)
+            splits = ops.split_attention(query, key, value, self.tables, self.lens, 0.125, *self.scales)
             residual = ops.merge_projection(*splits, self.lens, *self.attn_proj, residual)
             hidden = ops.ln_fc_gelu(residual, *self.norm, *self.fc)
             residual = ops.projection(hidden, *self.fc_proj, residual)
-        return [residual, memory]
+        return [residual, memory.float()]

@@ -25,11 +25,17 @@ CPU = torch.device("cpu")
 WORKING = dict.fromkeys(Ops.__dataclass_fields__, "triton")
 
 
-def device_model(folder: Path, ops: Ops, kernels: dict[str, str], fused: FusedOps | None = None) -> GPT2:
+def device_model(
+    folder: Path,
+    ops: Ops,
+    kernels: dict[str, str],
+    fused: FusedOps | None = None,
+    kv_dtype: torch.dtype | None = None,
+) -> GPT2:
     config = GPT2Config.from_folder(folder)
     weights = load_weights(folder, config, dtype=torch.float32, device=CPU)
     state = None if fused is None else "triton"
-    return GPT2(config, weights, device_backend(ops, kernels, fused, state))
+    return GPT2(config, weights, device_backend(ops, kernels, fused, state, kv_dtype=kv_dtype))
 
 
 @cache

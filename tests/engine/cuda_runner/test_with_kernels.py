@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.engine.cuda_runner.conftest import CPU, device_model
+from tests.engine.cuda_runner.conftest import CPU, WORKING, device_model
 from tests.kernels.buffers import kernel_of
 from zeroshot.engine.engine import Engine
 from zeroshot.engine.selfcheck import prompt_logits
 from zeroshot.model.config import GPT2Config
 from zeroshot.model.fused_decode import FusedOps
+from zeroshot.model.ops import Ops
 from zeroshot.settings import EngineSettings
 
 kernel_of("layer_norm")  # skips all of this with the reason, where kernels can't run
@@ -227,3 +228,35 @@ def test_kernels_that_start_too_early_are_found_out(tiny, monkeypatch):
     assert module._tried(config, False, torch.float32, CPU)
     with pytest.raises(ArithmeticError, match="before the one ahead has ended"):
         module._tried(config, True, torch.float32, CPU)
+
+
+# A KV cache in FP8
+
+FP8 = torch.float8_e4m3fn
+
+
+def test_kernels_are_tried_with_an_fp8_cache(tiny):
+    from zeroshot.model.triton_fused import triton_fused_ops
+    from zeroshot.model.triton_ops import triton_ops
+
+    config = GPT2Config.from_folder(tiny.folder)
+    types = {"dtype": torch.float32, "device": CPU, "kv_dtype": FP8}
+    _, kernels = triton_ops(config, max_num_seqs=4, **types)
+    assert set(kernels.values()) == {"triton"}, kernels
+    _, state = triton_fused_ops(config, wanted="on", kernels=kernels, **types)
+    assert state == "triton"
+
+
+def test_an_engine_with_an_fp8_cache_draws_the_references_tokens(tiny, chosen_ops, fused, run, request_of, prompts_of):
+    """By the plain path and by the fused one."""
+    prompts = prompts_of(6, [17, 40], vocab_size=96)
+    requests = [request_of(str(i), p, max_tokens=2, ignore_eos=True) for i, p in enumerate(prompts)]
+    settings = EngineSettings(kv_block_size=16, max_num_seqs=4)
+    reference = Engine(device_model(tiny.folder, Ops(), WORKING, kv_dtype=FP8), settings)
+    expected = run(reference, *requests)
+    for path in (None, fused[0]):
+        engine = Engine(device_model(tiny.folder, *chosen_ops, path, FP8), settings)
+        assert engine.runner.kv_cache.key.dtype == FP8
+        assert {k: r.token_ids for k, r in run(engine, *requests).items()} == {
+            k: r.token_ids for k, r in expected.items()
+        }
