@@ -9,7 +9,7 @@ from zeroshot.engine.engine import Engine
 from zeroshot.engine.loader import load_model
 from zeroshot.model.gpt2 import GPT2
 from zeroshot.model.ops import device_backend
-from zeroshot.model.triton_fused import _ops
+from zeroshot.model.triton_fused import fused_kernels
 from zeroshot.model.weights import load_weights
 from zeroshot.settings import EngineSettings
 
@@ -65,7 +65,7 @@ def test_a_hundred_thousand_tokens_started_early_or_in_turn_are_the_same(
     results = []
     for use_pdl in (True, False):
         model = model_of(wide.folder, dtype, "on")
-        ops = _ops(model.config, use_pdl, model.device)
+        ops = fused_kernels(model.config, use_pdl, model.device)
         weights = load_weights(wide.folder, model.config, dtype=model.dtype, device=model.device)
         backend = device_backend(model.backend.ops, model.backend.kernels, ops, "triton")
         engine = engine_of(GPT2(model.config, weights, backend))

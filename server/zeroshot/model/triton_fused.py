@@ -69,19 +69,19 @@ def _tried(
     config: GPT2Config, use_pdl: bool, dtype: torch.dtype, device: torch.device, kv_dtype: torch.dtype | None
 ) -> FusedOps:
     """Raises whatever a kernel raises, or ArithmeticError."""
-    ops = _ops(config, use_pdl, device)
+    ops = fused_kernels(config, use_pdl, device)
     layer = _Probe(config, dtype, device, kv_dtype)
     error = relative_error(layer.run(ops, 1), layer.run(FusedOps(), 1))
     if not error <= TOLERANCES[dtype]:
         raise ArithmeticError(f"its result is off by {error:.1e}")
     if use_pdl:  # a kernel that doesn't wait for the one ahead is right when it is alone
-        in_turn = layer.run(_ops(config, False, device), _CHAINED_LAYERS)
+        in_turn = layer.run(fused_kernels(config, False, device), _CHAINED_LAYERS)
         if any(not torch.equal(a, b) for a, b in zip(layer.run(ops, _CHAINED_LAYERS), in_turn, strict=True)):
             raise ArithmeticError("its kernels give something else when each starts before the one ahead has ended")
     return ops
 
 
-def _ops(config: GPT2Config, use_pdl: bool, device: torch.device) -> FusedOps:
+def fused_kernels(config: GPT2Config, use_pdl: bool, device: torch.device) -> FusedOps:
     """Attention's splits get memory of their own: captured graphs need it at an address that stays."""
     results = importlib.import_module("zeroshot_kernels.split_attention.kernel").SplitResults.allocate(
         MAX_FUSED_ROWS, config.n_head, config.head_dim, max_context_len(config), device
