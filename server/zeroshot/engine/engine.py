@@ -19,7 +19,14 @@ from zeroshot.engine.model_runner import ModelRunner, StepResult
 from zeroshot.engine.sampler import SampledToken
 from zeroshot.engine.scheduler import ScheduledSequence, Scheduler
 from zeroshot.engine.sequence import Sequence
-from zeroshot.errors import ContextLengthExceeded, GenerationFailed, InvalidRequest, NanLogits, ZeroshotError
+from zeroshot.errors import (
+    ContextLengthExceeded,
+    GenerationFailed,
+    InvalidRequest,
+    NanLogits,
+    SettingsError,
+    ZeroshotError,
+)
 from zeroshot.model.gpt2 import GPT2, KVCache
 from zeroshot.settings import EngineSettings
 from zeroshot.types import BeamParams, EngineStats, FinishReason, GenerateRequest, TokenOutput
@@ -48,6 +55,7 @@ class Engine:
             self.block_manager,
             max_num_seqs=settings.max_num_seqs,
             max_num_batched_tokens=settings.max_num_batched_tokens or _step_budget(model, settings),
+            guess_ngram=settings.speculative_ngram,
         )
         self._sequences: dict[str, list[Sequence]] = {}
         self._outputs: dict[tuple[str, int], TokenOutput] = {}
@@ -337,6 +345,8 @@ class Engine:
 def _runner(model: GPT2, kv_cache: KVCache, settings: EngineSettings) -> ModelRunner | CudaRunner:
     if not model.backend.is_device:
         return ModelRunner(model, kv_cache)
+    if settings.speculative_ngram:
+        raise SettingsError("speculative_ngram is for CPUs so far; on a GPU leave it at 0.")
     device: Device = HostDevice()
     if model.device.type == "cuda":
         device = CudaDevice(model.device, can_record=model.backend.uses_kernels_only)
