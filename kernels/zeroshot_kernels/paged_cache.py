@@ -16,6 +16,11 @@ def to_e4m3(tensor: Tensor, scales: Tensor) -> Tensor:
     return scaled.clamp(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn)
 
 
+def indexable(cache: Tensor) -> Tensor:
+    """The same memory; of FP8, which not every device can index, its bytes."""
+    return cache.view(torch.uint8) if cache.dtype == torch.float8_e4m3fn else cache
+
+
 def sequence_tokens(
     cache: Tensor,
     block_table: list[int],
@@ -33,6 +38,6 @@ def sequence_tokens(
     num_blocks = -(-num_tokens // cache.shape[1])
     first, needed = block_table[0], block_table[:num_blocks]
     is_one_run = needed == list(range(first, first + num_blocks))
-    blocks = cache[first : first + num_blocks] if is_one_run else cache[needed]
+    blocks = cache[first : first + num_blocks] if is_one_run else indexable(cache)[needed].view(cache.dtype)
     tokens = blocks.flatten(0, 1)[:num_tokens]
     return tokens if scales is None else tokens.to(dtype) * scales[:, None].to(dtype)

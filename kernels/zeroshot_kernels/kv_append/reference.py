@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from zeroshot_kernels.paged_cache import to_e4m3
+from zeroshot_kernels.paged_cache import indexable, to_e4m3
 
 
 def kv_append_reference(
@@ -25,5 +25,5 @@ def kv_append_reference(
     num_blocks, block_size = key_cache.shape[:2]
     kept = (slot_mapping >= 0) & (slot_mapping < num_blocks * block_size)
     slots = slot_mapping[kept].long()
-    key_cache[slots // block_size, slots % block_size] = key[kept]
-    value_cache[slots // block_size, slots % block_size] = value[kept]
+    for cache, rows in ((key_cache, key), (value_cache, value)):
+        indexable(cache)[slots // block_size, slots % block_size] = indexable(rows)[kept]

@@ -53,8 +53,7 @@ class ModelRunner:
 
     def clear(self, block_ids: list[int]) -> None:
         """Zero the blocks: attention reads whole blocks, and even a masked NaN would spread."""
-        self.kv_cache.key[:, block_ids] = 0
-        self.kv_cache.value[:, block_ids] = 0
+        self.kv_cache.clear(block_ids)
 
     def copy_blocks(self, copies: list[tuple[int, int]]) -> None:
         """(source, target) of each; a source may be the target of another copy, and is read before."""

@@ -19,6 +19,7 @@ from zeroshot.model.layer_norm import Residual
 from zeroshot.model.linear import LinearFactory
 from zeroshot.model.ops import Backend, plain_backend
 from zeroshot.model.weights import GPT2Weights, LayerWeights
+from zeroshot_kernels.paged_cache import indexable
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,11 @@ class KVCache:
     value: Tensor
     scales: Tensor | None = None
     """[n_layer, {K, V}, n_head] float32, of a cache in FP8."""
+
+    def clear(self, block_ids: list[int]) -> None:
+        """Zero the blocks in all layers."""
+        for content in (self.key, self.value):
+            indexable(content)[:, block_ids] = 0
 
     def layer(self, index: int) -> "LayerCache":
         scales = () if self.scales is None else self.scales[index].unbind()

@@ -78,7 +78,13 @@ def test_all_blocks_come_back_after_requests_of_all_kinds(model, run, request_of
     again = run(engine, *requests)  # now with cached prefixes
     assert engine.stats().cached_tokens_total > 0
     assert {k: r.token_ids for k, r in again.items()} == {k: r.token_ids for k, r in results.items()}
-    assert not engine.runner.kv_cache.key.float().isnan().any()
+    cache = engine.runner.kv_cache
+    assert not cache.key.float().isnan().any()
+    assert cache.key[:, 0].float().any()
+    engine.runner.clear([0])
+    assert not cache.key[:, 0].float().any()
+    assert not cache.value[:, 0].float().any()
+    assert cache.key.float().any()
 
 
 def test_half_of_bf16s_memory_holds_as_many_tokens(small, model):
