@@ -78,7 +78,7 @@ def compare(model_folder: Path, text: str, num_windows: int, window_tokens: int)
         logits = {"fp32": prompt_logits(exact, window.tolist(), window_tokens)[:-1]}
         logits["int8"] = prompt_logits(rounded, window.tolist(), window_tokens)[:-1]
         for name, values in logits.items():
-            nats[name] += _loss(values, window[1:])
+            nats[name] += loss(values, window[1:])
         num_agreed += int((logits["fp32"].argmax(-1) == logits["int8"].argmax(-1)).sum())
         num_scored += window_tokens - 1
     perplexity = {name: math.exp(total / num_scored) for name, total in nats.items()}
@@ -93,7 +93,7 @@ def _load(folder: Path, dtype: DType) -> GPT2:
     return load_model(EngineSettings(model_folder=folder, dtype=dtype, device="cpu"))
 
 
-def _loss(logits: Tensor, targets: Tensor) -> float:
+def loss(logits: Tensor, targets: Tensor) -> float:
     return float(torch.nn.functional.cross_entropy(logits.double(), targets, reduction="sum"))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).parents[2]
 
-SECTIONS = {"tests": 150, "card": 20, "kernels": 50, "engine": 120, "peers": 90, "http": 45}
+SECTIONS = {"tests": 150, "card": 20, "kernels": 50, "engine": 120, "fused": 60, "kv_fp8": 45, "peers": 90, "http": 45}
 """Section -> its seconds. A case that is running when they are over is finished; the next ones are skipped."""
 
 

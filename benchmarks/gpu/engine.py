@@ -15,9 +15,10 @@ from zeroshot.engine.engine import Engine
 from zeroshot.model.config import GPT2Config
 from zeroshot.model.gpt2 import GPT2
 from zeroshot.model.ops import device_backend
+from zeroshot.model.triton_fused import triton_fused_ops
 from zeroshot.model.triton_ops import triton_ops
 from zeroshot.model.weights import GPT2Weights, LayerWeights
-from zeroshot.settings import EngineSettings
+from zeroshot.settings import EngineSettings, FusedDecode
 from zeroshot.types import GenerateRequest, SamplingParams
 
 _WARM_UP_TOKENS = 8
@@ -33,23 +34,23 @@ def measure(run: Run) -> None:
 
 def _measure_shape(run: Run, into: dict[str, Any], config: GPT2Config, batches: tuple[int, ...]) -> dict[str, Any]:
     """Fills `into`. Returns how long the engine took to start, and which kernels it runs on."""
-    fitting = [batch for batch in batches if _fits(run, config, batch)]
+    fitting = [batch for batch in batches if fits(run, config, batch)]
     for batch in set(batches) - set(fitting):
         into["decode"][str(batch)] = {"skipped": "its KV cache does not fit into this card's memory"}
     started = time.perf_counter()
     engine = make_engine(run, config, max(fitting, default=1))
     result = {"seconds": time.perf_counter() - started, "kernels": engine.stats().kernels}
     for batch in fitting:
-        run.attempt(into["decode"], str(batch), partial(_decode, run, engine, batch))
+        run.attempt(into["decode"], str(batch), partial(decode_case, run, engine, batch))
     run.attempt(into, "prefill", partial(_prefill, run, engine))
     return result
 
 
-def _fits(run: Run, config: GPT2Config, batch: int) -> bool:
+def fits(run: Run, config: GPT2Config, batch: int, kv_dtype: torch.dtype | None = None) -> bool:
     if run.device.type != "cuda":
         return True
     free_bytes, _ = torch.cuda.mem_get_info()
-    kv = batch * kv_bytes(config, _tokens_each(run), run.sizes.dtype.itemsize)
+    kv = batch * kv_bytes(config, _tokens_each(run), (kv_dtype or run.sizes.dtype).itemsize)
     return kv + 3 * weight_bytes(config, run.sizes.dtype.itemsize) + 4 * 2**30 < free_bytes
 
 
@@ -58,10 +59,20 @@ def _tokens_each(run: Run) -> int:
     return -(-(run.sizes.prompt_tokens + run.sizes.output_tokens + _WARM_UP_TOKENS) // 64) * 64
 
 
-def make_engine(run: Run, config: GPT2Config, max_num_seqs: int) -> Engine:
+def make_engine(
+    run: Run,
+    config: GPT2Config,
+    max_num_seqs: int,
+    *,
+    fused_decode: FusedDecode = "auto",
+    kv_dtype: torch.dtype | None = None,
+) -> Engine:
     sizes = run.sizes
-    ops, kernels = triton_ops(config, max_num_seqs=max_num_seqs, dtype=sizes.dtype, device=run.device)
-    model = GPT2(config, random_weights(config, run.device, sizes.dtype), device_backend(ops, kernels))
+    types: dict[str, Any] = {"dtype": sizes.dtype, "device": run.device, "kv_dtype": kv_dtype}
+    ops, kernels = triton_ops(config, max_num_seqs=max_num_seqs, **types)
+    fused = triton_fused_ops(config, wanted=fused_decode, kernels=kernels, **types)
+    backend = device_backend(ops, kernels, *fused, kv_dtype=kv_dtype)
+    model = GPT2(config, random_weights(config, run.device, sizes.dtype), backend)
     settings = EngineSettings(
         model_folder=Path(),
         max_num_seqs=max_num_seqs,
@@ -112,7 +123,7 @@ def _step(engine: Engine) -> int:
     return sum(len(output.token_ids) for output in outputs)
 
 
-def _decode(run: Run, engine: Engine, batch: int) -> dict[str, float]:
+def decode_case(run: Run, engine: Engine, batch: int) -> dict[str, float]:
     """From a moment when all of the batch decodes until it ends, all at once."""
     sizes, config = run.sizes, engine.model.config
     _requests(engine, batch, sizes.prompt_tokens, sizes.output_tokens + _WARM_UP_TOKENS, f"decode{batch}-")
@@ -127,7 +138,14 @@ def _decode(run: Run, engine: Engine, batch: int) -> dict[str, float]:
     seconds = time.perf_counter() - start
     if counted == 0:
         raise RuntimeError("there was nothing left to measure")
-    floor = decode_floor_s(config, batch, sizes.context, sizes.dtype.itemsize, run.results["card"]["read_bytes_per_s"])
+    floor = decode_floor_s(
+        config,
+        batch,
+        sizes.context,
+        sizes.dtype.itemsize,
+        run.results["card"]["read_bytes_per_s"],
+        kv_bytes_per_value=engine.model.kv_dtype.itemsize,
+    )
     tokens_per_s = counted / seconds
     return {
         "tokens_per_s": tokens_per_s,

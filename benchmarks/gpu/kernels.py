@@ -18,7 +18,7 @@ PAGE_SIZE = 64
 def measure(run: Run) -> None:
     """Into results["kernels"]: {case: {"us", "of_read_bandwidth", "of_matrix_rate"}}."""
     card, into = run.results["card"], run.results.setdefault("kernels", {})
-    for cases in (_attention, _rows, _head):
+    for cases in (_attention, _attention_fp8, _rows, _head):
         for name, launch, num_bytes, flop in cases(run):
 
             def one(launch: Callable[[], object] = launch, num_bytes: float = num_bytes, flop: float = flop) -> Any:
@@ -67,6 +67,26 @@ def _attention(run: Run) -> Iterator[Case]:
         _call("prefill_attention", query, *caches, tables, lens, lens, head_dim**-0.5),
         4 * query.numel() * dtype.itemsize,
         2.0 * num_seqs * n_head * head_dim * length**2,
+    )
+
+
+def _attention_fp8(run: Run) -> Iterator[Case]:
+    """The largest batch with its cache in FP8: half the bytes of bf16."""
+    config = next(iter(run.sizes.shapes.values()))
+    n_head, head_dim, dtype = config.n_head, config.head_dim, run.sizes.dtype
+    context, num_seqs = 512 if not run.is_dry else 20, run.sizes.first_batches[-1]
+    blocks = -(-context // PAGE_SIZE)
+    memory = _randn(run, num_seqs * blocks, n_head, 2, PAGE_SIZE, head_dim).to(torch.float8_e4m3fn)
+    caches = memory.permute(2, 0, 3, 1, 4)
+    tables = torch.randperm(num_seqs * blocks, device=run.device).int().view(num_seqs, blocks)
+    lens = torch.full((num_seqs,), context, dtype=torch.int32, device=run.device)
+    query = _randn(run, num_seqs, n_head, head_dim)
+    scales = torch.ones(n_head, device=run.device), torch.ones(n_head, device=run.device)
+    yield (
+        f"decode_attention, {num_seqs} x {context}, FP8 cache",
+        _call("decode_attention", query, *caches, tables, lens, head_dim**-0.5, *scales),
+        2 * num_seqs * context * n_head * head_dim + 2 * query.numel() * dtype.itemsize,
+        0.0,
     )
 
 

@@ -12,7 +12,7 @@ def markdown(result: dict[str, Any]) -> str:
             f"{card['copy_bytes_per_s'] / 1e12:.2f} TB/s copy, {card['matrix_flop_per_s'] / 1e12:.0f} TFLOP/s bf16.",
             "",
         ]
-    for part in (_decode, _prefill, _kernels, _http, _sections):
+    for part in (_decode, _prefill, _fused, _kv_fp8, _kernels, _http, _sections):
         lines += part(result)
     return "\n".join(lines) + "\n"
 
@@ -37,6 +37,38 @@ def _prefill(result: dict[str, Any]) -> list[str]:
         if "prefill" in found
     ]
     return _table("Prefill", ["model", "tokens/s", "of matrix rate"], rows)
+
+
+def _fused(result: dict[str, Any]) -> list[str]:
+    """Small batches: the engine by both paths, then the layers alone, then each kernel alone."""
+    engines, layers = [], []
+    for shape, found in result.get("fused", {}).items():
+        for batch, paths in found["engine"].items():
+            for name in [name for name in ("plain", "fused") if name in paths]:
+                case = paths[name]
+                times = _ratio(case, paths.get("plain")) if name == "fused" else ""
+                engines.append([shape, batch, name, _rate(case), _share(case, "of_roofline"), times])
+        for case, values in {**found["layers"], **found["kernels"]}.items():
+            time = f"{values['us']:.1f}" if "us" in values else _why(values)
+            layers.append([shape, case, time, _share(values, "of_read_bandwidth")])
+    header = ["model", "at once", "path", "tokens/s", "of roofline", "x plain"]
+    return [
+        *_table("Small batches", header, engines),
+        *_table(
+            "Small batches: all layers, and a layer's kernels", ["model", "case", "us", "of read bandwidth"], layers
+        ),
+    ]
+
+
+def _kv_fp8(result: dict[str, Any]) -> list[str]:
+    rows = []
+    for shape, batches in result.get("kv_fp8", {}).items():
+        for batch, cases in batches.items():
+            for name, case in cases.items():
+                times = _ratio(case, cases.get("plain")) if name == "fp8" else ""
+                rows.append([shape, batch, name, _rate(case), _share(case, "of_roofline"), times])
+    header = ["model", "at once", "KV cache", "tokens/s", "of its roofline", "x plain"]
+    return _table("FP8 KV cache", header, rows)
 
 
 def _kernels(result: dict[str, Any]) -> list[str]:

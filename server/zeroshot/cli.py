@@ -58,6 +58,9 @@ def serve(
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     max_num_seqs: Annotated[int | None, typer.Option(help="Sequences that run at once.")] = None,
+    kv_dtype: Annotated[
+        str, typer.Option(envvar="ZEROSHOT_KV_DTYPE", help="Of the KV cache: auto, or fp8 on a GPU.")
+    ] = "auto",
     api_key: Annotated[list[str] | None, typer.Option(help="Everything but health needs one of these keys.")] = None,
     log_format: Annotated[str, typer.Option(envvar="ZEROSHOT_LOG_FORMAT", help="text or json.")] = "text",
     log_level: Annotated[str, typer.Option(envvar="ZEROSHOT_LOG_LEVEL")] = "info",
@@ -84,6 +87,7 @@ def serve(
         device=device,
         num_threads=threads,
         max_num_seqs=max_num_seqs,
+        kv_dtype=kv_dtype,
         api_keys=api_key or None,
         log_format=log_format,
         log_level=log_level,

@@ -16,6 +16,8 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 DType = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 Device = Literal["auto", "cpu", "cuda"]
 CpuKernels = Literal["auto", "off"]
+FusedDecode = Literal["auto", "on", "off"]
+KVDType = Literal["auto", "fp8"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -38,6 +40,9 @@ class EngineSettings(BaseModel):
     device: Device = "auto"
     num_threads: int | None = Field(default=None, ge=1, description="CPU threads of the engine; default: all cores.")
     cpu_kernels: CpuKernels = "auto"
+    fused_decode: FusedDecode = "auto"
+    kv_dtype: KVDType = "auto"
+    speculative_ngram: int = Field(default=0, ge=0, le=8)
     kv_block_size: int | None = Field(default=None, ge=1, le=256, description="Default: 16 on a CPU, 64 on a GPU.")
     kv_cache_tokens: int | None = Field(default=None, ge=1, description="Size of the KV cache; default: by memory.")
     max_num_seqs: int = Field(default=64, ge=1, le=4096, description="Sequences that run at once.")
@@ -66,6 +71,14 @@ class Settings(BaseSettings):
     device: Device = "auto"
     num_threads: int | None = Field(default=None, ge=1)
     cpu_kernels: CpuKernels = Field(default="auto", description="auto: C++ kernels, compiled here, where there is g++.")
+    fused_decode: FusedDecode = Field(
+        default="auto",
+        description="GPU: decode up to 8 sequences by five kernels a layer. auto: from compute capability 9.0 on.",
+    )
+    kv_dtype: KVDType = Field(default="auto", description="auto: the model's; fp8: half of bf16's memory, on a GPU.")
+    speculative_ngram: int = Field(
+        default=0, ge=0, le=8, description="CPU: guess a single stream's tokens from n-grams of its text. 0: don't."
+    )
     kv_cache_tokens: int | None = Field(default=None, ge=1)
     max_num_seqs: int = Field(default=64, ge=1, le=4096)
     max_num_batched_tokens: int | None = Field(default=None, ge=16)
@@ -105,6 +118,9 @@ class Settings(BaseSettings):
             device=self.device,
             num_threads=self.num_threads,
             cpu_kernels=self.cpu_kernels,
+            fused_decode=self.fused_decode,
+            kv_dtype=self.kv_dtype,
+            speculative_ngram=self.speculative_ngram,
             kv_cache_tokens=self.kv_cache_tokens,
             max_num_seqs=self.max_num_seqs,
             max_num_batched_tokens=self.max_num_batched_tokens,

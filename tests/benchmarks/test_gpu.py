@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.gpu.roofline import decode_floor_s, kv_bytes, prefill_flop, weight_bytes
+from benchmarks.gpu import fused
+from benchmarks.gpu.roofline import decode_floor_s, fused_layer_bytes, kv_bytes, prefill_flop, weight_bytes
 from benchmarks.gpu.run import DRY, SHAPES, Run
 from benchmarks.gpu.table import markdown
 from tests.kernels.buffers import kernel_of
@@ -32,10 +33,14 @@ def test_dry_run(tmp_path):
     assert path.name.startswith("dry-run-20")
     result = json.loads(path.read_text())
     assert {name: section["outcome"] for name, section in result["sections"].items()} == dict.fromkeys(
-        ("tests", "card", "kernels", "engine", "peers", "http"), "done"
+        ("tests", "card", "kernels", "engine", "fused", "kv_fp8", "peers", "http"), "done"
     )
     assert "skipped" in result["tests"]["summary"]
-    assert set(result["engine"]["tiny"]["start"]["kernels"].values()) == {"triton"}
+    states = result["engine"]["tiny"]["start"]["kernels"]
+    assert states.pop("fused_decode") == "plain path: needs compute capability 9.0"
+    assert set(states.values()) == {"triton"}
+    check_fused(result["fused"]["tiny"], 1)
+    assert all(case["tokens_per_s"] > 0 for case in result["kv_fp8"]["tiny"]["2"].values())
     cases = {
         **result["engine"]["tiny"]["decode"],
         **{f"{name} {batch}": case for name, peer in result["peers"]["tiny"].items() for batch, case in peer.items()},
@@ -45,10 +50,39 @@ def test_dry_run(tmp_path):
     assert len(cases) == 2 + 5 + 2 + 1
     for name, case in cases.items():
         assert case.get("tokens_per_s", 0) > 0, (name, case)
-    assert len(result["kernels"]) == 16
+    assert len(result["kernels"]) == 17
     for name, case in result["kernels"].items():
         assert case.get("us", 0) > 0, (name, case)
     assert path.with_suffix(".md").read_text() == done.stdout
+
+
+def check_fused(found, batch):
+    assert set(found["engine"]["start, on"]["kernels"].values()) == {"triton"}
+    assert "fused_decode" not in found["engine"]["start, off"]["kernels"]
+    rates = {name: case["tokens_per_s"] for name, case in found["engine"][str(batch)].items()}
+    assert set(rates) == {"plain", "fused"}
+    assert min(rates.values()) > 0
+    check_fused_kernels(found)
+
+
+def check_fused_kernels(found):
+    assert len(found["kernels"]) == 5
+    assert len(found["layers"]) == 1
+    for case in {**found["kernels"], **found["layers"]}.values():
+        assert case["us"] > 0
+        assert case["bytes"] > 0
+
+
+def test_the_kernels_of_small_batches_are_measured_and_in_the_report():
+    """The section's own code, on the CPU with interpreted kernels."""
+    run = Run(torch.device("cpu"), True, DRY, {"card": {"read_bytes_per_s": 1e9}}, deadline=float("inf"))
+    found = {"kernels": {}, "layers": {}, "engine": {"1": {"plain": {"tokens_per_s": 2.0, "of_roofline": 0.5}}}}
+    found["engine"]["1"]["fused"] = {"tokens_per_s": 3.0, "of_roofline": 0.75}
+    fused.measure_kernels(run, found, DRY.shapes["tiny"], [1])
+    check_fused_kernels(found)
+    report = markdown({"card_name": "a card", "date": "today", "command": "x", "fused": {"tiny": found}})
+    assert "| tiny | 1 | fused | 3 | 75.0% | 1.5 |" in report
+    assert "| tiny | ln_qkv_append, 1 rows |" in report
 
 
 def test_a_case_that_fails_or_comes_too_late_is_in_the_report():
@@ -73,6 +107,11 @@ def test_roofline():
     assert millions == pytest.approx({"124m": 123.65, "355m": 353.77, "774m": 772.7, "1.5b": 1556.0}, rel=1e-3)
     config = SHAPES["124m"]
     assert kv_bytes(config, 512, 2) == 2 * 2 * 12 * 768 * 512
-    assert decode_floor_s(config, 1, 512, 2, 4.3e12) == pytest.approx(61.9e-6, rel=0.01)
-    assert decode_floor_s(config, 512, 512, 2, 4.3e12) == pytest.approx(2309e-6, rel=0.01)
+    assert decode_floor_s(config, 1, 512, 2, 4.3e12, kv_bytes_per_value=2) == pytest.approx(61.9e-6, rel=0.01)
+    assert decode_floor_s(config, 512, 512, 2, 4.3e12, kv_bytes_per_value=2) == pytest.approx(2309e-6, rel=0.01)
+    assert 512 / decode_floor_s(config, 512, 512, 2, 4.3e12, kv_bytes_per_value=1) == pytest.approx(433e3, rel=0.01)
+    layer = fused_layer_bytes(config, 1, 512, 2)
+    everything = config.n_layer * (sum(layer.values()) - layer["split_attention"]) + 2 * (50257 + 2) * 768
+    assert everything == weight_bytes(config, 2)
+    assert config.n_layer * layer["split_attention"] == kv_bytes(config, 512, 2)
     assert prefill_flop(config, 1024) == pytest.approx(193e9, rel=0.01)

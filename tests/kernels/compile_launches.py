@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import triton
+from ptx import dependences
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
@@ -33,9 +34,10 @@ _POINTERS = {
     torch.uint8: "*u8",
     torch.int8: "*i8",
     torch.bool: "*i1",
+    torch.float8_e4m3fn: "*fp8e4nv",
 }
 _INSTRUCTIONS = ("cp.async", "mma.sync", "wgmma", "tf32", "mul.hi.u64")
-_OPTIONS = ("num_warps", "num_stages", "num_ctas", "maxnreg")
+_OPTIONS = ("num_warps", "num_stages", "num_ctas", "maxnreg", "launch_pdl")
 
 
 def ast_source(kernel: JITFunction, args: tuple[Any, ...], options: dict[str, Any]) -> ASTSource:
@@ -44,7 +46,8 @@ def ast_source(kernel: JITFunction, args: tuple[Any, ...], options: dict[str, An
     signature, constants, attributes = {}, {}, {}
     for index, parameter in enumerate(kernel.params):
         value = values[parameter.name]
-        if parameter.is_constexpr or value is None or (type(value) is int and value == 1):
+        is_special = not parameter.do_not_specialize
+        if parameter.is_constexpr or value is None or (is_special and type(value) is int and value == 1):
             signature[parameter.name], constants[(index,)] = "constexpr", value
             continue
         if isinstance(value, torch.Tensor):
@@ -54,7 +57,7 @@ def ast_source(kernel: JITFunction, args: tuple[Any, ...], options: dict[str, An
             signature[parameter.name], is_aligned = "fp32", False
         else:
             signature[parameter.name], is_aligned = "i32" if -(2**31) <= value < 2**31 else "i64", value % 16 == 0
-        if is_aligned:
+        if is_aligned and is_special:
             attributes[(index,)] = [["tt.divisibility", 16]]
     return ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
 
@@ -66,12 +69,16 @@ def compile_instead_of_running(report: Callable[[dict[str, Any]], None]) -> None
         compiler_options = {name: options.pop(name) for name in _OPTIONS if name in options}
         source = ast_source(kernel, args, options)
         for target in TARGETS:
+            if target.arch < 90 and (compiler_options.get("launch_pdl") or "*fp8e4nv" in source.signature.values()):
+                continue  # neither is there before
             key = f"{kernel.__name__}{source.signature}{source.constants}{source.attrs}{compiler_options}{target}"
             if key in done:
                 continue
             done.add(key)
             compiled = triton.compile(source, target=target, options=compiler_options)
             ptx = compiled.asm["ptx"]
+            parameters = [name for name, kind in source.signature.items() if kind != "constexpr"]
+            depends = dependences(ptx, parameters)
             report(
                 {
                     "kernel": kernel.__name__,
@@ -81,6 +88,11 @@ def compile_instead_of_running(report: Callable[[dict[str, Any]], None]) -> None
                     "options": compiler_options,
                     "shared_bytes": compiled.metadata.shared,
                     "instructions": [name for name in _INSTRUCTIONS if name in ptx],
+                    "waits": depends.waits,
+                    "launches_first": depends.launches_first,
+                    "loaded_before_wait": sorted(depends.loaded_before) if depends.waits else [],
+                    "loaded_after_wait": sorted(depends.loaded_after),
+                    "stores_before_wait": depends.stores_before if depends.waits else 0,
                     **_registers(ptx, target.arch),
                 }
             )
@@ -128,11 +140,23 @@ def launch_decode_attention() -> None:
     for dtype, head_dim in [*itertools.product(DTYPES, (64,)), *itertools.product((HALF, FULL), (32, 80, 128))]:
         query, _, _, *caches = qkv_and_caches(head_dim, dtype)
         decode_attention(query, *caches, ints(32, 16), ints(32), 0.125)
+    for dtype, head_dim in [(HALF, 64), (HALF, 80), (FULL, 64)]:
+        query, *_ = qkv_and_caches(head_dim, dtype)
+        key_cache, value_cache, *scales = fp8_caches(head_dim)
+        decode_attention(query, key_cache, value_cache, ints(32, 16), ints(32), 0.125, *scales)
+
+
+def fp8_caches(head_dim: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """And their scales."""
+    memory = torch.zeros(3, 12, 2, 64, head_dim, dtype=torch.float8_e4m3fn)
+    return *memory.permute(2, 0, 3, 1, 4), torch.ones(12), torch.ones(12)
 
 
 def launch_kv_append() -> None:
     from zeroshot_kernels.kv_append.kernel import kv_append
 
+    _, key, value, *_ = qkv_and_caches(64, HALF)
+    kv_append(key, value, ints(32), *fp8_caches(64))
     for dtype, head_dim in itertools.product((HALF, FULL), (64, 80)):
         _, key, value, *caches = qkv_and_caches(head_dim, dtype)
         kv_append(key, value, ints(32), *caches)
@@ -144,6 +168,10 @@ def launch_prefill_attention() -> None:
     for dtype, head_dim in [*itertools.product(DTYPES, (64,)), *itertools.product((HALF, FULL), (80,)), (HALF, 128)]:
         query, _, _, *caches = qkv_and_caches(head_dim, dtype)
         prefill_attention(query, *caches, ints(8, 16), ints(8), ints(8), 0.125)
+    for dtype in (HALF, torch.float16):
+        query, *_ = qkv_and_caches(64, dtype)
+        key_cache, value_cache, *scales = fp8_caches(64)
+        prefill_attention(query, key_cache, value_cache, ints(8, 16), ints(8), ints(8), 0.125, *scales)
 
 
 def launch_layer_norm() -> None:
@@ -192,6 +220,63 @@ def launch_lm_head_sampling() -> None:
         lm_head_sampling(*arguments)
         if rows == 1:
             lm_head_sampling(*arguments, logits=torch.zeros(rows, VOCAB_SIZE))
+
+
+FUSED = [(HALF, 768), (HALF, 1600), (torch.float16, 768), (FULL, 768)]
+"""dtype and n_embd: 124M's and 1.5B's. The widths between them are padded to the same powers of two."""
+IN_SUCCESSION = [(*case, use_pdl) for case in FUSED for use_pdl in (False, True)]
+
+
+def linear(n_out: int, n_in: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    return torch.zeros(n_out, n_in, dtype=dtype), torch.zeros(n_out, dtype=dtype)
+
+
+def launch_ln_qkv_append() -> None:
+    from zeroshot_kernels.ln_qkv_append.kernel import ln_qkv_append
+
+    for dtype, d, use_pdl in IN_SUCCESSION:
+        caches = torch.zeros(3, d // 64, 2, 64, 64, dtype=dtype).permute(2, 0, 3, 1, 4)
+        norm = torch.zeros(2, d, dtype=dtype)
+        ln_qkv_append(torch.zeros(1, d), *norm, 1e-5, *linear(3 * d, d, dtype), ints(1), *caches, use_pdl=use_pdl)
+    norm = torch.zeros(2, 768, dtype=HALF)
+    rows = (torch.zeros(1, 768), *norm, 1e-5, *linear(3 * 768, 768, HALF), ints(1))
+    ln_qkv_append(*rows, *fp8_caches(64), use_pdl=True)
+
+
+def launch_split_attention() -> None:
+    from zeroshot_kernels.split_attention.kernel import split_attention
+
+    heads = [*itertools.product(DTYPES, (64,)), (HALF, 80)]
+    for (dtype, head_dim), use_pdl in itertools.product(heads, (False, True)):
+        query, _, _, *caches = qkv_and_caches(head_dim, dtype)
+        split_attention(query[:2], *caches, ints(2, 16), ints(2), 0.125, use_pdl=use_pdl)
+    query, *_ = qkv_and_caches(64, HALF)
+    key_cache, value_cache, *scales = fp8_caches(64)
+    split_attention(query[:2], key_cache, value_cache, ints(2, 16), ints(2), 0.125, *scales, use_pdl=True)
+
+
+def launch_merge_projection() -> None:
+    from zeroshot_kernels.merge_projection.kernel import merge_projection
+
+    for dtype, d, use_pdl in IN_SUCCESSION:
+        partials = (torch.zeros(8, 20, d // 64, 64), *torch.zeros(2, 8, 20, d // 64))
+        merge_projection(*partials, ints(1), *linear(d, d, dtype), torch.zeros(1, d), use_pdl=use_pdl)
+
+
+def launch_ln_fc_gelu() -> None:
+    from zeroshot_kernels.ln_fc_gelu.kernel import ln_fc_gelu
+
+    for dtype, d, use_pdl in IN_SUCCESSION:
+        norm = torch.zeros(2, d, dtype=dtype)
+        ln_fc_gelu(torch.zeros(1, d), *norm, 1e-5, *linear(4 * d, d, dtype), use_pdl=use_pdl)
+
+
+def launch_projection() -> None:
+    from zeroshot_kernels.projection.kernel import projection
+
+    for dtype, d, use_pdl in IN_SUCCESSION:
+        hidden = torch.zeros(1, 4 * d, dtype=dtype)
+        projection(hidden, *linear(d, 4 * d, dtype), torch.zeros(1, d), use_pdl=use_pdl)
 
 
 def main() -> None:

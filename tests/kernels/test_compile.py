@@ -58,3 +58,39 @@ def test_half_precision_uses_tensor_cores_and_fp32_stays_exact():
         if launch["kernel"] in {"prefill_attention_kernel", "logprobs_kernel", "lm_head_sampling_kernel"}:
             is_half = bool({"*bf16", "*fp16"} & set(launch["pointers"]))
             assert is_half == bool({"mma.sync", "wgmma"} & set(launch["instructions"])), launch
+
+
+WEIGHTS = {"weight_ptr", "bias_ptr", "ln_weight_ptr", "ln_bias_ptr"}
+IN_SUCCESSION = {
+    "ln_qkv_append_kernel": WEIGHTS | {"key_scales_ptr", "value_scales_ptr"},
+    "split_attention_kernel": set(),
+    "merge_projection_kernel": {"weight_ptr", "bias_ptr"},
+    "ln_fc_gelu_kernel": WEIGHTS,
+    "projection_kernel": {"weight_ptr", "bias_ptr"},
+}
+"""The kernels that start before the one ahead has ended, and what they load before they wait for it: all of it."""
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kernel", IN_SUCCESSION)
+def test_a_kernel_that_starts_early_touches_only_weights_before_it_waits(kernel):
+    launches = [launch for launch in compiled_launches() if launch["kernel"] == kernel]
+    early = [launch for launch in launches if launch["options"].get("launch_pdl")]
+    assert {launch["arch"] for launch in early} == {90}
+    for launch in early:
+        assert (launch["waits"], launch["launches_first"], launch["stores_before_wait"]) == (1, True, 0), launch
+        scales = {"key_scales_ptr", "value_scales_ptr"} if "*fp8e4nv" not in launch["pointers"] else set()
+        assert set(launch["loaded_before_wait"]) == IN_SUCCESSION[kernel] - scales, launch
+        assert set(launch["loaded_after_wait"]) & WEIGHTS == set(), launch
+    others = [launch for launch in compiled_launches() if not launch["options"].get("launch_pdl")]
+    assert [launch for launch in others if launch["waits"] or launch["launches_first"]] == []
+
+
+@pytest.mark.timeout(600)
+def test_no_program_of_those_kernels_takes_more_than_half_an_sm():
+    """Its registers and threads: or none of the next grid could be there before it has ended."""
+    for launch in compiled_launches():
+        if launch["kernel"] in IN_SUCCESSION and launch["arch"] == 90:
+            threads = 32 * launch["options"]["num_warps"]
+            assert launch["registers"] * threads <= 2**16 // 2, launch
+            assert threads <= 2048 // 2, launch

@@ -1,5 +1,6 @@
 """The sampling kernels, in Triton's interpreter: the same tokens as the reference, from the same random numbers."""
 
+import importlib
 import math
 
 import numpy as np
@@ -13,6 +14,7 @@ from zeroshot_kernels.sampling.reference import filter_candidates, sample_refere
 
 kernel = kernel_of("sampling")
 sampling = kernel.sampling
+generator = importlib.import_module("zeroshot_kernels.sampling.noise_kernel")
 
 triton = pytest.importorskip("triton")
 tl = triton.language
@@ -64,7 +66,7 @@ def assert_same_as_the_reference(logits, *arguments):
 def words_kernel(words_ptr, counter, position, seed, choice, num_counters: tl.constexpr):
     offs = tl.arange(0, num_counters)
     zeros = tl.zeros([num_counters], tl.uint64)
-    words = kernel._philox_4x64_10(
+    words = generator._philox_4x64_10(
         (offs + counter).to(tl.uint64),
         zeros,
         zeros,
@@ -81,7 +83,7 @@ def noise_kernel(
     noise_ptr, first_tokens_ptr, seeds_ptr, choices_ptr, positions_ptr, height: tl.constexpr, width: tl.constexpr
 ):
     offs = tl.arange(0, height)
-    noise = kernel.gumbel_noise(
+    noise = generator.gumbel_noise(
         tl.load(first_tokens_ptr + offs),
         tl.load(seeds_ptr + offs),
         tl.load(choices_ptr + offs),

@@ -23,6 +23,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from zeroshot_kernels.kv_append.kernel import check_caches
+
 SPLIT_SIZE = 256
 """Tokens a program reads: 64 KB of bf16 keys and values for head_dim 64, long enough to hide the start of a program,
 and 2 splits at a context of 512 give 512 sequences of GPT-2 12,288 programs."""
@@ -63,6 +65,8 @@ def decode_attention(
     block_tables: Tensor,
     context_lens: Tensor,
     scale: float,
+    key_scales: Tensor | None = None,
+    value_scales: Tensor | None = None,
     *,
     out: Tensor | None = None,
     workspace: DecodeWorkspace | None = None,
@@ -73,7 +77,8 @@ def decode_attention(
     already in them; block_tables: [num_seqs, max_blocks] int32 or int64; context_lens: [num_seqs] int32, at most
     max_blocks * block_size each. A context of 0 tokens (a padding row of a captured graph) gives zeros. Nothing past a
     context is read. The grid depends on shapes alone; given `out` and a `workspace` for as many sequences and at least
-    max_blocks * block_size tokens, nothing is allocated.
+    max_blocks * block_size tokens, nothing is allocated. key_scales, value_scales: [n_head] float32, if the caches are
+    in FP8 (E4M3; compute capability 8.9): a head's keys and values are what is stored times its scale.
     """
     num_seqs, n_head, head_dim = query.shape
     block_size = key_cache.shape[1]
@@ -81,8 +86,7 @@ def decode_attention(
         raise ValueError(
             f"query {tuple(query.shape)}, keys {tuple(key_cache.shape)}, values {tuple(value_cache.shape)}"
         )
-    if not query.dtype == key_cache.dtype == value_cache.dtype:
-        raise ValueError(f"query is {query.dtype}, keys are {key_cache.dtype}, values are {value_cache.dtype}")
+    check_caches(query.dtype, key_cache, value_cache, key_scales, value_scales)
     if len(block_tables) != num_seqs or len(context_lens) != num_seqs:
         raise ValueError(f"{num_seqs} queries, {len(block_tables)} block tables, {len(context_lens)} context lengths")
     if block_size % 16:
@@ -100,13 +104,15 @@ def decode_attention(
         )
     block_d = max(16, triton.next_power_of_2(head_dim))
     # A tile lies within a page, so that it has one page id: the largest power of two that divides the page.
-    block_n = min(64, block_size & -block_size, max(16, _TILE_BYTES // (block_d * query.element_size())))
+    block_n = min(64, block_size & -block_size, max(16, _TILE_BYTES // (block_d * key_cache.element_size())))
     decode_attention_kernel[n_head, num_splits, num_seqs](
         query,
         key_cache,
         value_cache,
         block_tables,
         context_lens,
+        key_scales,
+        value_scales,
         out,
         *workspace,
         splits,
@@ -134,6 +140,8 @@ def decode_attention_kernel(
     value_cache_ptr,  # [num_blocks, PAGE_SIZE, n_head, HEAD_DIM]
     block_tables_ptr,  # [num_seqs, max_blocks]
     context_lens_ptr,  # [num_seqs]
+    key_scales_ptr,  # [n_head] or None
+    value_scales_ptr,  # [n_head] or None
     out_ptr,  # [num_seqs, n_head, HEAD_DIM]
     partial_output_ptr,  # [num_seqs, n_head, workspace_splits, HEAD_DIM]
     partial_max_ptr,  # [num_seqs, n_head, workspace_splits]
@@ -171,42 +179,34 @@ def decode_attention_kernel(
     if pid_split >= tl.maximum(num_splits, 1):
         return
 
-    offs_n = tl.arange(0, BLOCK_N)
+    if key_scales_ptr is not None:
+        scale_log2e *= tl.load(key_scales_ptr + pid_head)
+    split_max, split_sum, output = attend_split(
+        query_ptr + pid_seq * stride_query_seq + pid_head * stride_query_head,
+        key_cache_ptr + pid_head * stride_key_head,
+        value_cache_ptr + pid_head * stride_value_head,
+        block_tables_ptr + pid_seq * stride_tables_seq,
+        pid_split * SPLIT_SIZE,
+        tl.minimum(context_len, (pid_split + 1) * SPLIT_SIZE),
+        stride_query_dim,
+        stride_key_block,
+        stride_key_token,
+        stride_key_dim,
+        stride_value_block,
+        stride_value_token,
+        stride_value_dim,
+        scale_log2e,
+        HEAD_DIM,
+        PAGE_SIZE,
+        BLOCK_N,
+        BLOCK_D,
+        NUM_STAGES,
+    )
+    if value_scales_ptr is not None:
+        output *= tl.load(value_scales_ptr + pid_head)
+
     offs_d = tl.arange(0, BLOCK_D)
     mask_d = offs_d < HEAD_DIM
-    query_row_ptr = query_ptr + pid_seq * stride_query_seq + pid_head * stride_query_head
-    query = tl.load(query_row_ptr + offs_d * stride_query_dim, mask=mask_d, other=0.0).to(tl.float32) * scale_log2e
-    key_tile_ptr = key_cache_ptr + pid_head * stride_key_head
-    key_tile_ptr += offs_n[:, None] * stride_key_token + offs_d[None, :] * stride_key_dim
-    value_tile_ptr = value_cache_ptr + pid_head * stride_value_head
-    value_tile_ptr += offs_n[:, None] * stride_value_token + offs_d[None, :] * stride_value_dim
-    block_table_ptr = block_tables_ptr + pid_seq * stride_tables_seq
-
-    # Each row of the tile is an online softmax of its own, and they meet once, after the loop: in the loop no warp
-    # waits for another. The first maximum is finite, so that a row with nothing in it yet gives no inf - inf.
-    acc_max = tl.full([BLOCK_N], -1e38, tl.float32)
-    acc_sum = tl.zeros([BLOCK_N], tl.float32)
-    acc_output = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
-    split_end = tl.minimum(context_len, (pid_split + 1) * SPLIT_SIZE)
-    for start in tl.range(pid_split * SPLIT_SIZE, split_end, BLOCK_N, num_stages=NUM_STAGES):
-        page = tl.load(block_table_ptr + start // PAGE_SIZE).to(tl.int64)
-        offset = start % PAGE_SIZE
-        mask_n = start + offs_n < split_end
-        mask = mask_n[:, None] & mask_d[None, :]
-        key = tl.load(key_tile_ptr + page * stride_key_block + offset * stride_key_token, mask=mask, other=0.0)
-        value = tl.load(value_tile_ptr + page * stride_value_block + offset * stride_value_token, mask=mask, other=0.0)
-        scores = tl.where(mask_n, tl.sum(key.to(tl.float32) * query[None, :], axis=1), float("-inf"))
-        new_max = tl.maximum(acc_max, scores)
-        rescale = tl.exp2(acc_max - new_max)
-        weights = tl.exp2(scores - new_max)
-        acc_sum = acc_sum * rescale + weights
-        acc_output = acc_output * rescale[:, None] + weights[:, None] * value.to(tl.float32)
-        acc_max = new_max
-    split_max = tl.max(acc_max, axis=0)
-    rescale = tl.exp2(acc_max - split_max)
-    split_sum = tl.sum(acc_sum * rescale, axis=0)
-    output = tl.sum(acc_output * rescale[:, None], axis=0)
-
     out_row_ptr = out_ptr + pid_seq * stride_out_seq + pid_head * stride_out_head
     if num_splits <= 1:
         output = output / tl.where(context_len == 0, 1.0, split_sum)
@@ -231,6 +231,61 @@ def decode_attention_kernel(
             BLOCK_D,
         )
         tl.store(arrivals_ptr + row, 0)
+
+
+@triton.jit
+def attend_split(
+    query_row_ptr,  # [HEAD_DIM]
+    key_head_ptr,  # [num_blocks, PAGE_SIZE, HEAD_DIM]
+    value_head_ptr,  # [num_blocks, PAGE_SIZE, HEAD_DIM]
+    block_table_ptr,  # [max_blocks]
+    split_start,
+    split_end,
+    stride_query_dim,
+    stride_key_block,
+    stride_key_token,
+    stride_key_dim,
+    stride_value_block,
+    stride_value_token,
+    stride_value_dim,
+    scale_log2e,
+    HEAD_DIM: tl.constexpr,
+    PAGE_SIZE: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """One head of one sequence over the tokens from split_start to split_end: (max, sum, unnormalised output)."""
+    offs_n = tl.arange(0, BLOCK_N)
+    offs_d = tl.arange(0, BLOCK_D)
+    mask_d = offs_d < HEAD_DIM
+    query = tl.load(query_row_ptr + offs_d * stride_query_dim, mask=mask_d, other=0.0, cache_modifier=".cg")
+    query = query.to(tl.float32) * scale_log2e
+    key_tile_ptr = key_head_ptr + offs_n[:, None] * stride_key_token + offs_d[None, :] * stride_key_dim
+    value_tile_ptr = value_head_ptr + offs_n[:, None] * stride_value_token + offs_d[None, :] * stride_value_dim
+
+    # Each row of the tile is an online softmax of its own, and they meet once, after the loop: in the loop no warp
+    # waits for another. The first maximum is finite, so that a row with nothing in it yet gives no inf - inf.
+    acc_max = tl.full([BLOCK_N], -1e38, tl.float32)
+    acc_sum = tl.zeros([BLOCK_N], tl.float32)
+    acc_output = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
+    for start in tl.range(split_start, split_end, BLOCK_N, num_stages=NUM_STAGES):
+        page = tl.load(block_table_ptr + start // PAGE_SIZE).to(tl.int64)
+        offset = start % PAGE_SIZE
+        mask_n = start + offs_n < split_end
+        mask = mask_n[:, None] & mask_d[None, :]
+        key = tl.load(key_tile_ptr + page * stride_key_block + offset * stride_key_token, mask=mask, other=0.0)
+        value = tl.load(value_tile_ptr + page * stride_value_block + offset * stride_value_token, mask=mask, other=0.0)
+        scores = tl.where(mask_n, tl.sum(key.to(tl.float32) * query[None, :], axis=1), float("-inf"))
+        new_max = tl.maximum(acc_max, scores)
+        rescale = tl.exp2(acc_max - new_max)
+        weights = tl.exp2(scores - new_max)
+        acc_sum = acc_sum * rescale + weights
+        acc_output = acc_output * rescale[:, None] + weights[:, None] * value.to(tl.float32)
+        acc_max = new_max
+    split_max = tl.max(acc_max, axis=0)
+    rescale = tl.exp2(acc_max - split_max)
+    return split_max, tl.sum(acc_sum * rescale, axis=0), tl.sum(acc_output * rescale[:, None], axis=0)
 
 
 @triton.jit

@@ -8,6 +8,7 @@ One program a token and head: both copies in one launch, straight from the QKV p
 (Kwon et al. 2023, section 4.3).
 """
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -15,11 +16,20 @@ from torch import Tensor
 _LAUNCH = {"num_warps": 1}  # a head is at most 512 bytes: one warp moves it in one instruction
 
 
-def kv_append(key: Tensor, value: Tensor, slot_mapping: Tensor, key_cache: Tensor, value_cache: Tensor) -> None:
+def kv_append(
+    key: Tensor,
+    value: Tensor,
+    slot_mapping: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    key_scales: Tensor | None = None,
+    value_scales: Tensor | None = None,
+) -> None:
     """In place on the caches: [num_blocks, block_size, n_head, head_dim], any strides.
 
     key, value: [num_tokens, n_head, head_dim]; slot_mapping: [num_tokens] int32 or int64, all different. A slot that
-    is not in the cache is skipped: padding rows of a captured graph have one.
+    is not in the cache is skipped: padding rows of a captured graph have one. key_scales, value_scales: [n_head]
+    float32, if the caches are in FP8 (E4M3; compute capability 8.9): what is stored is key / scale, to the nearest.
     """
     num_tokens, n_head, head_dim = key.shape
     if value.shape != key.shape:
@@ -28,14 +38,17 @@ def kv_append(key: Tensor, value: Tensor, slot_mapping: Tensor, key_cache: Tenso
         raise ValueError(f"keys {tuple(key.shape)}, caches {tuple(key_cache.shape)} and {tuple(value_cache.shape)}")
     if len(slot_mapping) != num_tokens:
         raise ValueError(f"{num_tokens} tokens, {len(slot_mapping)} slots")
-    if not key.dtype == value.dtype == key_cache.dtype == value_cache.dtype:
-        raise ValueError(f"keys are {key.dtype}, values {value.dtype}, caches {key_cache.dtype}, {value_cache.dtype}")
+    if key.dtype != value.dtype:
+        raise ValueError(f"keys are {key.dtype}, values {value.dtype}")
+    check_caches(key.dtype, key_cache, value_cache, key_scales, value_scales)
     kv_append_kernel[num_tokens, n_head](
         key,
         value,
         slot_mapping,
         key_cache,
         value_cache,
+        key_scales,
+        value_scales,
         key_cache.shape[0] * key_cache.shape[1],
         *key.stride(),
         *value.stride(),
@@ -48,6 +61,21 @@ def kv_append(key: Tensor, value: Tensor, slot_mapping: Tensor, key_cache: Tenso
     )
 
 
+def check_caches(
+    dtype: torch.dtype, key_cache: Tensor, value_cache: Tensor, key_scales: Tensor | None, value_scales: Tensor | None
+) -> None:
+    """Caches hold `dtype`, or FP8 if there are scales. Raises ValueError."""
+    expected = dtype if key_scales is None else torch.float8_e4m3fn
+    if not key_cache.dtype == value_cache.dtype == expected:
+        found = f"caches are {key_cache.dtype} and {value_cache.dtype}"
+        raise ValueError(
+            f"of {dtype} {'with' if key_scales is not None else 'without'} scales; {found}, not {expected}"
+        )
+    shapes = [None if scales is None else tuple(scales.shape) for scales in (key_scales, value_scales)]
+    if shapes not in ([None, None], [(key_cache.shape[2],)] * 2):
+        raise ValueError(f"scales {shapes[0]} and {shapes[1]}, for {key_cache.shape[2]} heads")
+
+
 @triton.jit
 def kv_append_kernel(
     key_ptr,  # [num_tokens, n_head, HEAD_DIM]
@@ -55,6 +83,8 @@ def kv_append_kernel(
     slot_mapping_ptr,  # [num_tokens]
     key_cache_ptr,  # [num_blocks, PAGE_SIZE, n_head, HEAD_DIM]
     value_cache_ptr,  # [num_blocks, PAGE_SIZE, n_head, HEAD_DIM]
+    key_scales_ptr,  # [n_head] or None
+    value_scales_ptr,  # [n_head] or None
     num_slots,
     stride_key_token,
     stride_key_head,
@@ -91,5 +121,25 @@ def kv_append_kernel(
     key_cache_ptr += pid_head * stride_key_cache_head
     value_cache_ptr += page * stride_value_cache_block + offset * stride_value_cache_token
     value_cache_ptr += pid_head * stride_value_cache_head
+    if key_scales_ptr is not None:
+        key = to_e4m3(key, tl.zeros([BLOCK_D], tl.float32) + tl.load(key_scales_ptr + pid_head))
+        value = to_e4m3(value, tl.zeros([BLOCK_D], tl.float32) + tl.load(value_scales_ptr + pid_head))
     tl.store(key_cache_ptr + offs_d * stride_key_cache_dim, key, mask=mask_d)
     tl.store(value_cache_ptr + offs_d * stride_value_cache_dim, value, mask=mask_d)
+
+
+@triton.jit
+def to_e4m3(x, scales):
+    """x / scales to the nearest value of E4M3, ties to even, at most 448; NaN stays. Both are float32 of one shape.
+
+    The bits are made here and not by a conversion: so they are the same on any GPU and in the interpreter, whose
+    conversion to FP8 carries nothing into the exponent.
+    """
+    scaled = tl.div_rn(x.to(tl.float32), scales)
+    largest = tl.minimum(tl.abs(scaled), 448.0)
+    bits = largest.to(tl.int32, bitcast=True)
+    normal = ((bits + 0x7FFFF + ((bits >> 20) & 1)) >> 20) - 960  # 3 bits behind the point; the exponent's bias is 7
+    subnormal = (((largest + 24576.0) - 24576.0) * 512.0).to(tl.int32)  # float32's steps at 24576 are 1/512
+    code = tl.where(largest < 0.015625, subnormal, normal)
+    code = tl.where(scaled == scaled, code, 0x7F) | ((scaled.to(tl.int32, bitcast=True) >> 24) & 0x80)
+    return code.to(tl.uint8).to(tl.float8e4nv, bitcast=True)

@@ -18,6 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from zeroshot_kernels.kv_append.kernel import check_caches
+
 _LAUNCH = {
     # (bytes an element, BLOCK_D > 64): BLOCK_M, BLOCK_N, warps, stages
     (2, False): (128, 64, 8, 3),  # FlashAttention-2's tile for head_dim 64; with 4 warps it spills
@@ -36,6 +38,8 @@ def prefill_attention(
     query_lens: Tensor,
     context_lens: Tensor,
     scale: float,
+    key_scales: Tensor | None = None,
+    value_scales: Tensor | None = None,
     *,
     out: Tensor | None = None,
 ) -> Tensor:
@@ -44,7 +48,8 @@ def prefill_attention(
     query: [sum(query_lens), n_head, head_dim], sequences packed one after the other; key_cache, value_cache:
     [num_blocks, block_size, n_head, head_dim], any strides, the new tokens' keys and values already in them;
     block_tables: [num_seqs, max_blocks] int32 or int64; query_lens, context_lens: [num_seqs] int32, a context counts
-    the new tokens. Nothing past a context is read; rows past sum(query_lens) are not written.
+    the new tokens. Nothing past a context is read; rows past sum(query_lens) are not written. key_scales, value_scales:
+    [n_head] float32, if the caches are in FP8 (E4M3; compute capability 8.9).
     """
     num_tokens, n_head, head_dim = query.shape
     num_seqs, block_size = len(block_tables), key_cache.shape[1]
@@ -52,8 +57,7 @@ def prefill_attention(
         raise ValueError(
             f"query {tuple(query.shape)}, keys {tuple(key_cache.shape)}, values {tuple(value_cache.shape)}"
         )
-    if not query.dtype == key_cache.dtype == value_cache.dtype:
-        raise ValueError(f"query is {query.dtype}, keys are {key_cache.dtype}, values are {value_cache.dtype}")
+    check_caches(query.dtype, key_cache, value_cache, key_scales, value_scales)
     if len(query_lens) != num_seqs or len(context_lens) != num_seqs:
         raise ValueError(f"{num_seqs} block tables, {len(query_lens)} query lengths, {len(context_lens)} contexts")
     if block_size % 16:
@@ -70,6 +74,8 @@ def prefill_attention(
         block_tables,
         query_lens,
         context_lens,
+        key_scales,
+        value_scales,
         out,
         num_seqs,
         *query.stride(),
@@ -98,6 +104,8 @@ def prefill_attention_kernel(
     block_tables_ptr,  # [num_seqs, max_blocks]
     query_lens_ptr,  # [num_seqs]
     context_lens_ptr,  # [num_seqs]
+    key_scales_ptr,  # [n_head] or None
+    value_scales_ptr,  # [n_head] or None
     out_ptr,  # [num_tokens, n_head, HEAD_DIM]
     num_seqs,
     stride_query_token,
@@ -150,6 +158,8 @@ def prefill_attention_kernel(
     value_tile_ptr += offs_n[:, None] * stride_value_token + offs_d[None, :] * stride_value_dim
     block_table_ptr = block_tables_ptr + seq.to(tl.int64) * stride_tables_seq
 
+    if key_scales_ptr is not None:
+        scale_log2e *= tl.load(key_scales_ptr + pid_head)
     acc_max = tl.full([BLOCK_M], float("-inf"), tl.float32)
     acc_sum = tl.zeros([BLOCK_M], tl.float32)
     acc_output = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
@@ -164,7 +174,7 @@ def prefill_attention_kernel(
             mask_kv = (offs_d < HEAD_DIM)[None, :]
             if phase == 1:
                 mask_kv = mask_kv & (start + offs_n < context_len)[:, None]
-            key = tl.load(key_ptrs, mask=mask_kv, other=0.0)
+            key = tl.load(key_ptrs, mask=mask_kv, other=0.0).to(query.dtype)  # of FP8, each value exactly
             scores = tl.dot(query, tl.trans(key), input_precision="ieee") * scale_log2e
             if phase == 1:
                 positions = context_len - query_len + offs_m
@@ -173,11 +183,13 @@ def prefill_attention_kernel(
             weights = tl.exp2(scores - new_max[:, None])
             rescale = tl.exp2(acc_max - new_max)
             acc_sum = acc_sum * rescale + tl.sum(weights, axis=1)
-            value = tl.load(value_ptrs, mask=mask_kv, other=0.0)
+            value = tl.load(value_ptrs, mask=mask_kv, other=0.0).to(query.dtype)
             acc_output = acc_output * rescale[:, None]
             acc_output = tl.dot(weights.to(value.dtype), value, acc_output, input_precision="ieee")
             acc_max = new_max
 
     output = acc_output / acc_sum[:, None]
+    if value_scales_ptr is not None:
+        output *= tl.load(value_scales_ptr + pid_head)
     out_ptrs = out_ptr + rows * stride_out_token + pid_head * stride_out_head + offs_d[None, :] * stride_out_dim
     tl.store(out_ptrs, output.to(out_ptr.dtype.element_ty), mask=mask_query)

@@ -27,6 +27,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from zeroshot_kernels.sampling.filters_kernel import INFINITY_BITS, first_kept, key_of, top_k_mass
+from zeroshot_kernels.sampling.noise_kernel import gumbel_noise
+
 TILE_SIZE = 128
 """Tokens in a tile: 393 tiles for GPT-2's vocabulary, so the bound on the k-th largest works up to k = 393."""
 
@@ -39,7 +42,6 @@ _LAUNCH = {
 }
 
 _FLOAT32_TINY = tl.constexpr(1.1754943508222875e-38)
-_INFINITY_BITS = tl.constexpr(0x7F800000)
 
 
 class SamplingWorkspace(NamedTuple):
@@ -260,12 +262,12 @@ def choose_kernel(
             logits_row_ptr = logits_ptr + pid_row * stride_logits_row
             tile_scaled_sum = tl.load(tile_scaled_sum_ptr + offs, mask=mask_tile, other=0.0)
             kept_mass = tl.sum(tile_scaled_sum * tl.exp(tile_offset), axis=0)
-            largest_key = _INFINITY_BITS
+            largest_key = INFINITY_BITS
             if (top_k < vocab_size) & (top_p < 1.0):
-                largest_key, kept_mass = _top_k_mass(
+                largest_key, kept_mass = top_k_mass(
                     logits_row_ptr,
                     candidates_ptr + pid_row * CANDIDATES,
-                    tl.where(mask_tile, _key(tile_max, row_max, temperature), _INFINITY_BITS + 1),
+                    tl.where(mask_tile, key_of(tile_max, row_max, temperature), INFINITY_BITS + 1),
                     top_k,
                     row_max,
                     temperature,
@@ -273,7 +275,7 @@ def choose_kernel(
                     BLOCK_V,
                     CANDIDATES,
                 )
-            token = _first_kept(
+            token = first_kept(
                 logits_row_ptr,
                 token,
                 top_k,
@@ -293,186 +295,3 @@ def choose_kernel(
     tl.store(token_ids_ptr + pid_row, token.to(tl.int64))
     tl.store(logprobs_ptr + pid_row, logit - row_max - tl.log(total))
     tl.store(is_valid_ptr + pid_row, True)
-
-
-@triton.jit
-def _first_kept(
-    logits_row_ptr,  # [vocab_size]
-    token,
-    top_k,
-    mass_limit,
-    largest_key,
-    row_max,
-    temperature,
-    seed,
-    choice,
-    position,
-    vocab_size,
-    BLOCK_V: tl.constexpr,
-):
-    """The best of the kept tokens, tried from `token`, the best of all, on.
-
-    Kept is a token if fewer than top_k are more likely, those before it weigh less than mass_limit (or none is before
-    it), and its key is at most largest_key."""
-    is_kept = False
-    while not is_kept:
-        pivot_key = _key(tl.load(logits_row_ptr + token), row_max, temperature)
-        num_before = 0
-        num_more_likely = 0
-        mass_before = 0.0
-        for start in tl.range(0, vocab_size, BLOCK_V, num_stages=3):
-            offs_v = start + tl.arange(0, BLOCK_V)
-            logits = tl.load(logits_row_ptr + offs_v, mask=offs_v < vocab_size, other=float("-inf"))
-            keys = _key(logits, row_max, temperature)
-            is_before = (keys < pivot_key) | ((keys == pivot_key) & (offs_v < token))
-            num_before += tl.sum(is_before.to(tl.int32), axis=0)
-            num_more_likely += tl.sum((keys < pivot_key).to(tl.int32), axis=0)
-            weights = tl.exp(-keys.to(tl.float32, bitcast=True))
-            mass_before += tl.sum(tl.where(is_before, weights, 0.0), axis=0)
-        is_kept = (num_more_likely < top_k) & (mass_before < mass_limit) & (pivot_key <= largest_key)
-        is_kept = is_kept | (num_before == 0)  # the first token always is: even with NaN for a parameter this ends
-        if not is_kept:
-            best_score = float("-inf")
-            best_token = 0
-            for start in range(0, vocab_size, BLOCK_V):
-                offs_v = start + tl.arange(0, BLOCK_V)
-                logits = tl.load(logits_row_ptr + offs_v, mask=offs_v < vocab_size, other=float("-inf"))
-                keys = _key(logits, row_max, temperature)
-                is_before = (keys < pivot_key) | ((keys == pivot_key) & (offs_v < token))
-                is_before = is_before & (keys <= largest_key)
-                if tl.max(is_before.to(tl.int32), axis=0) > 0:
-                    one = tl.zeros([1], tl.int64)
-                    noise = gumbel_noise(start + one, seed + one, choice + one, position + one, BLOCK_V)
-                    scores = -keys.to(tl.float32, bitcast=True) + tl.reshape(noise, [BLOCK_V])
-                    scores = tl.where(is_before, scores, float("-inf"))
-                    score, column = tl.max(scores, axis=0, return_indices=True, return_indices_tie_break_left=True)
-                    best_token = tl.where(score > best_score, start + column, best_token)
-                    best_score = tl.maximum(best_score, score)
-            token = best_token
-    return token
-
-
-@triton.jit
-def _top_k_mass(
-    logits_row_ptr,  # [vocab_size]
-    candidates_ptr,  # [CANDIDATES]
-    tile_keys,  # [BLOCK_TILES]
-    top_k,
-    row_max,
-    temperature,
-    vocab_size,
-    BLOCK_V: tl.constexpr,
-    CANDIDATES: tl.constexpr,
-):
-    """A key that exactly the top_k most likely tokens (and what ties with the last) reach, and the sum of their exp(s).
-
-    Among the top_k best tiles each has a token as good as the worst of those maxima: so the k-th best token is."""
-    bound = _INFINITY_BITS
-    low = 0
-    while low < bound:
-        middle = low + (bound - low) // 2
-        if tl.sum((tile_keys <= middle).to(tl.int32), axis=0) >= top_k:
-            bound = middle
-        else:
-            low = middle + 1
-
-    num_candidates = 0
-    for start in range(0, vocab_size, BLOCK_V):
-        offs_v = start + tl.arange(0, BLOCK_V)
-        logits = tl.load(logits_row_ptr + offs_v, mask=offs_v < vocab_size, other=float("-inf"))
-        is_candidate = (_key(logits, row_max, temperature) <= bound) & (offs_v < vocab_size)
-        places = num_candidates + tl.cumsum(is_candidate.to(tl.int32), axis=0) - 1
-        tl.store(candidates_ptr + places, logits, mask=is_candidate & (places < CANDIDATES))
-        num_candidates += tl.sum(is_candidate.to(tl.int32), axis=0)
-    tl.debug_barrier()  # other threads read what these have stored
-    source_ptr = candidates_ptr
-    length = num_candidates
-    if num_candidates > CANDIDATES:
-        source_ptr = logits_row_ptr
-        length = vocab_size
-
-    low = 0
-    num_kept = num_candidates
-    mass = 0.0
-    while (low < bound) & (num_kept != top_k):
-        middle = low + (bound - low) // 2
-        num_reached, _ = _count_reached(source_ptr, length, middle, row_max, temperature, BLOCK_V)
-        if num_reached >= top_k:
-            bound = middle
-            num_kept = num_reached
-        else:
-            low = middle + 1
-    _, mass = _count_reached(source_ptr, length, bound, row_max, temperature, BLOCK_V)
-    return bound, mass
-
-
-@triton.jit
-def _count_reached(source_ptr, length, key, row_max, temperature, BLOCK_V: tl.constexpr):
-    """How many of the `length` logits have at most this key, and the sum of their exp(s)."""
-    num_reached = 0
-    mass = 0.0
-    for start in tl.range(0, length, BLOCK_V, num_stages=3):
-        offs = start + tl.arange(0, BLOCK_V)
-        keys = _key(tl.load(source_ptr + offs, mask=offs < length, other=0.0), row_max, temperature)
-        is_reached = (keys <= key) & (offs < length)
-        num_reached += tl.sum(is_reached.to(tl.int32), axis=0)
-        mass += tl.sum(tl.where(is_reached, tl.exp(-keys.to(tl.float32, bitcast=True)), 0.0), axis=0)
-    return num_reached, mass
-
-
-@triton.jit
-def _key(logits, row_max, temperature):
-    """The bits of -s = (max - z) / temperature as an integer: floats >= 0 are in the order of their bits. 0 is best."""
-    distances = tl.abs(logits - row_max)
-    return tl.div_rn(distances, tl.zeros_like(distances) + temperature).to(tl.int32, bitcast=True)
-
-
-@triton.jit
-def gumbel_noise(first_tokens, seeds, choices, positions, WIDTH: tl.constexpr):
-    """[M, WIDTH] float32: -log(-log(1 - u)) for tokens first_tokens[m] + (0 .. WIDTH - 1); all arguments are [M].
-
-    A counter of Philox gives eight tokens their numbers; first_tokens and WIDTH must be multiples of 8.
-    """
-    counters = (first_tokens // 8 + 1)[:, None] + tl.arange(0, WIDTH // 8)[None, :]
-    nothing = tl.zeros(counters.shape, tl.uint64)
-    w0, w1, w2, w3 = _philox_4x64_10(
-        counters.to(tl.uint64),
-        nothing,
-        nothing,
-        positions.to(tl.uint64)[:, None] + nothing,
-        seeds.to(tl.uint64)[:, None] + nothing,
-        choices.to(tl.uint64)[:, None] + nothing,
-    )
-    # Token t has half t % 2 of word t % 8 // 2. Joining adds a last axis: words' high bit, words' low bit, half.
-    low = tl.join(tl.join(_low(w0), _low(w2)), tl.join(_low(w1), _low(w3)))
-    high = tl.join(tl.join(_high(w0), _high(w2)), tl.join(_high(w1), _high(w3)))
-    halves = tl.reshape(tl.join(low, high), [counters.shape[0], WIDTH])
-    u = tl.minimum((halves.to(tl.float32) + 0.5) * 2.3283064365386963e-10, 1 - 5.9604644775390625e-08)
-    # log1p(-u) = log(w) * -u / (w - 1) with w = 1 - u as rounded (Goldberg 1991, theorem 4).
-    w = 1.0 - u
-    exponential = tl.where(w == 1.0, u, tl.log(w) * (u / tl.where(w == 1.0, 1.0, w - 1.0)))
-    return -tl.log(exponential)
-
-
-@triton.jit
-def _low(words):
-    return (words & 0xFFFFFFFF).to(tl.uint32)
-
-
-@triton.jit
-def _high(words):
-    return (words >> 32).to(tl.uint32)
-
-
-@triton.jit
-def _philox_4x64_10(x0, x1, x2, x3, k0, k1):
-    """Salmon et al. 2011, table 2 and figure 4: ten rounds over four 64-bit words."""
-    m0 = tl.full(x0.shape, 0xD2E7470EE14C6C93, tl.uint64)
-    m1 = tl.full(x0.shape, 0xCA5A826395121157, tl.uint64)
-    for _ in tl.static_range(10):
-        high0, low0 = tl.umulhi(x0, m0), x0 * m0
-        high1, low1 = tl.umulhi(x2, m1), x2 * m1
-        x0, x1, x2, x3 = high1 ^ x1 ^ k0, low1, high0 ^ x3 ^ k1, low0
-        k0 += tl.full(x0.shape, 0x9E3779B97F4A7C15, tl.uint64)
-        k1 += tl.full(x0.shape, 0xBB67AE8584CAA73B, tl.uint64)
-    return x0, x1, x2, x3

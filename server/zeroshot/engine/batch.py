@@ -27,40 +27,44 @@ class Batch:
     sequences: list[Sequence]
     last_rows: Tensor  # [num_seqs] int64: the row of each one's last token
     sampled: list[Sequence]  # who gets a new token
-    sampled_rows: Tensor  # [len(sampled)] int64: the row of each one's newest token
+    sampled_rows: Tensor  # int64: the row of each one's newest token, and those of what is guessed to follow it
+    guessed: list[tuple[int, ...]]  # what is guessed for each of `sampled`
     prompt_scores: list[PromptScores]
 
 
 def build_batch(scheduled: list[ScheduledSequence], block_size: int, device: torch.device) -> Batch:
     """Sequences with a single token go first, whatever phase they are in: to attention those are decodes."""
-    scheduled = sorted(scheduled, key=lambda item: item.num_tokens > 1)
+    scheduled = sorted(scheduled, key=lambda item: item.num_positions > 1)
     token_ids: list[int] = []
     positions: list[int] = []
     slots: list[int] = []
     sampled: list[Sequence] = []
     last_rows: list[int] = []
     sampled_rows: list[int] = []
+    guessed: list[tuple[int, ...]] = []
     prompt_scores: list[PromptScores] = []
     for item in scheduled:
         sequence, first_row = item.sequence, len(token_ids)
         start = sequence.num_computed_tokens
         end = start + item.num_tokens
-        token_ids += sequence.token_ids[start:end]
-        positions += range(start, end)
+        positions_end = end + len(item.guessed)
+        token_ids += [*sequence.token_ids[start:end], *item.guessed]
+        positions += range(start, positions_end)
         table = sequence.block_table
-        slots += [table[p // block_size] * block_size + p % block_size for p in range(start, end)]
-        last_rows.append(len(token_ids) - 1)
+        slots += [table[p // block_size] * block_size + p % block_size for p in range(start, positions_end)]
+        last_rows.append(first_row + item.num_tokens - 1)
         if item.needs_sample:
             sampled.append(sequence)
-            sampled_rows.append(last_rows[-1])
+            sampled_rows += range(last_rows[-1], len(token_ids))
+            guessed.append(item.guessed)
         if sequence.sampling_params.prompt_logprobs is not None and start < sequence.num_prompt_tokens:
             prompt_scores += _prompt_scores(sequence, start, end, first_row)
     attention = AttentionMetadata(
         slot_mapping=torch.tensor(slots, device=device),
         block_tables=_block_tables(scheduled, block_size, device),
-        context_lens=[item.sequence.num_computed_tokens + item.num_tokens for item in scheduled],
-        query_lens=[item.num_tokens for item in scheduled],
-        num_decodes=sum(item.num_tokens == 1 for item in scheduled),
+        context_lens=[item.sequence.num_computed_tokens + item.num_positions for item in scheduled],
+        query_lens=[item.num_positions for item in scheduled],
+        num_decodes=sum(item.num_positions == 1 for item in scheduled),
     )
     return Batch(
         token_ids=torch.tensor(token_ids, device=device),
@@ -70,6 +74,7 @@ def build_batch(scheduled: list[ScheduledSequence], block_size: int, device: tor
         last_rows=torch.tensor(last_rows, device=device),
         sampled=sampled,
         sampled_rows=torch.tensor(sampled_rows, dtype=torch.int64, device=device),
+        guessed=guessed,
         prompt_scores=prompt_scores,
     )
 
@@ -79,7 +84,7 @@ def _block_tables(scheduled: list[ScheduledSequence], block_size: int, device: t
 
     Attention may read the padding before it masks it, and a masked NaN would spread: so it is never another's block.
     """
-    num_blocks = [-(-(item.sequence.num_computed_tokens + item.num_tokens) // block_size) for item in scheduled]
+    num_blocks = [-(-(item.sequence.num_computed_tokens + item.num_positions) // block_size) for item in scheduled]
     width = max(num_blocks)
     tables = [item.sequence.block_table[:n] for item, n in zip(scheduled, num_blocks, strict=True)]
     return torch.tensor([table + table[-1:] * (width - len(table)) for table in tables], device=device)

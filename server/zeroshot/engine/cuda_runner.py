@@ -97,8 +97,7 @@ class CudaRunner:
 
     def clear(self, block_ids: list[int]) -> None:
         """Zero the blocks: references read whole blocks, and even a masked NaN would spread."""
-        self.kv_cache.key[:, block_ids] = 0
-        self.kv_cache.value[:, block_ids] = 0
+        self.kv_cache.clear(block_ids)
 
     def _execute(self, scheduled: list[ScheduledSequence]) -> StepResult:
         decodes = [item.sequence for item in scheduled if item.sequence.is_decoding]
@@ -261,7 +260,7 @@ class CudaRunner:
             query_lens=state.context_lens[rows],  # not read: every sequence is a decode
             num_decodes=num_rows,
         )
-        hidden = self.model.forward(state.token_ids[rows], state.positions[rows], self.kv_cache, attention)
+        hidden = self.model.decode(state.token_ids[rows], state.positions[rows], self.kv_cache, attention)
         self._sampler.draw(hidden, rows, kind)
 
 

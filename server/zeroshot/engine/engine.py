@@ -19,7 +19,14 @@ from zeroshot.engine.model_runner import ModelRunner, StepResult
 from zeroshot.engine.sampler import SampledToken
 from zeroshot.engine.scheduler import ScheduledSequence, Scheduler
 from zeroshot.engine.sequence import Sequence
-from zeroshot.errors import ContextLengthExceeded, GenerationFailed, InvalidRequest, NanLogits, ZeroshotError
+from zeroshot.errors import (
+    ContextLengthExceeded,
+    GenerationFailed,
+    InvalidRequest,
+    NanLogits,
+    SettingsError,
+    ZeroshotError,
+)
 from zeroshot.model.gpt2 import GPT2, KVCache
 from zeroshot.settings import EngineSettings
 from zeroshot.types import BeamParams, EngineStats, FinishReason, GenerateRequest, TokenOutput
@@ -48,6 +55,7 @@ class Engine:
             self.block_manager,
             max_num_seqs=settings.max_num_seqs,
             max_num_batched_tokens=settings.max_num_batched_tokens or _step_budget(model, settings),
+            guess_ngram=settings.speculative_ngram,
         )
         self._sequences: dict[str, list[Sequence]] = {}
         self._outputs: dict[tuple[str, int], TokenOutput] = {}
@@ -68,7 +76,7 @@ class Engine:
             cached_tokens_total=self._cached_tokens_total,
             generation_tokens_total=self._generation_tokens_total,
             steps_total=self._steps_total,
-            kernels=self.model.backend.kernels,
+            kernels=self.model.backend.states,
         )
 
     def add_request(self, request: GenerateRequest) -> None:
@@ -337,6 +345,8 @@ class Engine:
 def _runner(model: GPT2, kv_cache: KVCache, settings: EngineSettings) -> ModelRunner | CudaRunner:
     if not model.backend.is_device:
         return ModelRunner(model, kv_cache)
+    if settings.speculative_ngram:
+        raise SettingsError("speculative_ngram is for CPUs so far; on a GPU leave it at 0.")
     device: Device = HostDevice()
     if model.device.type == "cuda":
         device = CudaDevice(model.device, can_record=model.backend.uses_kernels_only)
@@ -352,6 +362,6 @@ def _num_kv_blocks(model: GPT2, settings: EngineSettings, block_size: int) -> in
     blocks_per_context = -(-model.config.n_positions // block_size)
     if settings.kv_cache_tokens is not None:
         return max(blocks_per_context, settings.kv_cache_tokens // block_size)
-    bytes_per_block = 2 * model.config.n_layer * model.config.n_embd * model.dtype.itemsize * block_size
+    bytes_per_block = 2 * model.config.n_layer * model.config.n_embd * model.kv_dtype.itemsize * block_size
     affordable = _KV_CACHE_BYTES[model.device.type] // bytes_per_block
     return max(blocks_per_context, min(settings.max_num_seqs * blocks_per_context, affordable))

@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+from typing import Any
 
 import torch
 
@@ -11,6 +12,7 @@ from zeroshot.model.config import GPT2Config
 from zeroshot.model.gpt2 import GPT2
 from zeroshot.model.native_ops import cpu_backend
 from zeroshot.model.ops import device_backend
+from zeroshot.model.triton_fused import triton_fused_ops
 from zeroshot.model.triton_ops import triton_ops
 from zeroshot.model.weights import load_weights
 from zeroshot.settings import EngineSettings
@@ -19,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT_BYTES = 2**30
+_FP8_CAPABILITY = (8, 9)
 
 # int8 is for the linear layers; everything around them stays fp32.
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
@@ -59,6 +62,7 @@ def load_model(settings: EngineSettings) -> GPT2:
     device = torch.device(_device_type(settings))
     dtype = _dtype(settings, device)
     config = GPT2Config.from_folder(settings.model_folder)
+    kv_dtype = _kv_dtype(settings, device)
     weights = load_weights(settings.model_folder, config, dtype=dtype, device=device)
     if device.type == "cpu":
         wants_kernels = settings.cpu_kernels == "auto"
@@ -66,14 +70,29 @@ def load_model(settings: EngineSettings) -> GPT2:
         return GPT2(config, weights, backend)
     if settings.dtype == "int8":
         raise SettingsError("dtype int8 is for CPUs; a GPU runs bf16, fp16 or fp32.")
-    ops, kernels = triton_ops(config, max_num_seqs=settings.max_num_seqs, dtype=dtype, device=device)
-    return GPT2(config, weights, device_backend(ops, kernels))
+    types: dict[str, Any] = {"dtype": dtype, "device": device, "kv_dtype": kv_dtype}
+    ops, kernels = triton_ops(config, max_num_seqs=settings.max_num_seqs, **types)
+    fused = triton_fused_ops(config, wanted=settings.fused_decode, kernels=kernels, **types)
+    return GPT2(config, weights, device_backend(ops, kernels, *fused, kv_dtype=kv_dtype))
 
 
 def _device_type(settings: EngineSettings) -> str:
     if settings.device != "auto":
         return settings.device
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _kv_dtype(settings: EngineSettings, device: torch.device) -> torch.dtype | None:
+    """None: the model's. Raises SettingsError on a device that can't convert FP8."""
+    if settings.kv_dtype == "auto":
+        return None
+    if device.type == "cpu":
+        raise SettingsError("kv_dtype fp8 is for GPUs; a CPU keeps keys and values in the model's dtype.")
+    capability = torch.cuda.get_device_capability(device)
+    if capability < _FP8_CAPABILITY:
+        needed, found = (".".join(map(str, version)) for version in (_FP8_CAPABILITY, capability))
+        raise SettingsError(f"kv_dtype fp8 needs compute capability {needed}; this GPU has {found}.")
+    return torch.float8_e4m3fn
 
 
 def _dtype(settings: EngineSettings, device: torch.device) -> torch.dtype:

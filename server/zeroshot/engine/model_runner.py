@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from zeroshot.engine.batch import PromptScores, build_batch
-from zeroshot.engine.sampler import SampledToken, sample, score_prompt
+from zeroshot.engine.batch import Batch, PromptScores, build_batch
+from zeroshot.engine.sampler import SampledToken, drawn_of, sample, score_prompt
 from zeroshot.engine.scheduler import ScheduledSequence
 from zeroshot.engine.sequence import Sequence
 from zeroshot.model.gpt2 import GPT2, KVCache
@@ -35,20 +35,25 @@ class ModelRunner:
         """Run the scheduled tokens, fill their KV slots, sample where a sequence's newest token was among them."""
         batch = build_batch(scheduled, self.block_size, self.device)
         hidden = self.model.forward(batch.token_ids, batch.positions, self.kv_cache, batch.attention)
-        sampled: list[SampledToken] = []
-        if batch.sampled:
-            logits = self.model.compute_logits(hidden[batch.sampled_rows])
-            sampled = sample(logits, batch.sampled, self.model.config.eos_token_id)
         return StepResult(
-            sampled=list(zip(batch.sampled, sampled, strict=True)),
+            sampled=self._draw(hidden, batch) if batch.sampled else [],
             prompt_logprobs=[(scores.sequence, self._score(hidden, scores)) for scores in batch.prompt_scores],
             not_finite=_not_finite(hidden[batch.last_rows], batch.sequences),
         )
 
+    def _draw(self, hidden: torch.Tensor, batch: Batch) -> list[tuple[Sequence, SampledToken]]:
+        logits, eos_token_id = self.model.compute_logits(hidden[batch.sampled_rows]), self.model.config.eos_token_id
+        if not any(batch.guessed):
+            return list(zip(batch.sampled, sample(logits, batch.sampled, eos_token_id), strict=True))
+        drawn: list[tuple[Sequence, SampledToken]] = []
+        rows = logits.split([1 + len(guessed) for guessed in batch.guessed])
+        for sequence, guessed, of_sequence in zip(batch.sampled, batch.guessed, rows, strict=True):
+            drawn += [(sequence, token) for token in drawn_of(of_sequence, sequence, guessed, eos_token_id)]
+        return drawn
+
     def clear(self, block_ids: list[int]) -> None:
         """Zero the blocks: attention reads whole blocks, and even a masked NaN would spread."""
-        self.kv_cache.key[:, block_ids] = 0
-        self.kv_cache.value[:, block_ids] = 0
+        self.kv_cache.clear(block_ids)
 
     def copy_blocks(self, copies: list[tuple[int, int]]) -> None:
         """(source, target) of each; a source may be the target of another copy, and is read before."""

@@ -35,6 +35,21 @@ def sample(logits: Tensor, sequences: list[Sequence], eos_token_id: int) -> list
     ]
 
 
+def drawn_of(logits: Tensor, sequence: Sequence, guessed: tuple[int, ...], eos_token_id: int) -> list[SampledToken]:
+    """logits: [1 + len(guessed), vocab_size], at the newest token and each guessed one. One token or more."""
+    num_tokens, drawn = sequence.num_tokens, []
+    try:
+        for row in range(len(logits)):
+            (token,) = sample(logits[row : row + 1], [sequence], eos_token_id)
+            drawn.append(token)
+            if row == len(guessed) or token.token_id != guessed[row]:
+                break
+            sequence.token_ids.append(guessed[row])  # penalties and positions count it
+    finally:
+        del sequence.token_ids[num_tokens:]
+    return drawn
+
+
 def score_prompt(logits: Tensor, target_token_ids: list[int], num_top: int) -> list[TokenLogprob | None]:
     """logits: [num_tokens, vocab_size] float32. None for a row with NaN or inf in it."""
     is_finite = torch.isfinite(logits.sum(-1)).tolist()

@@ -10,14 +10,20 @@ from dataclasses import dataclass
 
 from zeroshot.engine.block_manager import BlockManager
 from zeroshot.engine.sequence import Sequence
+from zeroshot.engine.speculative import guess
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduledSequence:
-    """`num_tokens` of the sequence run now, from `sequence.num_computed_tokens` on."""
+    """`num_tokens` of the sequence run now, from `sequence.num_computed_tokens` on, and what is guessed to follow."""
 
     sequence: Sequence
     num_tokens: int
+    guessed: tuple[int, ...] = ()
+
+    @property
+    def num_positions(self) -> int:
+        return self.num_tokens + len(self.guessed)
 
     @property
     def needs_sample(self) -> bool:
@@ -32,10 +38,14 @@ class ScheduledSequence:
 class Scheduler:
     """Raises nothing: what can't ever run is refused before it gets here (`Engine.add_request`)."""
 
-    def __init__(self, block_manager: BlockManager, *, max_num_seqs: int, max_num_batched_tokens: int) -> None:
+    def __init__(
+        self, block_manager: BlockManager, *, max_num_seqs: int, max_num_batched_tokens: int, guess_ngram: int = 0
+    ) -> None:
         self.block_manager = block_manager
         self.max_num_seqs = max_num_seqs
         self.max_num_batched_tokens = max_num_batched_tokens
+        self.guess_ngram = guess_ngram
+        """Decode a single stream speculatively, by n-grams of so many tokens. 0: don't."""
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
 
@@ -49,6 +59,10 @@ class Scheduler:
     def schedule(self) -> list[ScheduledSequence]:
         """The next step: decoding sequences first, then prefills. Empty only if there is no work."""
         budget = self.max_num_batched_tokens
+        if self.guess_ngram and len(self.running) == 1 and not self.waiting and self.running[0].is_decoding:
+            # With more at once the weights are read for all of them, and guesses would take their time.
+            guessed = guess(self.running[0], self.guess_ngram)
+            return [ScheduledSequence(self.running[0], 1, guessed[: budget - 1])]
         decodes: list[ScheduledSequence] = []
         prefills: list[ScheduledSequence] = []
         for sequence in self.running:

@@ -5,17 +5,21 @@ Pre-LayerNorm transformer blocks (Radford et al. 2019, section 2.3). Tokens of m
 one sequence ends; attention does, through `AttentionMetadata`. Called by `engine/model_runner.py`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from zeroshot.model.config import GPT2Config
+from zeroshot.model.fused_decode import FusedDecode
+from zeroshot.model.kv_scales import centred, kv_scales
 from zeroshot.model.layer_norm import Residual
 from zeroshot.model.linear import LinearFactory
 from zeroshot.model.ops import Backend, plain_backend
 from zeroshot.model.weights import GPT2Weights, LayerWeights
+from zeroshot_kernels.paged_cache import indexable
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,17 @@ class KVCache:
 
     key: Tensor
     value: Tensor
+    scales: Tensor | None = None
+    """[n_layer, {K, V}, n_head] float32, of a cache in FP8."""
+
+    def clear(self, block_ids: list[int]) -> None:
+        """Zero the blocks in all layers."""
+        for content in (self.key, self.value):
+            indexable(content)[:, block_ids] = 0
+
+    def layer(self, index: int) -> "LayerCache":
+        scales = () if self.scales is None else self.scales[index].unbind()
+        return LayerCache(self.key[index], self.value[index], scales)
 
     @classmethod
     def allocate(
@@ -43,6 +58,14 @@ class KVCache:
         return cls(key, value)
 
 
+class LayerCache(NamedTuple):
+    """One layer's part of a `KVCache`."""
+
+    key: Tensor  # [num_blocks, block_size, n_head, head_dim], and so are values
+    value: Tensor
+    scales: tuple[Tensor, ...]  # keys' and values', [n_head] each, if they are in FP8: ops take them as they come
+
+
 @dataclass(frozen=True, slots=True)
 class AttentionMetadata:
     """Where one sequence ends and the next begins. Decoding sequences come first, one token each; then prefills."""
@@ -60,6 +83,8 @@ class GPT2:
     def __init__(self, config: GPT2Config, weights: GPT2Weights, backend: Backend | None = None) -> None:
         self.config = config
         self.backend = backend or plain_backend()
+        if self.backend.kv_dtype == torch.float8_e4m3fn:
+            weights = centred(weights)
         self.wpe = weights.wpe
         lm_head = _padded_rows(weights.lm_head, self.backend.vocab_multiple)
         self.wte = lm_head[: config.vocab_size] if weights.lm_head is weights.wte else weights.wte
@@ -69,10 +94,16 @@ class GPT2:
         self.layer_loop = self.backend.layer_loop(self.layers) if self.backend.layer_loop is not None else None
         self.ln_f = self.backend.layer_norm(weights.ln_f_weight, weights.ln_f_bias, config.layer_norm_epsilon)
         self.lm_head = linear(lm_head.t(), None)
+        fused = self.backend.fused
+        self._fused = None if fused is None else FusedDecode(fused, self.layers, self.ln_f, self.wte, self.wpe)
 
     @property
     def dtype(self) -> torch.dtype:
         return self.wte.dtype
+
+    @property
+    def kv_dtype(self) -> torch.dtype:
+        return self.backend.kv_dtype or self.dtype
 
     @property
     def device(self) -> torch.device:
@@ -80,7 +111,11 @@ class GPT2:
 
     def allocate_kv_cache(self, num_blocks: int, block_size: int) -> KVCache:
         allocate = KVCache.allocate_by_head if self.backend.is_device else KVCache.allocate
-        return allocate(self.config, num_blocks, block_size, dtype=self.dtype, device=self.device)
+        cache = allocate(self.config, num_blocks, block_size, dtype=self.kv_dtype, device=self.device)
+        if self.kv_dtype != torch.float8_e4m3fn:
+            return cache
+        scales = [kv_scales(layer, self.config.n_head) for layer in self.layers]
+        return replace(cache, scales=torch.stack(scales))
 
     def forward(self, token_ids: Tensor, positions: Tensor, kv_cache: KVCache, attention: AttentionMetadata) -> Tensor:
         """token_ids, positions: [num_tokens] int64. Writes the tokens' keys and values into the cache.
@@ -92,9 +127,14 @@ class GPT2:
             stream = self.layer_loop(stream, kv_cache, attention)
         else:
             for index, layer in enumerate(self.layers):
-                stream = layer.forward(stream, kv_cache.key[index], kv_cache.value[index], attention)
+                stream = layer.forward(stream, kv_cache.layer(index), attention)
         hidden, _ = self.ln_f(stream)
         return hidden
+
+    def decode(self, token_ids: Tensor, positions: Tensor, kv_cache: KVCache, attention: AttentionMetadata) -> Tensor:
+        """`forward` where every sequence has one new token: a few of them by kernels made for that, if there are."""
+        run = self._fused if self._fused is not None and self._fused.takes(len(token_ids)) else self
+        return run.forward(token_ids, positions, kv_cache, attention)
 
     def compute_logits(self, hidden: Tensor) -> Tensor:
         """hidden: [num_rows, n_embd] -> [num_rows, vocab_size] float32."""
@@ -118,31 +158,30 @@ class Layer:
         self.fc = linear(weights.fc_weight, weights.fc_bias)
         self.fc_proj = linear(weights.fc_proj_weight, weights.fc_proj_bias)
 
-    def forward(
-        self, stream: Residual, key_cache: Tensor, value_cache: Tensor, attention: AttentionMetadata
-    ) -> Residual:
+    def forward(self, stream: Residual, cache: LayerCache, attention: AttentionMetadata) -> Residual:
         """stream: the residual stream, [num_tokens, n_embd]."""
         hidden, residual = self.ln_1(stream)
         hidden = self.attn(hidden)
-        hidden = self._attend(hidden, key_cache, value_cache, attention)
+        hidden = self._attend(hidden, cache, attention)
         stream = self.attn_proj.add_to(residual, hidden)
         hidden, residual = self.ln_2(stream)
         hidden = self.fc(hidden, self.activation)
         return self.fc_proj.add_to(residual, hidden)
 
-    def _attend(self, qkv: Tensor, key_cache: Tensor, value_cache: Tensor, attention: AttentionMetadata) -> Tensor:
+    def _attend(self, qkv: Tensor, cache: LayerCache, attention: AttentionMetadata) -> Tensor:
         """qkv: [num_tokens, 3 * n_embd] -> [num_tokens, n_embd]."""
         query, key, value = qkv.view(-1, 3, self.n_head, self.head_dim).unbind(1)
-        self.ops.kv_append(key, value, attention.slot_mapping, key_cache, value_cache)
-        caches = (key_cache, value_cache)
+        caches, scales = cache[:2], cache.scales
+        self.ops.kv_append(key, value, attention.slot_mapping, *caches, *scales)
         tables, lens, query_lens = attention.block_tables, attention.context_lens, attention.query_lens
         split = attention.num_decodes
         outputs = []
         if split:
-            outputs.append(self.ops.decode_attention(query[:split], *caches, tables[:split], lens[:split], self.scale))
+            decodes = (tables[:split], lens[:split])
+            outputs.append(self.ops.decode_attention(query[:split], *caches, *decodes, self.scale, *scales))
         if split < len(lens):
             rest = (tables[split:], query_lens[split:], lens[split:])
-            outputs.append(self.ops.prefill_attention(query[split:], *caches, *rest, self.scale))
+            outputs.append(self.ops.prefill_attention(query[split:], *caches, *rest, self.scale, *scales))
         output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
         return output.reshape(-1, self.n_head * self.head_dim)
 

@@ -1,7 +1,7 @@
 """LayerNorm and the residual stream between the layers: a tensor, or a sum that nobody has added up yet."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,9 +15,19 @@ class PendingSum(NamedTuple):
 
 
 Residual = Tensor | PendingSum
-Norm = Callable[[Any], tuple[Tensor, Tensor]]
-"""Takes the kind of residual that the backend's linear layers give. Returns the normalised rows, and the residual as
-a tensor: [num_tokens, n_embd] each."""
+
+
+class Norm(Protocol):
+    """Takes the kind of residual that the backend's linear layers give.
+
+    Returns the normalised rows, and the residual as a tensor: [num_tokens, n_embd] each.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    eps: float
+
+    def __call__(self, residual: Any, /) -> tuple[Tensor, Tensor]: ...
 
 
 class LayerNorm:

@@ -7,8 +7,10 @@ where they work. What differs beyond an op (who adds the residual, how a page li
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
+from zeroshot.model.fused_decode import FusedOps
 from zeroshot.model.int8_linear import int8_linear_factory
 from zeroshot.model.layer_norm import DeferredLayerNorm, LayerNorm, Norm, Residual, embed, embed_deferred
 from zeroshot.model.linear import LinearFactory, deferred_linear_factory, linear_factory
@@ -62,6 +64,17 @@ class Backend:
     """The model's layers -> what runs all of them in one go. None, of either: `GPT2.forward` goes through them."""
     kernels: dict[str, str] = field(default_factory=dict)
     """Op -> "triton", or "reference: " and why. Empty where no kernel was wanted."""
+    kv_dtype: torch.dtype | None = None
+    """Of the KV cache; None: the model's."""
+    fused: FusedOps | None = None
+    """Decode steps of a few rows by these, if there are any."""
+    fused_state: str | None = None
+    """ "triton", or "plain path: " and why. None where nobody wanted to know."""
+
+    @property
+    def states(self) -> dict[str, str]:
+        """What runs as what, for `GET /health`."""
+        return self.kernels | ({} if self.fused_state is None else {"fused_decode": self.fused_state})
 
     @property
     def uses_kernels_only(self) -> bool:
@@ -79,7 +92,14 @@ def plain_backend(*, is_int8: bool = False) -> Backend:
     )
 
 
-def device_backend(ops: Ops, kernels: dict[str, str]) -> Backend:
+def device_backend(
+    ops: Ops,
+    kernels: dict[str, str],
+    fused: FusedOps | None = None,
+    fused_state: str | None = None,
+    *,
+    kv_dtype: torch.dtype | None = None,
+) -> Backend:
     def layer_norm(weight: Tensor, bias: Tensor, eps: float) -> DeferredLayerNorm:
         return DeferredLayerNorm(weight, bias, eps, ops.layer_norm)
 
@@ -93,6 +113,9 @@ def device_backend(ops: Ops, kernels: dict[str, str]) -> Backend:
         vocab_multiple=64,
         name="Triton kernels",
         kernels=kernels,
+        kv_dtype=kv_dtype,
+        fused=fused,
+        fused_state=fused_state,
     )
 
 

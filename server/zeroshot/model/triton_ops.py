@@ -19,7 +19,7 @@ from zeroshot.model.ops import Ops
 logger = logging.getLogger(__name__)
 
 _BLOCK_SIZE = 16
-_TOLERANCES = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+TOLERANCES = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """On norm(kernel - reference) / norm(reference): catches a wrong result, not a rounding."""
 
 Probe = Callable[[Callable[..., Any]], list[Tensor]]
@@ -27,7 +27,12 @@ Probe = Callable[[Callable[..., Any]], list[Tensor]]
 
 
 def triton_ops(
-    config: GPT2Config, *, max_num_seqs: int, dtype: torch.dtype, device: torch.device
+    config: GPT2Config,
+    *,
+    max_num_seqs: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    kv_dtype: torch.dtype | None = None,
 ) -> tuple[Ops, dict[str, str]]:
     """Every op, by its kernel if that works here, and op -> "triton" or "reference: " and the reason.
 
@@ -36,21 +41,21 @@ def triton_ops(
     references = Ops()
     chosen: dict[str, Callable[..., Any]] = {}
     kernels: dict[str, str] = {}
-    for name, probe in _probes(config, dtype, device).items():
+    for name, probe in _probes(config, dtype, device, kv_dtype).items():
         reference = getattr(references, name)
         try:
             chosen[name] = load_kernel(name)
             error = relative_error(probe(chosen[name]), probe(reference))
-            if not error <= _TOLERANCES[dtype]:
+            if not error <= TOLERANCES[dtype]:
                 raise ArithmeticError(f"its result is off by {error:.1e}")
             kernels[name] = "triton"
         except Exception as error:  # whatever the compiler raises: the reference does the same work
             chosen[name] = reference
-            kernels[name] = f"reference: {type(error).__name__}: {_first_line(error)}"
+            kernels[name] = f"reference: {type(error).__name__}: {first_line(error)}"
     _warn(kernels)
     if kernels["decode_attention"] == "triton":
         workspace = importlib.import_module("zeroshot_kernels.decode_attention.kernel").DecodeWorkspace.allocate(
-            max_num_seqs, config.n_head, config.head_dim, _max_context_len(config), device
+            max_num_seqs, config.n_head, config.head_dim, max_context_len(config), device
         )
         chosen["decode_attention"] = partial(chosen["decode_attention"], workspace=workspace)
     return Ops(**chosen), kernels
@@ -75,16 +80,26 @@ def _warn(kernels: dict[str, str]) -> None:
         logger.warning("slow: PyTorch references run in place of kernels that do not work here: %s", reasons)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), "no message")[:200]
 
 
-def _max_context_len(config: GPT2Config) -> int:
+def max_context_len(config: GPT2Config) -> int:
     """Block tables may have a last block that the context does not fill: of up to 256 tokens."""
     return config.n_positions + 256
 
 
-def _probes(config: GPT2Config, dtype: torch.dtype, device: torch.device) -> dict[str, Probe]:
+def probe_scales(kv_dtype: torch.dtype | None, n_head: int, device: torch.device) -> tuple[Tensor, ...]:
+    """Of keys and values of about 1, if the cache is in FP8: a power of two for each head."""
+    if kv_dtype != torch.float8_e4m3fn:
+        return ()
+    heads = torch.arange(n_head, device=device)
+    return torch.exp2(-5.0 + heads % 3), torch.exp2(-4.0 - heads % 3)
+
+
+def _probes(
+    config: GPT2Config, dtype: torch.dtype, device: torch.device, kv_dtype: torch.dtype | None
+) -> dict[str, Probe]:
     """Two sequences of 20 and 3 tokens, heads and rows as wide as the model's, a vocabulary of 300."""
     generator = torch.Generator().manual_seed(0)
 
@@ -96,7 +111,8 @@ def _probes(config: GPT2Config, dtype: torch.dtype, device: torch.device) -> dic
 
     n_head, n_embd = config.n_head, config.n_embd
     query, key, value = randn(23, 3, n_head, config.head_dim).unbind(1)
-    caches = randn(4, n_head, 2, _BLOCK_SIZE, config.head_dim).permute(2, 0, 3, 1, 4)
+    caches = randn(4, n_head, 2, _BLOCK_SIZE, config.head_dim).to(kv_dtype or dtype).permute(2, 0, 3, 1, 4)
+    scales = probe_scales(kv_dtype, n_head, device)
     tables = ints(2, 0, 1, 1).view(2, 2)
     lens = ints(20, 3)
     hidden, lm_head, weight, bias = randn(2, n_embd), randn(300, n_embd), randn(n_embd), randn(n_embd)
@@ -106,8 +122,8 @@ def _probes(config: GPT2Config, dtype: torch.dtype, device: torch.device) -> dic
 
     def kv_append(op: Callable[..., Any]) -> list[Tensor]:
         written = caches.clone()
-        op(key[:2], value[:2], ints(17, 5), *written)
-        return [written]
+        op(key[:2], value[:2], ints(17, 5), *written, *scales)
+        return [written.to(dtype)]
 
     def logit_adjustment(op: Callable[..., Any]) -> list[Tensor]:
         written = logits.clone()
@@ -118,8 +134,8 @@ def _probes(config: GPT2Config, dtype: torch.dtype, device: torch.device) -> dic
     greedy = (off, two, two, two)
     return {
         "kv_append": kv_append,
-        "decode_attention": lambda op: [op(query[:2], *caches, tables, lens, 0.125)],
-        "prefill_attention": lambda op: [op(query, *caches, tables, lens, lens, 0.125)],
+        "decode_attention": lambda op: [op(query[:2], *caches, tables, lens, 0.125, *scales)],
+        "prefill_attention": lambda op: [op(query, *caches, tables, lens, lens, 0.125, *scales)],
         "layer_norm": lambda op: [*op(hidden, hidden, weight, bias, 1e-5)],
         "bias_gelu": lambda op: [op(inner, inner_bias)],
         "lm_head_sampling": lambda op: [*op(hidden, lm_head, *greedy)],

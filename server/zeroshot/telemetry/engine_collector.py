@@ -67,7 +67,7 @@ class EngineCollector(Collector):
         yield CounterMetricFamily("zeroshot_engine_restarts", "Engines replaced.", value=report.num_restarts)
         kernels = GaugeMetricFamily(
             "zeroshot_kernel_fallback",
-            "1 for an op that runs as PyTorch's reference; GET /health says why.",
+            "1 for an op that runs another way than it could; GET /health says why.",
             labels=["op"],
         )
         for op, state in stats.kernels.items():

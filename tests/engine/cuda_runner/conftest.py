@@ -15,6 +15,7 @@ import torch
 from zeroshot.engine.engine import Engine
 from zeroshot.engine.loader import load_engine as load_plain_engine
 from zeroshot.model.config import GPT2Config
+from zeroshot.model.fused_decode import FusedOps
 from zeroshot.model.gpt2 import GPT2
 from zeroshot.model.ops import Ops, device_backend
 from zeroshot.model.weights import load_weights
@@ -24,9 +25,17 @@ CPU = torch.device("cpu")
 WORKING = dict.fromkeys(Ops.__dataclass_fields__, "triton")
 
 
-def device_model(folder: Path, ops: Ops, kernels: dict[str, str], dtype: torch.dtype = torch.float32) -> GPT2:
+def device_model(
+    folder: Path,
+    ops: Ops,
+    kernels: dict[str, str],
+    fused: FusedOps | None = None,
+    kv_dtype: torch.dtype | None = None,
+) -> GPT2:
     config = GPT2Config.from_folder(folder)
-    return GPT2(config, load_weights(folder, config, dtype=dtype, device=CPU), device_backend(ops, kernels))
+    weights = load_weights(folder, config, dtype=torch.float32, device=CPU)
+    state = None if fused is None else "triton"
+    return GPT2(config, weights, device_backend(ops, kernels, fused, state, kv_dtype=kv_dtype))
 
 
 @cache

@@ -1,13 +1,17 @@
 """The same path with the Triton kernels in it, in the interpreter: slow, so the model is tiny and the tests are few."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from tests.engine.cuda_runner.conftest import CPU, device_model
+from tests.engine.cuda_runner.conftest import CPU, WORKING, device_model
 from tests.kernels.buffers import kernel_of
 from zeroshot.engine.engine import Engine
 from zeroshot.engine.selfcheck import prompt_logits
 from zeroshot.model.config import GPT2Config
+from zeroshot.model.fused_decode import FusedOps
+from zeroshot.model.ops import Ops
 from zeroshot.settings import EngineSettings
 
 kernel_of("layer_norm")  # skips all of this with the reason, where kernels can't run
@@ -137,3 +141,122 @@ def test_without_triton_everything_is_a_reference(tiny, monkeypatch, run, reques
     engine = Engine(device_model(tiny.folder, ops, kernels), EngineSettings(kv_block_size=16, max_num_seqs=4))
     result = run(engine, request_of("a", [9, 8, 7], max_tokens=5))["a", 0]
     assert result.token_ids == hugging_face_greedy(tiny.model, [9, 8, 7], 5)
+
+
+# Decode by five kernels a layer
+
+
+@pytest.fixture(scope="module")
+def fused(tiny, chosen_ops):
+    from zeroshot.model.triton_fused import triton_fused_ops
+
+    config = GPT2Config.from_folder(tiny.folder)
+    return triton_fused_ops(config, wanted="on", kernels=chosen_ops[1], dtype=torch.float32, device=CPU)
+
+
+def test_the_fused_path_works_here_and_is_in_health(tiny, chosen_ops, fused):
+    assert fused[1] == "triton"
+    engine = Engine(device_model(tiny.folder, *chosen_ops, fused[0]), EngineSettings(kv_block_size=16, max_num_seqs=4))
+    assert engine.stats().kernels == chosen_ops[1] | {"fused_decode": "triton"}
+    assert engine.model.backend.uses_kernels_only
+
+
+def test_greedy_tokens_of_the_fused_path_are_the_plain_paths(
+    tiny, chosen_ops, fused, engine_on_kernels, run, request_of, prompts_of, hugging_face_greedy
+):
+    """Alone and three at once; a page is full after the first token of one of them."""
+    prompts = prompts_of(5, [1, 15, 52], vocab_size=96)
+    requests = [request_of(str(i), p, max_tokens=4, ignore_eos=True) for i, p in enumerate(prompts)]
+    engine = Engine(device_model(tiny.folder, *chosen_ops, fused[0]), EngineSettings(kv_block_size=16, max_num_seqs=4))
+    expected = run(engine_on_kernels, *requests)
+    assert run(engine, *requests) == expected
+    assert run(engine, requests[1])["1", 0].token_ids == expected["1", 0].token_ids
+    assert expected["1", 0].token_ids == hugging_face_greedy(tiny.model, prompts[1], 4, min_new_tokens=4)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kernels", "changed", "state"),
+    [
+        ("off", {}, {}, None),
+        ("auto", {}, {}, "plain path: needs compute capability 9.0"),
+        ("on", {"sampling": "reference: no compiler"}, {}, "plain path: other ops run as references"),
+        ("on", {}, {"activation_function": "relu"}, "plain path: activation_function is relu"),
+    ],
+)
+def test_the_plain_path_runs_where_the_fused_one_is_not_for(tiny, wanted, kernels, changed, state):
+    from zeroshot.model.triton_fused import triton_fused_ops
+
+    config = replace(GPT2Config.from_folder(tiny.folder), **changed)
+    options = {"kernels": kernels, "dtype": torch.float32, "device": CPU}
+    assert triton_fused_ops(config, wanted=wanted, **options) == (None, state)
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel", "reason"),
+    [
+        ("ln_fc_gelu", broken, "RuntimeError: Failed to find C compiler."),
+        ("projection", lambda hidden, *_, **__: torch.zeros(2, 32), "ArithmeticError: its result is off by 1.0e+00"),
+    ],
+)
+def test_a_fused_kernel_that_fails_gives_way_to_the_plain_path(tiny, monkeypatch, caplog, name, kernel, reason):
+    from zeroshot.model import triton_fused as module
+
+    load_kernel = module.load_kernel
+    monkeypatch.setattr(module, "load_kernel", lambda op: kernel if op == name else load_kernel(op))
+    options = {"wanted": "on", "kernels": {}, "dtype": torch.float32, "device": CPU}
+    ops, state = module.triton_fused_ops(GPT2Config.from_folder(tiny.folder), **options)
+    assert ops is None
+    assert state.startswith(f"plain path: {reason}")
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert reason in warning
+
+
+def test_kernels_that_start_too_early_are_found_out(tiny, monkeypatch):
+    """On a GPU their result is another one than in turn. Here something stands for it that depends on `use_pdl`."""
+    from zeroshot.model import triton_fused as module
+
+    def early(op):
+        def call(*arguments, use_pdl, out=None):
+            result = getattr(FusedOps(), op)(*arguments)
+            return result * (1 + 1e-6 * use_pdl) if op == "projection" else result
+
+        return call
+
+    monkeypatch.setattr(module, "load_kernel", early)
+    monkeypatch.setattr(module, "_CHAINED_LAYERS", 2)
+    config = GPT2Config.from_folder(tiny.folder)
+    assert module._tried(config, False, torch.float32, CPU)
+    with pytest.raises(ArithmeticError, match="before the one ahead has ended"):
+        module._tried(config, True, torch.float32, CPU)
+
+
+# A KV cache in FP8
+
+FP8 = torch.float8_e4m3fn
+
+
+def test_kernels_are_tried_with_an_fp8_cache(tiny):
+    from zeroshot.model.triton_fused import triton_fused_ops
+    from zeroshot.model.triton_ops import triton_ops
+
+    config = GPT2Config.from_folder(tiny.folder)
+    types = {"dtype": torch.float32, "device": CPU, "kv_dtype": FP8}
+    _, kernels = triton_ops(config, max_num_seqs=4, **types)
+    assert set(kernels.values()) == {"triton"}, kernels
+    _, state = triton_fused_ops(config, wanted="on", kernels=kernels, **types)
+    assert state == "triton"
+
+
+def test_an_engine_with_an_fp8_cache_draws_the_references_tokens(tiny, chosen_ops, fused, run, request_of, prompts_of):
+    """By the plain path and by the fused one."""
+    prompts = prompts_of(6, [17, 40], vocab_size=96)
+    requests = [request_of(str(i), p, max_tokens=2, ignore_eos=True) for i, p in enumerate(prompts)]
+    settings = EngineSettings(kv_block_size=16, max_num_seqs=4)
+    reference = Engine(device_model(tiny.folder, Ops(), WORKING, kv_dtype=FP8), settings)
+    expected = run(reference, *requests)
+    for path in (None, fused[0]):
+        engine = Engine(device_model(tiny.folder, *chosen_ops, path, FP8), settings)
+        assert engine.runner.kv_cache.key.dtype == FP8
+        assert {k: r.token_ids for k, r in run(engine, *requests).items()} == {
+            k: r.token_ids for k, r in expected.items()
+        }

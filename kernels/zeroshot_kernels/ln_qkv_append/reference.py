@@ -1,0 +1,37 @@
+"""LayerNorm, QKV projection and KV append in PyTorch: the oracle for the kernel."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zeroshot_kernels.kv_append.reference import kv_append_reference
+
+
+def ln_qkv_append_reference(
+    residual: Tensor,
+    ln_weight: Tensor,
+    ln_bias: Tensor,
+    eps: float,
+    weight: Tensor,
+    bias: Tensor,
+    slot_mapping: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    key_scales: Tensor | None = None,
+    value_scales: Tensor | None = None,
+) -> Tensor:
+    """q, k, v = layer_norm(residual) @ weight^T + bias; k and v go into the caches. Returns q.
+
+    residual: [num_rows, n_embd]; ln_weight, ln_bias: [n_embd]; weight: [3 * n_embd, n_embd]; bias: [3 * n_embd];
+    q: [num_rows, n_head, head_dim]; slot_mapping, the caches and their scales: see
+    `kv_append_reference`. Computed in float32
+    (float64 if the residual is).
+    """
+    dtype = torch.promote_types(residual.dtype, torch.float32)
+    hidden = F.layer_norm(residual.to(dtype), ln_weight.shape, ln_weight.to(dtype), ln_bias.to(dtype), eps)
+    qkv = hidden @ weight.to(dtype).t() + bias.to(dtype)
+    query, key, value = qkv.view(-1, 3, *key_cache.shape[2:]).unbind(1)
+    if key_scales is None:
+        key, value = key.to(weight.dtype), value.to(weight.dtype)
+    kv_append_reference(key, value, slot_mapping, key_cache, value_cache, key_scales, value_scales)
+    return query.to(weight.dtype)

@@ -1,0 +1,175 @@
+# ruff: noqa: N803
+"""Merging the splits of attention, output projection and residual of a few rows: how a decode step's attention ends.
+
+    out = residual + attention @ weight^T + bias,
+    attention[h] = sum_s w[s, h] output[s, h] / sum_s w[s, h] sum[s, h],    w[s, h] = exp2(max[s, h] - max_s max[s, h])
+
+Every program merges all heads anew, a few splits at a time and always in the order of
+the context, into one row in registers: it is 25 KB from the L2 cache at a context of 512 for 124M. So programs own more
+rows of the weight than in `projection/kernel.py`, where the rest of the scheme is described.
+
+Splits: float32, of `split_attention`; weight and bias: fp32, fp16 or bf16; the residual stream is float32.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from zeroshot_kernels.projection.kernel import check_linear, check_rows, launch_options, weight_tile
+from zeroshot_kernels.split_attention.reference import SPLIT_SIZE
+
+_TILE_ELEMENTS = 8192
+"""Of the weight: 8 rows to a program for 124M, 4 for 1.5B, 96 and 400 programs. With twice as many rows for 1.5B, 117
+registers in 512 threads would leave no room on an SM for the grid that follows."""
+
+_SPLIT_ELEMENTS = 4096
+"""Of the splits' outputs that are read at once: 4 splits for 124M, 2 for 1.5B. One alone would wait for the other; four
+of 1.5B's take 173 registers."""
+
+
+def merge_projection(
+    partial_output: Tensor,
+    partial_max: Tensor,
+    partial_sum: Tensor,
+    context_lens: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    residual: Tensor,
+    *,
+    out: Tensor | None = None,
+    use_pdl: bool = False,
+) -> Tensor:
+    """residual + attention @ weight^T + bias, in float32. Returns `out`: [num_rows, n_out], which may be the residual.
+
+    partial_output: [num_rows or more, num_splits, n_head, head_dim], partial_max, partial_sum: [..., n_head], float32
+    and contiguous; context_lens: [num_rows] int32: splits past a context are not read, a context of 0 tokens is zeros;
+    weight: [n_out, n_head * head_dim] and contiguous; bias: [n_out]; residual: [num_rows, n_out] float32. `use_pdl`
+    needs compute capability 9.0.
+    """
+    rows, max_splits, n_head, head_dim = partial_output.shape
+    num_rows, n_out = residual.shape
+    check_linear(n_head * head_dim, weight, bias)
+    if len(weight) != n_out or rows < num_rows or len(context_lens) != num_rows:
+        raise ValueError(
+            f"residual {tuple(residual.shape)}; weight {tuple(weight.shape)}, splits of {rows} rows, "
+            f"{len(context_lens)} context lengths"
+        )
+    for name, tensor in {"partial_max": partial_max, "partial_sum": partial_sum}.items():
+        if tensor.shape != (rows, max_splits, n_head):
+            raise ValueError(f"{name} {tuple(tensor.shape)}, partial_output {tuple(partial_output.shape)}")
+    if not (partial_output.is_contiguous() and partial_max.is_contiguous() and partial_sum.is_contiguous()):
+        raise ValueError(f"splits must be contiguous, outputs have strides {partial_output.stride()}")
+    if out is None:
+        out = torch.empty((num_rows, n_out), dtype=torch.float32, device=residual.device)
+    check_rows({"residual": residual, "out": out})
+    block_k = triton.next_power_of_2(n_head * head_dim)
+    block_n = min(8, max(2, _TILE_ELEMENTS // block_k))
+    merge_projection_kernel[(triton.cdiv(n_out, block_n),)](
+        partial_output,
+        partial_max,
+        partial_sum,
+        context_lens,
+        weight,
+        bias,
+        residual,
+        out,
+        num_rows,
+        max_splits,
+        residual.stride(0),
+        out.stride(0),
+        N_HEAD=n_head,
+        HEAD_DIM=head_dim,
+        N_OUT=n_out,
+        SPLIT_SIZE=SPLIT_SIZE,
+        BLOCK_S=max(1, min(4, _SPLIT_ELEMENTS // block_k)),
+        **launch_options(block_n, n_head * head_dim, use_pdl=use_pdl),
+    )
+    return out
+
+
+@triton.jit(do_not_specialize=["num_rows"])  # or a first batch of 1 would wait for a compiler
+def merge_projection_kernel(
+    partial_output_ptr,  # [num_rows or more, max_splits, N_HEAD, HEAD_DIM]
+    partial_max_ptr,  # [num_rows or more, max_splits, N_HEAD]
+    partial_sum_ptr,  # [num_rows or more, max_splits, N_HEAD]
+    context_lens_ptr,  # [num_rows]
+    weight_ptr,  # [N_OUT, N_HEAD * HEAD_DIM]
+    bias_ptr,  # [N_OUT]
+    residual_ptr,  # [num_rows, N_OUT]
+    out_ptr,  # [num_rows, N_OUT]
+    num_rows,
+    max_splits,
+    stride_residual_row,
+    stride_out_row,
+    N_HEAD: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    N_OUT: tl.constexpr,
+    SPLIT_SIZE: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    USE_PDL: tl.constexpr,
+):
+    if USE_PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+    offs_n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    offs_k = tl.arange(0, BLOCK_K)
+    mask_n = offs_n < N_OUT
+    weight, bias = weight_tile(weight_ptr, bias_ptr, offs_n, offs_k, N_HEAD * HEAD_DIM, N_OUT)
+    if USE_PDL:
+        tl.extra.cuda.gdc_wait()
+    for row in range(num_rows):
+        residual_ptrs = residual_ptr + row * stride_residual_row + offs_n
+        residual = tl.load(residual_ptrs, mask=mask_n, other=0.0, cache_modifier=".cg")
+        num_splits = tl.cdiv(tl.load(context_lens_ptr + row, cache_modifier=".cg"), SPLIT_SIZE)
+        attended = _merged(
+            partial_output_ptr,
+            partial_max_ptr,
+            partial_sum_ptr,
+            row * max_splits,
+            num_splits,
+            offs_k,
+            N_HEAD,
+            HEAD_DIM,
+            BLOCK_S,
+            BLOCK_K,
+        )
+        product = tl.sum(weight.to(tl.float32) * attended[None, :], axis=1)
+        tl.store(out_ptr + row * stride_out_row + offs_n, residual + (product + bias), mask=mask_n)
+
+
+@triton.jit
+def _merged(
+    partial_output_ptr,  # [..., N_HEAD, HEAD_DIM]
+    partial_max_ptr,  # [..., N_HEAD]
+    partial_sum_ptr,  # [..., N_HEAD]
+    first_split,
+    num_splits,
+    offs_k,
+    N_HEAD: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """Attention's output of one row: [BLOCK_K] float32, all heads, zeros outside. Each element merges by itself."""
+    head = offs_k // HEAD_DIM
+    acc_max = tl.full([BLOCK_K], -1e38, tl.float32)  # finite, so that nothing in it yet gives no inf - inf
+    acc_sum = tl.zeros([BLOCK_K], tl.float32)
+    acc_output = tl.zeros([BLOCK_K], tl.float32)
+    for start in range(0, num_splits, BLOCK_S):
+        offs_s = start + tl.arange(0, BLOCK_S)
+        mask = (offs_s < num_splits)[:, None] & (head < N_HEAD)[None, :]
+        splits = (first_split + offs_s)[:, None] * N_HEAD
+        heads = splits + head[None, :]
+        split_max = tl.load(partial_max_ptr + heads, mask=mask, other=float("-inf"), cache_modifier=".cg")
+        split_sum = tl.load(partial_sum_ptr + heads, mask=mask, other=0.0, cache_modifier=".cg")
+        output_ptrs = partial_output_ptr + splits * HEAD_DIM + offs_k[None, :]
+        output = tl.load(output_ptrs, mask=mask, other=0.0, cache_modifier=".cg")
+        new_max = tl.maximum(acc_max, tl.max(split_max, axis=0))
+        rescale = tl.exp2(acc_max - new_max)
+        scale = tl.exp2(split_max - new_max[None, :])
+        acc_sum = acc_sum * rescale + tl.sum(split_sum * scale, axis=0)
+        acc_output = acc_output * rescale + tl.sum(output * scale, axis=0)
+        acc_max = new_max
+    return acc_output / tl.where(acc_sum == 0.0, 1.0, acc_sum)

@@ -1,0 +1,1 @@
+"""Decode attention that leaves its splits unmerged: one of a layer's five launches at small batches."""

@@ -1,0 +1,189 @@
+# ruff: noqa: N803
+"""Decode attention of a few sequences, in splits that whoever reads them merges: `merge_projection` does.
+
+    s = scale * log2(e) * q @ k;    max = max(s),    sum = sum(exp2(s - max)),    output = sum(exp2(s - max) * v)
+
+for each SPLIT_SIZE tokens of a context (Dao et al. 2023, "Flash-Decoding for long-context inference"). The same loop
+over keys and values as `decode_attention`, with smaller splits, so that a single sequence is spread over the whole
+card, and with no last program that merges: the next kernel has to read its input anyway. The split size is fixed, so a
+sequence's splits have the same bits in any batch.
+
+The grid is for the longest context that the block tables have room for: programs past a context end at once, and one
+graph serves all lengths. They too wait for the grid ahead: a grid must not be complete before the one ahead is.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from zeroshot_kernels.decode_attention.kernel import attend_split
+from zeroshot_kernels.kv_append.kernel import check_caches
+from zeroshot_kernels.split_attention.reference import SPLIT_SIZE
+
+_TILE_BYTES = 8192
+_LAUNCH = {"num_warps": 4, "num_stages": 1}
+"""In half precision a split of head_dim 64 is a single tile: all its loads are issued before anything is computed."""
+
+
+class SplitResults(NamedTuple):
+    """What the splits of each context came to. May be reused by any later launch on the same stream."""
+
+    partial_output: Tensor  # [num_seqs, num_splits, n_head, head_dim] float32
+    partial_max: Tensor  # [num_seqs, num_splits, n_head] float32, in powers of two
+    partial_sum: Tensor  # [num_seqs, num_splits, n_head] float32
+
+    @classmethod
+    def allocate(
+        cls, num_seqs: int, n_head: int, head_dim: int, max_context_len: int, device: torch.device
+    ) -> "SplitResults":
+        shape = (num_seqs, triton.cdiv(max_context_len, SPLIT_SIZE), n_head)
+        largest, total = torch.empty((2, *shape), dtype=torch.float32, device=device)
+        return cls(torch.empty((*shape, head_dim), dtype=torch.float32, device=device), largest, total)
+
+
+def split_attention(
+    query: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    block_tables: Tensor,
+    context_lens: Tensor,
+    scale: float,
+    key_scales: Tensor | None = None,
+    value_scales: Tensor | None = None,
+    *,
+    out: SplitResults | None = None,
+    use_pdl: bool = False,
+) -> SplitResults:
+    """The splits of each context. Returns `out`; its splits past a context are not written.
+
+    query: [num_seqs, n_head, head_dim]; key_cache, value_cache: [num_blocks, block_size, n_head, head_dim], any
+    strides, the new token's keys and values already in them; block_tables: [num_seqs, max_blocks] int32 or int64;
+    context_lens: [num_seqs] int32, at most max_blocks * block_size each, 0 for a row that is none. `out` may be for
+    more sequences and longer contexts. key_scales, value_scales: [n_head] float32, if the caches are in FP8 (compute
+    capability 8.9). `use_pdl` needs compute capability 9.0.
+    """
+    num_seqs, n_head, head_dim = query.shape
+    page_size = key_cache.shape[1]
+    if key_cache.shape != value_cache.shape or key_cache.shape[2:] != query.shape[1:]:
+        raise ValueError(
+            f"query {tuple(query.shape)}, keys {tuple(key_cache.shape)}, values {tuple(value_cache.shape)}"
+        )
+    check_caches(query.dtype, key_cache, value_cache, key_scales, value_scales)
+    if len(block_tables) != num_seqs or len(context_lens) != num_seqs:
+        raise ValueError(f"{num_seqs} queries, {len(block_tables)} block tables, {len(context_lens)} context lengths")
+    if page_size % 16:
+        raise ValueError(f"block_size must be a multiple of 16, is {page_size}")
+    max_context_len = block_tables.shape[1] * page_size
+    num_splits = triton.cdiv(max_context_len, SPLIT_SIZE)
+    if out is None:
+        out = SplitResults.allocate(num_seqs, n_head, head_dim, max_context_len, query.device)
+    rows, splits, *rest = out.partial_output.shape
+    if rows < num_seqs or splits < num_splits or rest != [n_head, head_dim]:
+        raise ValueError(f"out for {(rows, splits, *rest)}, needs {(num_seqs, num_splits, n_head, head_dim)}")
+    block_d = max(16, triton.next_power_of_2(head_dim))
+    # A tile lies within a page, so that it has one page id: the largest power of two that divides the page.
+    block_n = min(SPLIT_SIZE, page_size & -page_size, max(16, _TILE_BYTES // (block_d * key_cache.element_size())))
+    split_attention_kernel[n_head, num_splits, num_seqs](
+        query,
+        key_cache,
+        value_cache,
+        block_tables,
+        context_lens,
+        key_scales,
+        value_scales,
+        *out,
+        splits,
+        *query.stride(),
+        *key_cache.stride(),
+        *value_cache.stride(),
+        block_tables.stride(0),
+        scale * 1.4426950408889634,  # log2(e): exp2 is the hardware's exponential
+        HEAD_DIM=head_dim,
+        PAGE_SIZE=page_size,
+        SPLIT_SIZE=SPLIT_SIZE,
+        BLOCK_N=block_n,
+        BLOCK_D=block_d,
+        NUM_STAGES=_LAUNCH["num_stages"],
+        USE_PDL=use_pdl,
+        num_warps=_LAUNCH["num_warps"],
+        **({"launch_pdl": True} if use_pdl else {}),
+    )
+    return out
+
+
+@triton.jit
+def split_attention_kernel(
+    query_ptr,  # [num_seqs, n_head, HEAD_DIM]
+    key_cache_ptr,  # [num_blocks, PAGE_SIZE, n_head, HEAD_DIM]
+    value_cache_ptr,  # [num_blocks, PAGE_SIZE, n_head, HEAD_DIM]
+    block_tables_ptr,  # [num_seqs, max_blocks]
+    context_lens_ptr,  # [num_seqs]
+    key_scales_ptr,  # [n_head] or None
+    value_scales_ptr,  # [n_head] or None
+    partial_output_ptr,  # [num_seqs, max_splits, n_head, HEAD_DIM]
+    partial_max_ptr,  # [num_seqs, max_splits, n_head]
+    partial_sum_ptr,  # [num_seqs, max_splits, n_head]
+    max_splits,
+    stride_query_seq,
+    stride_query_head,
+    stride_query_dim,
+    stride_key_block,
+    stride_key_token,
+    stride_key_head,
+    stride_key_dim,
+    stride_value_block,
+    stride_value_token,
+    stride_value_head,
+    stride_value_dim,
+    stride_tables_seq,
+    scale_log2e,
+    HEAD_DIM: tl.constexpr,
+    PAGE_SIZE: tl.constexpr,
+    SPLIT_SIZE: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+    USE_PDL: tl.constexpr,
+):
+    if USE_PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
+    pid_head = tl.program_id(0).to(tl.int64)
+    pid_split = tl.program_id(1)
+    pid_seq = tl.program_id(2).to(tl.int64)
+    context_len = tl.load(context_lens_ptr + pid_seq, cache_modifier=".cg")
+    if pid_split * SPLIT_SIZE >= context_len:
+        return
+    if key_scales_ptr is not None:
+        scale_log2e *= tl.load(key_scales_ptr + pid_head)
+    split_max, split_sum, output = attend_split(
+        query_ptr + pid_seq * stride_query_seq + pid_head * stride_query_head,
+        key_cache_ptr + pid_head * stride_key_head,
+        value_cache_ptr + pid_head * stride_value_head,
+        block_tables_ptr + pid_seq * stride_tables_seq,
+        pid_split * SPLIT_SIZE,
+        tl.minimum(context_len, (pid_split + 1) * SPLIT_SIZE),
+        stride_query_dim,
+        stride_key_block,
+        stride_key_token,
+        stride_key_dim,
+        stride_value_block,
+        stride_value_token,
+        stride_value_dim,
+        scale_log2e,
+        HEAD_DIM,
+        PAGE_SIZE,
+        BLOCK_N,
+        BLOCK_D,
+        NUM_STAGES,
+    )
+    if value_scales_ptr is not None:
+        output *= tl.load(value_scales_ptr + pid_head)
+    partial = (pid_seq * max_splits + pid_split) * tl.num_programs(0) + pid_head
+    offs_d = tl.arange(0, BLOCK_D)
+    tl.store(partial_output_ptr + partial * HEAD_DIM + offs_d, output, mask=offs_d < HEAD_DIM)
+    tl.store(partial_max_ptr + partial, split_max)
+    tl.store(partial_sum_ptr + partial, split_sum)

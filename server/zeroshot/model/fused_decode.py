@@ -1,0 +1,78 @@
+"""A decode step of a few sequences in five launches a layer, where `gpt2.py` takes nine. The same numbers, but for
+rounding: the LayerNorms' and attention's outputs stay in float32 here.
+
+    residual ─ ln_qkv_append ─ split_attention ─ merge_projection ─ ln_fc_gelu ─ projection ─ residual
+                    └─ KV cache ──┘
+
+Up to `MAX_FUSED_ROWS` rows the time goes to the boundaries between kernels and not to their bytes, so there are few,
+and each kernel has its weights in registers before the one ahead has ended. With more rows cuBLAS reads the weights
+once for all of them, and these kernels would take a pass for each. Chosen by `triton_fused.py`; called by `gpt2.py`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zeroshot.model.layer_norm import Norm, PendingSum
+from zeroshot_kernels.ln_fc_gelu.reference import ln_fc_gelu_reference
+from zeroshot_kernels.ln_qkv_append.reference import ln_qkv_append_reference
+from zeroshot_kernels.merge_projection.reference import merge_projection_reference
+from zeroshot_kernels.projection.reference import projection_reference
+from zeroshot_kernels.split_attention.reference import split_attention_reference
+
+if TYPE_CHECKING:
+    from zeroshot.model.gpt2 import AttentionMetadata, KVCache, Layer, LayerCache
+
+MAX_FUSED_ROWS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class FusedOps:
+    """Arguments, shapes and dtypes: the docstring of each in `zeroshot_kernels/<op>/reference.py`."""
+
+    ln_qkv_append: Callable[..., Tensor] = ln_qkv_append_reference
+    split_attention: Callable[..., tuple[Tensor, Tensor, Tensor]] = split_attention_reference
+    merge_projection: Callable[..., Tensor] = merge_projection_reference
+    ln_fc_gelu: Callable[..., Tensor] = ln_fc_gelu_reference
+    projection: Callable[..., Tensor] = projection_reference
+
+
+class FusedDecode:
+    """The layers of a `GPT2` by `FusedOps`. Shares its weights; has no state between calls."""
+
+    def __init__(self, ops: FusedOps, layers: Sequence["Layer"], ln_f: Norm, wte: Tensor, wpe: Tensor) -> None:
+        self._ops, self._layers, self._ln_f = ops, layers, ln_f
+        self._wte, self._wpe = wte, wpe
+        self._nothing = torch.zeros(MAX_FUSED_ROWS, wte.shape[1], dtype=wte.dtype, device=wte.device)
+
+    def takes(self, num_rows: int) -> bool:
+        return num_rows <= MAX_FUSED_ROWS
+
+    def forward(
+        self, token_ids: Tensor, positions: Tensor, kv_cache: "KVCache", attention: "AttentionMetadata"
+    ) -> Tensor:
+        """The same as `GPT2.forward` for at most MAX_FUSED_ROWS sequences with one new token each."""
+        residual = F.embedding(positions, self._wpe).float() + F.embedding(token_ids, self._wte)
+        for index, layer in enumerate(self._layers):
+            residual = self._layer(layer, residual, kv_cache.layer(index), attention)
+        hidden, _ = self._ln_f(PendingSum(residual, self._nothing[: len(residual)]))
+        return hidden
+
+    def _layer(self, layer: "Layer", residual: Tensor, cache: "LayerCache", attention: "AttentionMetadata") -> Tensor:
+        """residual: [num_rows, n_embd] float32."""
+        ops = self._ops
+        norm = (layer.ln_1.weight, layer.ln_1.bias, layer.ln_1.eps)
+        linear = (layer.attn.weight, layer.attn.bias)
+        query = ops.ln_qkv_append(residual, *norm, *linear, attention.slot_mapping, *cache[:2], *cache.scales)
+        lens = attention.context_lens
+        tables = attention.block_tables
+        splits = ops.split_attention(query, *cache[:2], tables, lens, layer.scale, *cache.scales)
+        linear = (layer.attn_proj.weight, layer.attn_proj.bias)
+        residual = ops.merge_projection(*splits, lens, *linear, residual)
+        norm = (layer.ln_2.weight, layer.ln_2.bias, layer.ln_2.eps)
+        hidden = ops.ln_fc_gelu(residual, *norm, layer.fc.weight, layer.fc.bias)
+        return ops.projection(hidden, layer.fc_proj.weight, layer.fc_proj.bias, residual)

@@ -1,0 +1,130 @@
+"""The fused decode path as Triton kernels, tried on its device before it is trusted. Only a GPU's model imports this.
+
+All five or none: where one of them does not work, small batches take the plain path as large ones do, and the state of
+`fused_decode` in `GET /health` says why.
+"""
+
+import importlib
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zeroshot.model.config import GPT2Config
+from zeroshot.model.fused_decode import MAX_FUSED_ROWS, FusedOps
+from zeroshot.model.linear import TANH_GELUS
+from zeroshot.model.triton_ops import TOLERANCES, first_line, load_kernel, max_context_len, probe_scales, relative_error
+from zeroshot.settings import FusedDecode
+
+logger = logging.getLogger(__name__)
+
+_PDL_CAPABILITY = (9, 0)
+_BLOCK_SIZE = 16
+_CHAINED_LAYERS = 48
+
+Case = Callable[[FusedOps], list[Tensor]]
+
+
+def triton_fused_ops(
+    config: GPT2Config,
+    *,
+    wanted: FusedDecode,
+    kernels: dict[str, str],
+    dtype: torch.dtype,
+    device: torch.device,
+    kv_dtype: torch.dtype | None = None,
+) -> tuple[FusedOps | None, str | None]:
+    """The ops, or None if the plain path runs; and the state that `GET /health` shows, None if nobody wanted them.
+
+    kernels: the states of the plain path's ops. "auto" asks for a GPU that starts a kernel before the one ahead has
+    ended (PDL); "on" takes any.
+    """
+    if wanted == "off":
+        return None, None
+    use_pdl = device.type == "cuda" and torch.cuda.get_device_capability(device) >= _PDL_CAPABILITY
+    reason = _why_not(config, wanted, kernels, use_pdl)
+    if reason is None:
+        try:
+            return _tried(config, use_pdl, dtype, device, kv_dtype), "triton"
+        except Exception as error:  # whatever the compiler raises: the plain path does the same work
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            logger.warning("slower at small batches: the fused decode path does not work here: %s", reason)
+    return None, f"plain path: {reason}"
+
+
+def _why_not(config: GPT2Config, wanted: FusedDecode, kernels: dict[str, str], use_pdl: bool) -> str | None:
+    if config.activation_function not in TANH_GELUS:
+        return f"activation_function is {config.activation_function}"
+    if any(state != "triton" for state in kernels.values()):
+        return "other ops run as references"
+    if wanted == "auto" and not use_pdl:
+        return "needs compute capability 9.0"
+    return None
+
+
+def _tried(
+    config: GPT2Config, use_pdl: bool, dtype: torch.dtype, device: torch.device, kv_dtype: torch.dtype | None
+) -> FusedOps:
+    """Raises whatever a kernel raises, or ArithmeticError."""
+    ops = fused_kernels(config, use_pdl, device)
+    layer = _Probe(config, dtype, device, kv_dtype)
+    error = relative_error(layer.run(ops, 1), layer.run(FusedOps(), 1))
+    if not error <= TOLERANCES[dtype]:
+        raise ArithmeticError(f"its result is off by {error:.1e}")
+    if use_pdl:  # a kernel that doesn't wait for the one ahead is right when it is alone
+        in_turn = layer.run(fused_kernels(config, False, device), _CHAINED_LAYERS)
+        if any(not torch.equal(a, b) for a, b in zip(layer.run(ops, _CHAINED_LAYERS), in_turn, strict=True)):
+            raise ArithmeticError("its kernels give something else when each starts before the one ahead has ended")
+    return ops
+
+
+def fused_kernels(config: GPT2Config, use_pdl: bool, device: torch.device) -> FusedOps:
+    """Attention's splits get memory of their own: captured graphs need it at an address that stays."""
+    results = importlib.import_module("zeroshot_kernels.split_attention.kernel").SplitResults.allocate(
+        MAX_FUSED_ROWS, config.n_head, config.head_dim, max_context_len(config), device
+    )
+    options: dict[str, dict[str, Any]] = {"split_attention": {"out": results}}
+    return FusedOps(
+        **{
+            name: partial(load_kernel(name), use_pdl=use_pdl, **options.get(name, {}))
+            for name in FusedOps.__dataclass_fields__
+        }
+    )
+
+
+class _Probe:
+    """A layer as wide as the model's, of small random weights, over two sequences of 20 and 3 tokens."""
+
+    def __init__(
+        self, config: GPT2Config, dtype: torch.dtype, device: torch.device, kv_dtype: torch.dtype | None
+    ) -> None:
+        generator = torch.Generator().manual_seed(0)
+
+        def randn(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator).to(device, dtype)
+
+        d, inner = config.n_embd, config.n_inner
+        self.residual = randn(2, d).float()
+        self.norm = (randn(d), randn(d), config.layer_norm_epsilon)
+        self.qkv, self.attn_proj = (randn(3 * d, d) * d**-0.5, randn(3 * d)), (randn(d, d) * d**-0.5, randn(d))
+        self.fc, self.fc_proj = (randn(inner, d) * d**-0.5, randn(inner)), (randn(d, inner) * inner**-0.5, randn(d))
+        self.caches = randn(4, config.n_head, 2, _BLOCK_SIZE, config.head_dim).to(kv_dtype or dtype)
+        self.scales = probe_scales(kv_dtype, config.n_head, device)
+        self.tables = torch.tensor([[2, 0], [1, 1]], dtype=torch.int32, device=device)
+        self.lens = torch.tensor([20, 3], dtype=torch.int32, device=device)
+        self.slots = torch.tensor([3, 18], dtype=torch.int32, device=device)  # their newest tokens'
+
+    def run(self, ops: FusedOps, num_layers: int) -> list[Tensor]:
+        """The same layer several times over. Returns the residual and the cache."""
+        residual, memory = self.residual, self.caches.clone()
+        key, value = memory.permute(2, 0, 3, 1, 4)
+        for _ in range(num_layers):
+            query = ops.ln_qkv_append(residual, *self.norm, *self.qkv, self.slots, key, value, *self.scales)
+            splits = ops.split_attention(query, key, value, self.tables, self.lens, 0.125, *self.scales)
+            residual = ops.merge_projection(*splits, self.lens, *self.attn_proj, residual)
+            hidden = ops.ln_fc_gelu(residual, *self.norm, *self.fc)
+            residual = ops.projection(hidden, *self.fc_proj, residual)
+        return [residual, memory.float()]
