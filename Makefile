@@ -19,6 +19,9 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 # Test files that run side by side, with WORKERS=2; 0: all in one process, one after the other.
 WORKERS ?= 0
 
+# Set where every program is to leave no files, it would have Python compile torch anew at each start: seconds each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := $(VENV)/bin
 # Python compiles what it imports, which is a small part of what is installed.
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
