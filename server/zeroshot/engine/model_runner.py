@@ -46,7 +46,7 @@ class ModelRunner:
         if not any(batch.guessed):
             return list(zip(batch.sampled, sample(logits, batch.sampled, eos_token_id), strict=True))
         drawn: list[tuple[Sequence, SampledToken]] = []
-        rows = logits.split([1 + len(guessed) for guessed in batch.guessed])
+        rows = torch.split(logits, [1 + len(guessed) for guessed in batch.guessed])
         for sequence, guessed, of_sequence in zip(batch.sampled, batch.guessed, rows, strict=True):
             drawn += [(sequence, token) for token in drawn_of(of_sequence, sequence, guessed, eos_token_id)]
         return drawn
