@@ -18,9 +18,7 @@ from rich.table import Table
 
 import zeroshot
 from zeroshot.errors import InvalidRequest, ZeroshotError
-from zeroshot.model.checkpoint import check_checkpoint
-from zeroshot.model.config import GPT2Config
-from zeroshot.model.hub import download_model, find_model
+from zeroshot.model.hub import fetch_model
 from zeroshot.settings import Settings, load_settings
 from zeroshot.telemetry import logs
 from zeroshot.types import MAX_SEED, GenerateRequest, SamplingParams
@@ -73,6 +71,7 @@ def serve(
     # gets only the signals that it handles.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from zeroshot.app import create_app
+    from zeroshot.client import EngineClient
     from zeroshot.serving import serve as run_server
 
     settings = _settings(
@@ -91,7 +90,7 @@ def serve(
     )
     logs.configure(settings.log_format, settings.log_level, "server")
     folder = _checked_model(settings)
-    application = create_app(settings, folder)
+    application = create_app(settings, EngineClient.of_server(settings, folder))
     _announce(settings, folder.name)
     raise typer.Exit(run_server(application, settings))
 
@@ -100,8 +99,7 @@ def serve(
 def download(name: Annotated[str, typer.Argument(help="gpt2, gpt2-xl, distilgpt2, or any GPT-2 on the hub.")]) -> None:
     """Fetch a checkpoint from the Hugging Face hub into model_weights/. Takes up an interrupted download."""
     settings = _settings()
-    folder = find_model(name, settings.weights_dir) or download_model(name, settings.weights_dir)
-    check_checkpoint(folder, GPT2Config.from_folder(folder))
+    folder = fetch_model(name, settings.weights_dir)
     console.print(f"{name} is in {folder}. Serve it: zeroshot serve --model {name}")
 
 
@@ -280,6 +278,4 @@ def _settings(**given: Any) -> Settings:
 
 
 def _checked_model(settings: Settings) -> Path:
-    folder = find_model(settings.model, settings.weights_dir) or download_model(settings.model, settings.weights_dir)
-    check_checkpoint(folder, GPT2Config.from_folder(folder))
-    return folder
+    return fetch_model(settings.model, settings.weights_dir)

@@ -17,7 +17,7 @@ FLOORS = [
     {"text"},
     {"model"},
     {"telemetry"},
-    {"engine", "admission", "mailbox"},
+    {"engine", "admission", "mailbox", "model_client"},
     {"client"},
     {"tasks"},
     {"api", "evaluation"},
