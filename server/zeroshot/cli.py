@@ -17,7 +17,7 @@ from rich.progress import MofNCompleteColumn, Progress, TaskID
 from rich.table import Table
 
 import zeroshot
-from zeroshot.errors import InvalidRequest, ZeroshotError
+from zeroshot.errors import InvalidRequest, SettingsError, ZeroshotError
 from zeroshot.model.hub import fetch_model
 from zeroshot.settings import Settings, load_settings
 from zeroshot.telemetry import logs
@@ -93,6 +93,52 @@ def serve(
     application = create_app(settings, EngineClient.of_server(settings, folder))
     _announce(settings, folder.name)
     raise typer.Exit(run_server(application, settings))
+
+
+@app.command(
+    epilog="Examples: zeroshot deploy --model gpt2 --num-gpus 1 --max-replicas 8 ||| "
+    "zeroshot deploy --address 10.0.0.1:6379 --host 0.0.0.0 --min-replicas 2 --num-cpus 4 --set dtype=int8"
+)
+def deploy(
+    model: ModelOption = "demo",
+    prompts: Annotated[Path | None, typer.Option(envvar="ZEROSHOT_PROMPTS", help="Folder of prompt files.")] = None,
+    address: Annotated[str, typer.Option(envvar="RAY_ADDRESS", help="Of the cluster; auto: the one here.")] = "auto",
+    name: Annotated[str, typer.Option(help="Of the application: what has this name already is updated.")] = "zeroshot",
+    host: Annotated[str, typer.Option(envvar="ZEROSHOT_HOST", help="Address the proxies listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="ZEROSHOT_PORT", help="Port the proxies listen on.")] = 8000,
+    min_replicas: Annotated[int, typer.Option(min=1, help="Engines, at least.")] = 1,
+    max_replicas: Annotated[int, typer.Option(min=1, help="Engines, at most: as many as the requests need.")] = 1,
+    target_ongoing_requests: Annotated[float, typer.Option(help="Requests an engine; more add replicas.")] = 32,
+    num_cpus: Annotated[float, typer.Option(min=0, help="CPU cores of each engine.")] = 1,
+    num_gpus: Annotated[float, typer.Option(min=0, help="GPUs of each engine.")] = 0,
+    ingress_replicas: Annotated[int, typer.Option(min=1, help="HTTP front ends, a CPU core each.")] = 1,
+    max_surge_percent: Annotated[int, typer.Option(min=0, max=100, help="Replicas an update adds first.")] = 25,
+    setting: Annotated[list[str] | None, typer.Option("--set", help="Any other setting, as name=value.")] = None,
+) -> None:
+    """Serve on many machines: put the same server on a Ray cluster that runs, or update it there (docs/cluster.md).
+
+    Returns when every replica is ready. An update of the model or the prompts fails no request.
+    """
+    try:
+        from zeroshot.cluster.run import deploy as deploy_on_ray
+        from zeroshot.cluster.run import parse_settings
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"{error}: deploying takes pip install 'zeroshot[cluster]'.") from None
+
+    arguments: dict[str, Any] = {
+        "model": model,
+        "min_replicas": min_replicas,
+        "max_replicas": max_replicas,
+        "target_ongoing_requests": target_ongoing_requests,
+        "num_cpus": num_cpus,
+        "num_gpus": num_gpus,
+        "ingress_replicas": ingress_replicas,
+        "max_surge_percent": max_surge_percent,
+        **({} if prompts is None else {"prompts": prompts}),
+        **parse_settings(setting or []),
+    }
+    deploy_on_ray(arguments, address=address, name=name, host=host, port=port)
+    console.print(f"{name} serves {escape(model)} on http://{host}:{port}/", highlight=False)
 
 
 @app.command(epilog="Example: zeroshot download gpt2-medium")
