@@ -23,6 +23,10 @@ PROMPTS = Path(__file__).parents[2] / "prompts"
 CPUS_PER_NODE = 3  # as Ray counts them: two engines, an ingress, and room for one more of each during an update
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning:ray.*")  # of pydantic, about Ray's own models
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if importlib.util.find_spec("ray") is None:
         skip = pytest.mark.skip(reason="Ray is not installed: make test-cluster")
@@ -104,4 +108,4 @@ def both_engines(request: pytest.FixtureRequest) -> None:
 @pytest.fixture(scope="session")
 def gpt2_checkpoint() -> Checkpoint:
     """The model that is served, for tests that compare with Hugging Face."""
-    return Checkpoint(DEMO, GPT2LMHeadModel.from_pretrained(DEMO).eval())
+    return Checkpoint(DEMO, GPT2LMHeadModel.from_pretrained(DEMO).float().eval())

@@ -40,6 +40,9 @@ class Scale(BaseModel):
         le=100,
         description="Replicas that an update adds before it takes old ones away; 0 needs no spare capacity.",
     )
+    prefix_routing: bool = Field(
+        default=True, description="Prompts that begin alike to the same replica; false: Serve's own two random choices."
+    )
     spill_slack: int = Field(
         default=SLACK, ge=0, description="How many more requests a prompt's own replica may have than the least loaded."
     )
@@ -78,14 +81,18 @@ def _engines(scale: Scale, settings: Settings) -> Any:
         ),
         max_ongoing_requests=2 * room,  # more than the engine admits: it is the engine that says 429, and for how long
         max_queued_requests=room,  # beyond that they are not even sent
-        request_router_config=RequestRouterConfig(
-            request_router_class=_ROUTER, request_router_kwargs={"slack": scale.spill_slack}
-        ),
+        request_router_config=_router(scale),
         max_surge_percent=scale.max_surge_percent,
         graceful_shutdown_timeout_s=settings.drain_timeout_s,
         graceful_shutdown_wait_loop_s=0.5,
         health_check_period_s=10,
     )
+
+
+def _router(scale: Scale) -> Any:
+    if not scale.prefix_routing:
+        return RequestRouterConfig()
+    return RequestRouterConfig(request_router_class=_ROUTER, request_router_kwargs={"slack": scale.spill_slack})
 
 
 def _ingresses(scale: Scale, settings: Settings) -> Any:
