@@ -20,7 +20,7 @@ from tests.cluster.support import ClusterServer
 from tests.conftest import DEMO, Checkpoint
 
 PROMPTS = Path(__file__).parents[2] / "prompts"
-CPUS_PER_NODE = 3  # as Ray counts them: two engines, an ingress, and room for one more of each during an update
+CPUS_PER_NODE = 4  # as Ray counts them: two engines, an ingress, and room for as many more during an update
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,4 +1,4 @@
-"""Requests without a pause, and what became of each: nothing may be lost silently."""
+"""Requests one after the other, and what became of each: nothing may be lost silently."""
 
 import json
 import threading
@@ -29,9 +29,9 @@ class Outcome:
 class Load:
     """`num_threads` clients, every second request of which is a stream; `outcomes` once the block has ended."""
 
-    def __init__(self, url: str, num_threads: int) -> None:
+    def __init__(self, url: str, num_threads: int, pause_s: float) -> None:
         self.outcomes: list[Outcome] = []
-        self._url = url
+        self._url, self._pause_s = url, pause_s
         self._is_over = threading.Event()
         self._pool = ThreadPoolExecutor(num_threads)
         self._workers = [self._pool.submit(self._run, thread) for thread in range(num_threads)]
@@ -54,11 +54,12 @@ class Load:
             while not self._is_over.is_set():
                 number += 1
                 self.outcomes.append(send(client, number % 20, is_stream=number % 2 == 0))
+                time.sleep(self._pause_s)
 
 
 @contextmanager
-def load_on(url: str, num_threads: int = 8) -> Iterator[Load]:
-    load = Load(url, num_threads)
+def load_on(url: str, num_threads: int = 8, pause_s: float = 0.0) -> Iterator[Load]:
+    load = Load(url, num_threads, pause_s)
     try:
         yield load
     finally:

@@ -24,9 +24,9 @@ def updated(
     (prompts / "shout.yaml").write_text(SHOUT)
     model = shutil.copytree(DEMO, tmp_path_factory.mktemp("models") / "demo-2")
     assert server.http.post("/tasks/shout", json={"text": "hello"}).status_code == 404
-    with load_on(server.url, num_threads=3) as load:
+    with load_on(server.url, num_threads=3, pause_s=0.2) as load:
         load.wait_for(6)
-        deploy("--model", str(model), "--set", "max_queued_seqs=4")
+        deploy("--model", str(model), "--max-surge-percent", "100", "--set", "max_queued_seqs=4")
         load.wait_for(len(load.outcomes) + 6)
     failed = [outcome for outcome in load.outcomes if outcome.text is None]
     assert failed == []
