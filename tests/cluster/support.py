@@ -8,6 +8,7 @@ import psutil
 from tests.support.server import Server
 
 REPLICA = "ray::ServeReplica:zeroshot:engine"
+INGRESS = "ray::ServeReplica:zeroshot:ingress"
 KV_BLOCKS = 4096
 """Of one engine with the demo model: 64 full contexts."""
 
@@ -22,6 +23,9 @@ class ClusterServer(Server):
     def replicas(self) -> list[psutil.Process]:
         """The processes that hold an EngineClient."""
         return [child for child in psutil.Process().children(recursive=True) if _command(child).startswith(REPLICA)]
+
+    def ingresses(self) -> list[psutil.Process]:
+        return [child for child in psutil.Process().children(recursive=True) if _command(child).startswith(INGRESS)]
 
     def engines(self) -> list[psutil.Process]:
         return [child for replica in self.replicas() for child in replica.children() if "engine" in _command(child)]

@@ -44,6 +44,24 @@ def test_kill_9_under_load_loses_nothing(
     assert len(errors) <= 8, "no more than were running"
 
 
+def test_a_replica_that_hangs_is_given_up_at_the_deadline(server: ClusterServer) -> None:
+    body: dict[str, Any] = {"prompt": "On and on", "max_tokens": 1000, "ignore_eos": True, "stream": True, "timeout": 2}
+    replicas = server.replicas()
+    try:
+        with server.http.stream("POST", "/generate", json=body) as response:
+            lines = response.iter_lines()
+            assert "choices" in next(lines)
+            for replica in replicas:
+                replica.suspend()
+            rest = [line for line in lines if line]
+    finally:
+        for replica in replicas:
+            replica.resume()
+    assert '"code": "timeout"' in rest[-2]
+    assert rest[-1] == "data: [DONE]"
+    server.wait_until_idle()
+
+
 def test_a_stream_whose_replica_is_lost_says_so(server: ClusterServer) -> None:
     body: dict[str, Any] = {"prompt": "On and on", "max_tokens": 900, "ignore_eos": True, "stream": True}
     with server.http.stream("POST", "/generate", json=body) as response:
@@ -59,3 +77,16 @@ def test_a_stream_whose_replica_is_lost_says_so(server: ClusterServer) -> None:
     refused = server.http.post("/generate", json={"prompt": "a", "max_tokens": 1, "timeout": 5})
     assert refused.status_code in (503, 504)
     assert refused.json()["error"]["code"] in ("engine_restarting", "engine_unavailable", "timeout")
+
+
+def test_an_ingress_that_dies_leaves_no_half_an_answer(server: ClusterServer) -> None:
+    """What was running there ends in an error of the proxy's, or in a stream without its [DONE]."""
+    with load_on(server.url, num_threads=4, pause_s=0.2) as load:
+        load.wait_for(4)
+        server.ingresses()[0].kill()
+        load.wait_for(len(load.outcomes) + 4)
+        server.wait_for_engines(2)
+        load.wait_for(len(load.outcomes) + 4)
+    plain = of_kind(load.outcomes, is_stream=False)
+    assert [outcome.lost for outcome in plain if outcome.lost and outcome.lost.startswith("200")] == []
+    assert load.outcomes[-1].text is not None, "it is back"
