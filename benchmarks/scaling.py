@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import os
+import random
 import statistics
 import sys
 import time
@@ -45,14 +46,19 @@ def pin(process: psutil.Process, cores: set[int]) -> None:
 
 
 async def tokens_per_second(url: str, num_clients: int, max_tokens: int, seconds: float) -> float:
-    """Plain requests, answered whole. Counts those that end within the time."""
+    """Plain requests, answered whole, half as many tokens to half as many more. Counts those that end within the time.
+
+    Short ones of different lengths: what is left unfinished at the end is then little, and as much with one replica.
+    """
     deadline = time.perf_counter() + seconds
     num_tokens = 0
 
     async def work(client: httpx.AsyncClient, number: int) -> None:
         nonlocal num_tokens
+        source = random.Random(number)
         while time.perf_counter() < deadline:
-            body = {"prompt": f"Client {number}", "max_tokens": max_tokens, "ignore_eos": True, "seed": number}
+            length = source.randint(max_tokens // 2, 3 * max_tokens // 2)
+            body = {"prompt": f"Client {number}", "max_tokens": length, "ignore_eos": True, "seed": number}
             response = await client.post("/generate", json=body)
             response.raise_for_status()
             if time.perf_counter() < deadline:
@@ -85,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=ROOT / "model_weights" / "demo")
     parser.add_argument("--clients", type=int, default=16, help="For each replica.")
-    parser.add_argument("--max-tokens", type=int, default=200)
+    parser.add_argument("--max-tokens", type=int, default=32, help="On average.")
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "scaling.json")

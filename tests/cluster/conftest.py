@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 from transformers import GPT2LMHeadModel
 
 from tests.cluster.support import ClusterServer
@@ -108,4 +109,4 @@ def both_engines(request: pytest.FixtureRequest) -> None:
 @pytest.fixture(scope="session")
 def gpt2_checkpoint() -> Checkpoint:
     """The model that is served, for tests that compare with Hugging Face."""
-    return Checkpoint(DEMO, GPT2LMHeadModel.from_pretrained(DEMO).float().eval())
+    return Checkpoint(DEMO, GPT2LMHeadModel.from_pretrained(DEMO, dtype=torch.float32).eval())

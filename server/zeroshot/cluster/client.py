@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing, suppress
+from contextvars import Context
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -139,7 +140,10 @@ class ReplicaClient(ModelClient):
         caller = CALLER.get()
         call = encode(Call.of(request, is_patient, caller))
         deadline = caller.deadline + _DEADLINE_GRACE_S
-        response: Any = (self._completions if is_patient else self._streams).remote(call, route=route)
+        # In a context of its own. Serve takes the calls of one HTTP request, which it knows by the context, for the
+        # same one, and of two that wait for a replica at once would send only one.
+        handle = self._completions if is_patient else self._streams
+        response: Any = Context().run(handle.remote, call, route=route)
         try:
             if is_patient:
                 yield _deltas_of(await _awaited(response, deadline, caller.timeout_s))
