@@ -2,6 +2,7 @@
 # make test    the whole test suite               make lint    ruff and mypy
 # make bench   speed on this machine              make weights MODEL=gpt2   download a checkpoint
 # make test-gpu  the tests that need a CUDA device
+# make test-cluster  the tests with several Ray nodes on this machine; installs Ray
 # make playground   rebuild the page at / from its sources; needs Node 20 or newer
 
 # The first of these that is Python 3.11 or 3.12.
@@ -28,9 +29,10 @@ PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compi
 # What serving takes, and what tests, lint and benchmarks take beside it.
 READY := $(VENV)/.ready
 DEV := $(VENV)/.dev
+CLUSTER := $(VENV)/.cluster
 WEB := server/zeroshot/api/playground/web
 
-.PHONY: setup serve test test-gpu lint bench weights playground clean
+.PHONY: setup serve test test-gpu test-cluster lint bench weights playground clean
 
 setup: $(DEV)
 
@@ -54,6 +56,13 @@ test: $(DEV)
 # By themselves: the other tests import Triton as an interpreter.
 test-gpu: $(DEV)
 	TRITON_INTERPRET=0 $(BIN)/python -m pytest tests/gpu
+
+$(CLUSTER): $(DEV)
+	$(PIP_INSTALL) -e '.[cluster]'
+	touch $@
+
+test-cluster: $(CLUSTER)
+	$(BIN)/python -m pytest tests/cluster
 
 lint: $(DEV)
 	$(BIN)/ruff check .

@@ -1,8 +1,10 @@
-"""Print what pyproject.toml says the server needs, a line each: pip has no option to install only that."""
+"""Print what pyproject.toml says the server needs, and these extras of it, a line each: pip can't install only that."""
 
 import sys
 import tomllib
 from pathlib import Path
 
 project = tomllib.loads(Path(sys.argv[1]).read_text())["project"]
-sys.stdout.write("\n".join(project["dependencies"]) + "\n")
+extras = [extra for extra in sys.argv[2].split(",") if extra]
+lines = project["dependencies"] + [line for extra in extras for line in project["optional-dependencies"][extra]]
+sys.stdout.write("\n".join(lines) + "\n")

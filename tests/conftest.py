@@ -48,12 +48,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Files run side by side, in their order; those in tests/docker stay together: they share minutes of building."""
+    """Files run side by side, in their order; those of a folder that share minutes of building stay together."""
     from xdist.scheduler import LoadScopeScheduling
 
     class FileScheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "tests/docker" if nodeid.startswith("tests/docker/") else nodeid.split("::", 1)[0]
+            whole = ("tests/docker", "tests/cluster")
+            return next((folder for folder in whole if nodeid.startswith(f"{folder}/")), nodeid.split("::", 1)[0])
 
     return FileScheduling(config, log)
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -21,7 +20,7 @@ from zeroshot.api.headers import SecurityHeadersMiddleware
 from zeroshot.api.limits import BodyLimitMiddleware
 from zeroshot.api.observe import ObserveMiddleware
 from zeroshot.api.playground import page
-from zeroshot.client import EngineClient
+from zeroshot.model_client import ModelClient
 from zeroshot.settings import Settings
 from zeroshot.tasks.catalog import Catalog
 from zeroshot.tasks.openapi import install_task_openapi
@@ -29,19 +28,11 @@ from zeroshot.tasks.prewarm import keep_warm
 from zeroshot.telemetry.traces import Tracer
 
 
-def create_app(settings: Settings, model_folder: Path) -> FastAPI:
-    """The app for one checkpoint. The engine process starts with the app and ends with it.
+def create_app(settings: Settings, client: ModelClient) -> FastAPI:
+    """The app for one checkpoint. The client starts with the app and stops with it.
 
-    Raises WeightsError, PromptFileError or SettingsError where a checkpoint, a prompt file or a key can't be used.
+    Raises PromptFileError or SettingsError where a prompt file or a key can't be used.
     """
-    client = EngineClient(
-        settings.engine_settings(model_folder),
-        max_queued_seqs=settings.max_queued_seqs,
-        max_queued_tokens=settings.max_queued_tokens,
-        hang_timeout_s=settings.engine_hang_timeout_s,
-        start_timeout_s=settings.engine_start_timeout_s,
-        log_prompts=settings.log_prompts,
-    )
     catalog = Catalog(settings.prompts, tokenizer=client.tokenizer, max_model_len=client.max_model_len)
 
     @asynccontextmanager

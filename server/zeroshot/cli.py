@@ -17,10 +17,8 @@ from rich.progress import MofNCompleteColumn, Progress, TaskID
 from rich.table import Table
 
 import zeroshot
-from zeroshot.errors import InvalidRequest, ZeroshotError
-from zeroshot.model.checkpoint import check_checkpoint
-from zeroshot.model.config import GPT2Config
-from zeroshot.model.hub import download_model, find_model
+from zeroshot.errors import InvalidRequest, SettingsError, ZeroshotError
+from zeroshot.model.hub import fetch_model
 from zeroshot.settings import Settings, load_settings
 from zeroshot.telemetry import logs
 from zeroshot.types import MAX_SEED, GenerateRequest, SamplingParams
@@ -76,6 +74,7 @@ def serve(
     # gets only the signals that it handles.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from zeroshot.app import create_app
+    from zeroshot.client import EngineClient
     from zeroshot.serving import serve as run_server
 
     settings = _settings(
@@ -95,17 +94,62 @@ def serve(
     )
     logs.configure(settings.log_format, settings.log_level, "server")
     folder = _checked_model(settings)
-    application = create_app(settings, folder)
+    application = create_app(settings, EngineClient.of_server(settings, folder))
     _announce(settings, folder.name)
     raise typer.Exit(run_server(application, settings))
+
+
+@app.command(
+    epilog="Examples: zeroshot deploy --model gpt2 --num-gpus 1 --max-replicas 8 ||| "
+    "zeroshot deploy --address 10.0.0.1:6379 --host 0.0.0.0 --min-replicas 2 --num-cpus 4 --set dtype=int8"
+)
+def deploy(
+    model: ModelOption = "demo",
+    prompts: Annotated[Path | None, typer.Option(envvar="ZEROSHOT_PROMPTS", help="Folder of prompt files.")] = None,
+    address: Annotated[str, typer.Option(envvar="RAY_ADDRESS", help="Of the cluster; auto: the one here.")] = "auto",
+    name: Annotated[str, typer.Option(help="Of the application: what has this name already is updated.")] = "zeroshot",
+    host: Annotated[str, typer.Option(envvar="ZEROSHOT_HOST", help="Address the proxies listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="ZEROSHOT_PORT", help="Port the proxies listen on.")] = 8000,
+    min_replicas: Annotated[int, typer.Option(min=1, help="Engines, at least.")] = 1,
+    max_replicas: Annotated[int, typer.Option(min=1, help="Engines, at most: as many as the requests need.")] = 1,
+    target_ongoing_requests: Annotated[float, typer.Option(help="Requests an engine; more add replicas.")] = 32,
+    num_cpus: Annotated[float, typer.Option(min=0, help="CPU cores of each engine.")] = 1,
+    num_gpus: Annotated[float, typer.Option(min=0, help="GPUs of each engine.")] = 0,
+    ingress_replicas: Annotated[int, typer.Option(min=1, help="HTTP front ends, a CPU core each.")] = 1,
+    max_surge_percent: Annotated[int, typer.Option(min=0, max=100, help="Replicas an update adds first.")] = 25,
+    setting: Annotated[list[str] | None, typer.Option("--set", help="Any other setting, as name=value.")] = None,
+) -> None:
+    """Serve on many machines: put the same server on a Ray cluster that runs, or update it there (docs/cluster.md).
+
+    Returns when every replica is ready. An update of the model or the prompts fails no request.
+    """
+    try:
+        from zeroshot.cluster.run import deploy as deploy_on_ray
+        from zeroshot.cluster.run import parse_settings
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"{error}: deploying takes pip install 'zeroshot[cluster]'.") from None
+
+    arguments: dict[str, Any] = {
+        "model": model,
+        "min_replicas": min_replicas,
+        "max_replicas": max_replicas,
+        "target_ongoing_requests": target_ongoing_requests,
+        "num_cpus": num_cpus,
+        "num_gpus": num_gpus,
+        "ingress_replicas": ingress_replicas,
+        "max_surge_percent": max_surge_percent,
+        **({} if prompts is None else {"prompts": prompts}),
+        **parse_settings(setting or []),
+    }
+    deploy_on_ray(arguments, address=address, name=name, host=host, port=port)
+    console.print(f"{name} serves {escape(model)} on http://{host}:{port}/", highlight=False)
 
 
 @app.command(epilog="Example: zeroshot download gpt2-medium")
 def download(name: Annotated[str, typer.Argument(help="gpt2, gpt2-xl, distilgpt2, or any GPT-2 on the hub.")]) -> None:
     """Fetch a checkpoint from the Hugging Face hub into model_weights/. Takes up an interrupted download."""
     settings = _settings()
-    folder = find_model(name, settings.weights_dir) or download_model(name, settings.weights_dir)
-    check_checkpoint(folder, GPT2Config.from_folder(folder))
+    folder = fetch_model(name, settings.weights_dir)
     console.print(f"{name} is in {folder}. Serve it: zeroshot serve --model {name}")
 
 
@@ -284,6 +328,4 @@ def _settings(**given: Any) -> Settings:
 
 
 def _checked_model(settings: Settings) -> Path:
-    folder = find_model(settings.model, settings.weights_dir) or download_model(settings.model, settings.weights_dir)
-    check_checkpoint(folder, GPT2Config.from_folder(folder))
-    return folder
+    return fetch_model(settings.model, settings.weights_dir)

@@ -1,4 +1,4 @@
-"""`EngineClient`: the only door between HTTP and the engine process. An asyncio façade; imports no torch.
+"""`EngineClient`: the `ModelClient` of one engine process on this machine. An asyncio façade; imports no torch.
 
 Sends requests, hands each one its tokens as text, cuts stop strings, refuses what the queue can't hold, and turns the
 engine's death into an error for everyone who was waiting for it.
@@ -11,8 +11,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
 
 import msgspec
 import zmq
@@ -24,62 +23,26 @@ from zeroshot.engine.messages import STATE_TOPIC, Abort, Command, Generate, deco
 from zeroshot.engine.supervisor import EngineSupervisor
 from zeroshot.errors import (
     GENERATION_ERRORS,
-    ContextLengthExceeded,
     DeadlineExceeded,
     EngineRestarting,
-    EngineUnavailable,
     GenerationFailed,
     InvalidRequest,
     ZeroshotError,
 )
 from zeroshot.mailbox import Mailbox
-from zeroshot.model.config import GPT2Config
-from zeroshot.settings import EngineSettings
+from zeroshot.model_client import ChoiceDelta, ModelClient
+from zeroshot.settings import EngineSettings, Settings
 from zeroshot.telemetry.engine_collector import EngineReport, LifetimeTotals
-from zeroshot.telemetry.metrics import Metrics
 from zeroshot.telemetry.timeline import Timeline
 from zeroshot.text.detokenizer import Detokenizer
 from zeroshot.text.grammar import GrammarChecker
-from zeroshot.text.tokenizer import Tokenizer
-from zeroshot.types import EngineStats, FinishReason, GenerateRequest, TokenLogprob, TokenOutput
+from zeroshot.types import EngineStats, GenerateRequest, TokenOutput
 
 logger = logging.getLogger(__name__)
 
-EngineStatus = Literal["loading", "ready", "restarting"]
 
-
-@dataclass(slots=True)
-class ChoiceDelta:
-    """What one step added to one choice of a request."""
-
-    index: int
-    text: str = ""
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
-    finish_reason: FinishReason | None = None
-    stop_reason: str | int | None = None
-    """The stop string or the token id that ended the choice."""
-    num_cached_tokens: int = 0
-    beam_score: float | None = None
-
-
-class Completion(ChoiceDelta):
-    """A finished choice: all its deltas in one."""
-
-    def add(self, delta: ChoiceDelta) -> None:
-        self.text += delta.text
-        self.token_ids += delta.token_ids
-        self.logprobs += delta.logprobs
-        self.prompt_logprobs += delta.prompt_logprobs
-        self.finish_reason = delta.finish_reason
-        self.stop_reason = delta.stop_reason
-        self.beam_score = delta.beam_score
-        self.num_cached_tokens = max(self.num_cached_tokens, delta.num_cached_tokens)
-
-
-class EngineClient:
-    """`start` and `stop` it inside a running event loop. `status` is "ready" only after an engine's first token."""
+class EngineClient(ModelClient):
+    """The only door between HTTP and an engine: starts its process, supervises it, ends it."""
 
     def __init__(
         self,
@@ -91,14 +54,7 @@ class EngineClient:
         start_timeout_s: float = 600.0,
         log_prompts: bool = False,
     ) -> None:
-        config = GPT2Config.from_folder(settings.model_folder)
-        self.tokenizer = Tokenizer.from_folder(settings.model_folder)
-        self.model_name = settings.model_folder.name
-        self.max_model_len = config.n_positions
-        self.vocab_size = config.vocab_size
-        self.eos_token_id = config.eos_token_id
-        self.status: EngineStatus = "loading"
-        self.stats = EngineStats()
+        super().__init__(settings.model_folder, max_queued_seqs=max_queued_seqs)
         self.admission = Admission(max_seqs=max_queued_seqs, max_tokens=max_queued_tokens)
         self._log_prompts = log_prompts
         self.supervisor = EngineSupervisor(
@@ -107,7 +63,6 @@ class EngineClient:
             start_timeout_s=start_timeout_s,
             on_down=self._engine_is_down,
         )
-        self.metrics = Metrics(self.model_name)
         self.metrics.watch_engine(self._report)
         self._totals = LifetimeTotals()
         self._grammars = GrammarChecker()
@@ -117,8 +72,27 @@ class EngineClient:
         self._context: zmq.asyncio.Context | None = None
         self._pump: asyncio.Task[None] | None = None
 
+    @classmethod
+    def of_server(cls, settings: Settings, model_folder: Path) -> "EngineClient":
+        """The one behind a server with these settings."""
+        return cls(
+            settings.engine_settings(model_folder),
+            max_queued_seqs=settings.max_queued_seqs,
+            max_queued_tokens=settings.max_queued_tokens,
+            hang_timeout_s=settings.engine_hang_timeout_s,
+            start_timeout_s=settings.engine_start_timeout_s,
+            log_prompts=settings.log_prompts,
+        )
+
+    @property
+    def num_restarts(self) -> int:
+        return self.supervisor.num_restarts
+
+    @property
+    def engines(self) -> int:
+        return self.supervisor.generation
+
     async def start(self) -> None:
-        """Start the engine. Returns at once; see `status` and `wait_until_ready`."""
         self._context = zmq.asyncio.Context()
         self._commands = zmq.Socket(self._context, zmq.PUSH)  # a plain socket: sending never waits
         self._commands.set_hwm(0)
@@ -142,30 +116,14 @@ class EngineClient:
             self._outputs.close(linger=0)
             self._context.term()
 
-    async def wait_until_ready(self, timeout_s: float) -> None:
-        """Raises EngineUnavailable when it takes longer."""
-        deadline = time.monotonic() + timeout_s
-        while self.status != "ready":
-            if time.monotonic() > deadline:
-                raise EngineUnavailable(f"The engine was not ready after {timeout_s:g} s.")
-            await asyncio.sleep(0.02)
-
     async def generate(
         self, request: GenerateRequest, *, is_patient: bool = False
     ) -> AsyncGenerator[ChoiceDelta, None]:
-        """Deltas of all choices as they come; ends when every choice has finished. Leaving early aborts the rest.
-
-        A patient caller gets each choice in one delta, unless its text has to be watched for stop strings.
-
-        Raises InvalidRequest, Overloaded or EngineUnavailable before the first delta, GenerationFailed,
-        EngineRestarting or DeadlineExceeded at any time. Close it when leaving early: `async with
-        aclosing(client.generate(...))`.
-        """
         request = msgspec.structs.replace(request, cache_salt=CALLER.get().cache_salt)
         grammar = request.sampling_params.grammar
         if grammar is not None:
             await self._grammars.check(grammar)
-        self._check(request)
+        self.check(request)
         with self.admission.hold(request):
             async with aclosing(self._run(request, is_patient)) as deltas:
                 async for delta in deltas:
@@ -211,18 +169,9 @@ class EngineClient:
             del self._mailboxes[request.request_id], self._timelines[request.request_id]
 
     def check_room(self, requests: Sequence[GenerateRequest]) -> None:
-        """Raises what `generate` would for these together, before any of them is sent."""
         for request in requests:
-            self._check(request)
+            self.check(request)
         self.admission.check(requests)
-
-    async def complete(self, request: GenerateRequest) -> list[Completion]:
-        """All choices, finished, in order of their index."""
-        completions = [Completion(index) for index in range(request.n)]
-        async with aclosing(self.generate(request, is_patient=True)) as deltas:
-            async for delta in deltas:
-                completions[delta.index].add(delta)
-        return completions
 
     def _delta(self, output: TokenOutput, detokenizer: Detokenizer) -> ChoiceDelta:
         text = detokenizer.feed(output.token_ids, is_last=output.finish_reason is not None)
@@ -238,17 +187,6 @@ class EngineClient:
             num_cached_tokens=output.num_cached_tokens,
             beam_score=output.beam_score,
         )
-
-    def _check(self, request: GenerateRequest) -> None:
-        num_prompt_tokens, max_tokens = len(request.prompt_token_ids), request.sampling_params.max_tokens
-        if num_prompt_tokens == 0:
-            raise InvalidRequest("The prompt is empty: give it at least one token.", field="prompt")
-        if num_prompt_tokens + max_tokens > self.max_model_len:
-            raise ContextLengthExceeded(num_prompt_tokens, max_tokens, self.max_model_len)
-        if self.status == "loading":
-            raise EngineUnavailable("The model is still loading. Try again in a moment.")
-        if self.status == "restarting":
-            raise EngineRestarting("The engine is being restarted. Try again in a moment.")
 
     def _send(self, command: Command) -> None:
         self._commands.send(encode(command), zmq.NOBLOCK)
@@ -286,7 +224,7 @@ class EngineClient:
         return EngineReport(
             is_up=self.status == "ready",
             pid=None if process is None else process.pid,
-            num_restarts=self.supervisor.num_restarts,
+            num_restarts=self.num_restarts,
             stats=self.stats,
             totals=self._totals,
         )

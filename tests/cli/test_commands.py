@@ -28,7 +28,7 @@ def zeroshot(*arguments: str, **environment: str) -> subprocess.CompletedProcess
     )
 
 
-@pytest.mark.parametrize("command", ["serve", "download", "generate", "task", "eval", "selfcheck"])
+@pytest.mark.parametrize("command", ["serve", "deploy", "download", "generate", "task", "eval", "selfcheck"])
 def test_help_has_an_example(command: str) -> None:
     result = zeroshot(command, "--help")
     assert result.returncode == 0

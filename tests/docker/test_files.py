@@ -11,7 +11,7 @@ import zeroshot
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-COMPOSE_FILES = ("compose.yaml", "docker/compose.gpu.yaml")
+COMPOSE_FILES = ("compose.yaml", "docker/compose.gpu.yaml", "docker/ray/compose.yaml")
 DOCKERFILES = ("docker/Dockerfile", "docker/Dockerfile.gpu")
 
 

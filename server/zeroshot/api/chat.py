@@ -19,8 +19,8 @@ from zeroshot.api.openai_protocol import Frame, OpenAIBody, UsageInChunks, opena
 from zeroshot.api.sse import STREAMED, event_stream
 from zeroshot.api.structured_outputs import generation_of
 from zeroshot.caller import limit_time
-from zeroshot.client import ChoiceDelta, EngineClient
 from zeroshot.errors import InvalidRequest
+from zeroshot.model_client import ChoiceDelta, ModelClient
 from zeroshot.text.tokenizer import Tokenizer
 from zeroshot.types import MAX_SEED, GenerateRequest, TokenLogprob
 
@@ -63,7 +63,7 @@ class ChatBody(OpenAIBody):
     logprobs: bool = False
     top_logprobs: fields.Logprobs | None = None
 
-    def check(self, client: EngineClient) -> None:
+    def check(self, client: ModelClient) -> None:
         super().check(client)
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidRequest("top_logprobs needs logprobs: true.", field="top_logprobs")
@@ -77,7 +77,7 @@ async def chat_completions(body: ChatBody, request: Request) -> Response:
 
     `prompts/chat/default.yaml` says how. What stands in a message is plain text, also `<|endoftext|>`.
     """
-    client: EngineClient = request.app.state.client
+    client: ModelClient = request.app.state.client
     template: ChatTemplate | None = request.app.state.chat_template
     body.check(client)
     limit_time(body.timeout)
@@ -93,7 +93,7 @@ async def chat_completions(body: ChatBody, request: Request) -> Response:
 class _Call:
     """One request: the body, and the generation it asks for."""
 
-    def __init__(self, body: ChatBody, client: EngineClient, template: ChatTemplate, token_ids: list[int]) -> None:
+    def __init__(self, body: ChatBody, client: ModelClient, template: ChatTemplate, token_ids: list[int]) -> None:
         self.body, self.client = body, client
         self.frame = Frame("chat.completion.chunk" if body.stream else "chat.completion", "chatcmpl", client)
         grammar = body.grammar()
@@ -119,7 +119,7 @@ class _Call:
         self.generation = generation_of(client, [request], choices)
 
     @classmethod
-    async def prepare(cls, body: ChatBody, client: EngineClient, template: ChatTemplate) -> Self:
+    async def prepare(cls, body: ChatBody, client: ModelClient, template: ChatTemplate) -> Self:
         text = template.render([(message.template_role, message.content) for message in body.messages])
         check_length(text, client, "messages")
         return cls(body, client, template, await asyncio.to_thread(client.tokenizer.encode, text))

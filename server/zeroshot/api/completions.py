@@ -19,8 +19,8 @@ from zeroshot.api.sse import STREAMED, event_stream
 from zeroshot.api.structured_outputs import DEFAULT_MAX_TOKENS as STRUCTURED_MAX_TOKENS
 from zeroshot.api.structured_outputs import generation_of
 from zeroshot.caller import limit_time
-from zeroshot.client import Completion, EngineClient
 from zeroshot.errors import InvalidRequest
+from zeroshot.model_client import Completion, ModelClient
 from zeroshot.types import MAX_SEED, GenerateRequest
 
 router = APIRouter(prefix="/v1", tags=["openai"])
@@ -53,7 +53,7 @@ class CompletionBody(OpenAIBody):
         """Continuations generated for each prompt."""
         return self.best_of or self.n
 
-    def check(self, client: EngineClient) -> None:
+    def check(self, client: ModelClient) -> None:
         super().check(client)
         if self.best_of is not None and self.best_of < self.n:
             raise InvalidRequest(f"best_of is {self.best_of}: it must be at least n, {self.n}.", field="best_of")
@@ -71,7 +71,7 @@ async def completions(body: CompletionBody, request: Request) -> Response:
 
     The text the model sees may hold the end-of-text token as `<|endoftext|>`.
     """
-    client: EngineClient = request.app.state.client
+    client: ModelClient = request.app.state.client
     body.check(client)
     limit_time(body.timeout)
     call = await _Call.prepare(body, client)
@@ -84,7 +84,7 @@ async def completions(body: CompletionBody, request: Request) -> Response:
 class _Call:
     """One request: the body, and the generation it asks for."""
 
-    def __init__(self, body: CompletionBody, client: EngineClient, prompts: list[list[int]]) -> None:
+    def __init__(self, body: CompletionBody, client: ModelClient, prompts: list[list[int]]) -> None:
         self.body, self.client = body, client
         self.frame = Frame("text_completion", "cmpl", client)
         self.grammar = body.grammar()
@@ -100,7 +100,7 @@ class _Call:
         )
 
     @classmethod
-    async def prepare(cls, body: CompletionBody, client: EngineClient) -> Self:
+    async def prepare(cls, body: CompletionBody, client: ModelClient) -> Self:
         prompts = await tokenize_prompts(as_prompts(body.prompt), body.num_generated, client)
         if body.truncate_prompt_tokens is not None:
             prompts = [prompt[-_num_kept(body, client) :] for prompt in prompts]
@@ -159,7 +159,7 @@ class _Call:
         )
 
 
-def _num_kept(body: CompletionBody, client: EngineClient) -> int:
+def _num_kept(body: CompletionBody, client: ModelClient) -> int:
     """How many of a prompt's tokens are kept at most: 1 or more."""
     if body.truncate_prompt_tokens is not None and body.truncate_prompt_tokens > 0:
         return body.truncate_prompt_tokens

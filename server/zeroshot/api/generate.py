@@ -20,7 +20,7 @@ from zeroshot.api.structured_outputs import DEFAULT_MAX_TOKENS as STRUCTURED_MAX
 from zeroshot.api.structured_outputs import StructuredOutputs, generation_of
 from zeroshot.api.tgi_fields import TGIBody
 from zeroshot.caller import limit_time
-from zeroshot.client import ChoiceDelta, EngineClient
+from zeroshot.model_client import ChoiceDelta, ModelClient
 from zeroshot.types import MAX_SEED, GenerateRequest
 
 router = APIRouter(tags=["generate"])
@@ -129,7 +129,7 @@ async def generate(body: EitherBody, request: Request) -> Response:
 class _Call:
     """One request to `/generate`: the body, and the generation it asks for."""
 
-    def __init__(self, body: GenerateBody, client: EngineClient, prompts: list[list[int]]) -> None:
+    def __init__(self, body: GenerateBody, client: ModelClient, prompts: list[list[int]]) -> None:
         self.body, self.client = body, client
         self.id = f"gen-{uuid.uuid4().hex}"
         self.seed = secrets.randbelow(MAX_SEED) if body.seed is None else body.seed
@@ -146,7 +146,7 @@ class _Call:
         self.generation = generation_of(client, requests, self.choices)
 
     @classmethod
-    async def prepare(cls, body: GenerateBody, client: EngineClient) -> "_Call":
+    async def prepare(cls, body: GenerateBody, client: ModelClient) -> "_Call":
         return cls(body, client, await tokenize_prompts(as_prompts(body.prompt), body.n, client))
 
     async def run(self) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from contextlib import aclosing
 from typing import Any
 
 from zeroshot.api.fields import SamplingBody
-from zeroshot.client import ChoiceDelta, Completion, EngineClient
 from zeroshot.errors import InvalidRequest
+from zeroshot.model_client import ChoiceDelta, Completion, ModelClient
 from zeroshot.text.tokenizer import Tokenizer
 from zeroshot.types import BeamParams, GenerateRequest, Grammar, SamplingParams, TokenLogprob
 
@@ -25,7 +25,7 @@ MAX_TOKEN_BYTES = 128
 class Generation:
     """One HTTP request's GenerateRequests. Counts tokens as their deltas pass."""
 
-    def __init__(self, client: EngineClient, requests: list[GenerateRequest]) -> None:
+    def __init__(self, client: ModelClient, requests: list[GenerateRequest]) -> None:
         """Raises InvalidRequest for an answer that would be too large."""
         _check_size_of_answer(requests)
         self.client, self.requests = client, requests
@@ -109,7 +109,7 @@ def _check_size_of_answer(requests: list[GenerateRequest]) -> None:
 
 def sampling_params(
     body: SamplingBody,
-    client: EngineClient,
+    client: ModelClient,
     *,
     num_prompt_tokens: int,
     max_tokens: int | None,
@@ -179,7 +179,7 @@ def as_prompts(prompt: str | list[str] | list[int] | list[list[int]]) -> list[Pr
 
 
 async def tokenize_prompts(
-    prompts: list[Prompt], n: int, client: EngineClient, *, field: str = "prompt"
+    prompts: list[Prompt], n: int, client: ModelClient, *, field: str = "prompt"
 ) -> list[list[int]]:
     """Token ids of each prompt, all in the vocabulary. Raises InvalidRequest for too many, empty or too long ones."""
     if len(prompts) > MAX_PROMPTS or len(prompts) * n > MAX_SEQS_PER_REQUEST:
@@ -191,7 +191,7 @@ async def tokenize_prompts(
     return [await _tokenize(prompt, client, field) for prompt in prompts]
 
 
-async def _tokenize(prompt: Prompt, client: EngineClient, field: str) -> list[int]:
+async def _tokenize(prompt: Prompt, client: ModelClient, field: str) -> list[int]:
     if not prompt:
         raise InvalidRequest("The prompt is empty: give it at least one character or token.", field=field)
     if not isinstance(prompt, str):
@@ -202,7 +202,7 @@ async def _tokenize(prompt: Prompt, client: EngineClient, field: str) -> list[in
     return await asyncio.to_thread(client.tokenizer.encode_with_special, prompt)
 
 
-def check_length(text: str, client: EngineClient, field: str) -> None:
+def check_length(text: str, client: ModelClient, field: str) -> None:
     """Raises InvalidRequest for a text that can't fit the context, whatever its tokens are."""
     if len(text) > MAX_TOKEN_BYTES * client.max_model_len:
         raise InvalidRequest(

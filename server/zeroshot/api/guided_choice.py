@@ -9,8 +9,8 @@ import random
 from collections.abc import AsyncGenerator
 
 from zeroshot.api.generation import MAX_SEQS_PER_REQUEST, Generation
-from zeroshot.client import ChoiceDelta, Completion, EngineClient
 from zeroshot.errors import ContextLengthExceeded, InvalidRequest
+from zeroshot.model_client import ChoiceDelta, Completion, ModelClient
 from zeroshot.tasks.scoring import probabilities
 from zeroshot.types import GenerateRequest, SamplingParams
 
@@ -33,7 +33,7 @@ _NOT_TOGETHER = (
 class ChoiceGeneration(Generation):
     """Instead of what its requests ask for, each of their continuations is one of `choices`."""
 
-    def __init__(self, client: EngineClient, requests: list[GenerateRequest], choices: list[str]) -> None:
+    def __init__(self, client: ModelClient, requests: list[GenerateRequest], choices: list[str]) -> None:
         """Raises InvalidRequest for what can't be combined with choices, and for what doesn't fit."""
         super().__init__(client, requests)
         self._choices = [(text, client.tokenizer.encode(text)) for text in choices]

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 import zeroshot
-from zeroshot.client import EngineClient
+from zeroshot.model_client import ModelClient
 
 router = APIRouter(tags=["health"])
 
@@ -29,14 +29,14 @@ async def ready(request: Request) -> JSONResponse:
 
 @router.get("/health", summary="The engine's state and load.", responses={503: {"description": "Not ready."}})
 async def health(request: Request) -> JSONResponse:
-    client: EngineClient = request.app.state.client
+    client: ModelClient = request.app.state.client
     status = _status(request)
     body: dict[str, Any] = {
         "status": status,
         "version": zeroshot.__version__,
         "model": client.model_name,
         "max_model_len": client.max_model_len,
-        "engine_restarts": client.supervisor.num_restarts,
+        "engine_restarts": client.num_restarts,
         "engine": msgspec.to_builtins(client.stats),
     }
     body["kernels"] = body["engine"].pop("kernels")
@@ -45,5 +45,5 @@ async def health(request: Request) -> JSONResponse:
 
 def _status(request: Request) -> str:
     """`draining` once the server was told to stop, else the engine's."""
-    client: EngineClient = request.app.state.client
+    client: ModelClient = request.app.state.client
     return "draining" if request.app.state.drain.is_draining else client.status

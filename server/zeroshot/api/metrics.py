@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
-from zeroshot.client import EngineClient
+from zeroshot.model_client import ModelClient
 
 router = APIRouter(tags=["health"])
 
@@ -16,5 +16,5 @@ router = APIRouter(tags=["health"])
     responses={200: {"content": {"text/plain": {}}, "description": "Prometheus text format 0.0.4."}},
 )
 def metrics(request: Request) -> Response:  # not async: rendering takes a few milliseconds, in a thread
-    client: EngineClient = request.app.state.client
+    client: ModelClient = request.app.state.client
     return Response(client.metrics.render(), media_type=CONTENT_TYPE_PLAIN_0_0_4)

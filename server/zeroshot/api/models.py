@@ -6,8 +6,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from zeroshot.api.errors import OPENAI_ERRORS
-from zeroshot.client import EngineClient
 from zeroshot.errors import UnknownModel
+from zeroshot.model_client import ModelClient
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
@@ -23,23 +23,23 @@ async def list_models(request: Request) -> dict[str, Any]:
 
 @router.get("/models/{name:path}", summary="One model.", responses=OPENAI_ERRORS)
 async def get_model(name: str, request: Request) -> dict[str, Any]:
-    client: EngineClient = request.app.state.client
+    client: ModelClient = request.app.state.client
     if name != client.model_name:
         raise _unknown(name, client)
     return _model(client)
 
 
-def check_model(name: str | None, client: EngineClient) -> None:
+def check_model(name: str | None, client: ModelClient) -> None:
     """Raises UnknownModel for any name but the served one's; no name at all is fine."""
     if name not in (None, client.model_name) and name not in _WHATEVER_IS_SERVED:
         raise _unknown(str(name), client)
 
 
-def _unknown(name: str, client: EngineClient) -> UnknownModel:
+def _unknown(name: str, client: ModelClient) -> UnknownModel:
     return UnknownModel(f"There is no model {name[:64]!r} here, only {client.model_name!r}.", field="model")
 
 
-def _model(client: EngineClient) -> dict[str, Any]:
+def _model(client: ModelClient) -> dict[str, Any]:
     return {
         "id": client.model_name,
         "object": "model",

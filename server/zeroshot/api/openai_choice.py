@@ -4,7 +4,7 @@ import codecs
 from dataclasses import dataclass
 from typing import Any
 
-from zeroshot.client import ChoiceDelta
+from zeroshot.model_client import ChoiceDelta
 from zeroshot.text.tokenizer import Tokenizer
 from zeroshot.types import TokenLogprob
 

@@ -16,8 +16,8 @@ from zeroshot.api.beams import MAX_BEAMS, EarlyStopping, LengthPenalty, beam_par
 from zeroshot.api.generation import Generation
 from zeroshot.api.models import check_model
 from zeroshot.api.structured_outputs import ResponseFormat, StructuredOutputs
-from zeroshot.client import EngineClient
 from zeroshot.errors import InvalidRequest
+from zeroshot.model_client import ModelClient
 from zeroshot.types import MAX_SEED, BeamParams, Grammar
 
 _WITHOUT_EFFECT = frozenset(
@@ -124,7 +124,7 @@ class OpenAIBody(fields.NullsAreDefaults, fields.SamplingBody):
     def engine_seed(self) -> int | None:
         return None if self.seed is None else _not_negative(self.seed)
 
-    def check(self, client: EngineClient) -> None:
+    def check(self, client: ModelClient) -> None:
         """Raises UnknownModel, and InvalidRequest for a field that asks for what can't be done here."""
         check_model(self.model, client)
         for name, value in (self.model_extra or {}).items():
@@ -156,7 +156,7 @@ class OpenAIBody(fields.NullsAreDefaults, fields.SamplingBody):
 class Frame:
     """What is the same in every chunk of an answer."""
 
-    def __init__(self, kind: str, id_prefix: str, client: EngineClient) -> None:
+    def __init__(self, kind: str, id_prefix: str, client: ModelClient) -> None:
         self.id = f"{id_prefix}-{uuid.uuid4().hex}"
         self._fields = {
             "id": self.id,

@@ -13,8 +13,8 @@ from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import documented
 from zeroshot.api.generation import Generation, as_prompts, logprob_json, tokenize_prompts
 from zeroshot.caller import limit_time
-from zeroshot.client import Completion, EngineClient
 from zeroshot.errors import ContextLengthExceeded, InvalidRequest
+from zeroshot.model_client import Completion, ModelClient
 from zeroshot.types import GenerateRequest, SamplingParams
 
 router = APIRouter(tags=["score"])
@@ -91,7 +91,7 @@ async def score(body: ScoreBody, request: Request) -> Response:
 
     `<|endoftext|>` in the text is the end-of-text token.
     """
-    client: EngineClient = request.app.state.client
+    client: ModelClient = request.app.state.client
     limit_time(body.timeout)
     generation = Generation(client, await _requests(body, client))
     completions = await cancel_on_disconnect(request, generation.complete())
@@ -106,7 +106,7 @@ async def score(body: ScoreBody, request: Request) -> Response:
     )
 
 
-async def _requests(body: ScoreBody, client: EngineClient) -> list[GenerateRequest]:
+async def _requests(body: ScoreBody, client: ModelClient) -> list[GenerateRequest]:
     given = [name for name in ("text", "token_ids") if name in body.model_fields_set]
     if len(given) != 1:
         raise InvalidRequest("Give either text or token_ids.", field="text")
@@ -127,7 +127,7 @@ async def _requests(body: ScoreBody, client: EngineClient) -> list[GenerateReque
     return requests
 
 
-def _result(sent: GenerateRequest, scored: Completion, body: ScoreBody, client: EngineClient) -> dict[str, Any]:
+def _result(sent: GenerateRequest, scored: Completion, body: ScoreBody, client: ModelClient) -> dict[str, Any]:
     tokens = [logprob_json(client.tokenizer, logprob) for logprob in scored.prompt_logprobs]
     logprob = math.fsum(token["logprob"] for token in tokens)
     perplexity = math.exp(min(-logprob / len(tokens), _MAX_EXPONENT))

@@ -8,8 +8,8 @@ from pydantic import ConfigDict, Field, model_validator
 from zeroshot.api import fields
 from zeroshot.api.generation import MAX_SEQS_PER_REQUEST, Generation
 from zeroshot.api.guided_choice import ChoiceGeneration
-from zeroshot.client import EngineClient
 from zeroshot.errors import InvalidRequest
+from zeroshot.model_client import ModelClient
 from zeroshot.text.grammar import json_grammar, regex_grammar
 from zeroshot.types import GenerateRequest, Grammar
 
@@ -85,7 +85,7 @@ class ResponseFormat(fields.NullsAreDefaults, fields.StrictBody):
         return json_grammar(self.json_schema.json_schema, field="response_format")
 
 
-def generation_of(client: EngineClient, requests: list[GenerateRequest], choices: list[str] | None) -> Generation:
+def generation_of(client: ModelClient, requests: list[GenerateRequest], choices: list[str] | None) -> Generation:
     """Held to `choices` where there are some. Raises InvalidRequest for what can't be combined with them."""
     return Generation(client, requests) if choices is None else ChoiceGeneration(client, requests, choices)
 

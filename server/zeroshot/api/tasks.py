@@ -18,8 +18,8 @@ from starlette.exceptions import HTTPException
 from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import documented
 from zeroshot.caller import limit_time
-from zeroshot.client import EngineClient
 from zeroshot.errors import Overloaded, ValidationFailed, ZeroshotError
+from zeroshot.model_client import ModelClient
 from zeroshot.tasks.catalog import Catalog
 from zeroshot.tasks.results import TaskResult, TaskUsage
 from zeroshot.tasks.schema import MAX_BATCH_ITEMS, TaskRequest, Timeout, example_request
@@ -100,7 +100,7 @@ async def run_task(name: TaskName, request: Request) -> Response:
     task = _task(request, name)
     note_task(task.name)
     body = await _json_body(request)
-    client: EngineClient = request.app.state.client
+    client: ModelClient = request.app.state.client
     read = partial(task.request_model.model_validate_json, body)
     result = await cancel_on_disconnect(request, _counted(task, client, read))
     return JSONResponse({"task": task.name, "version": task.version} | result.as_body())
@@ -116,14 +116,14 @@ async def run_batch(name: TaskName, request: Request) -> Response:
     except ValidationError as error:
         raise ValidationFailed.from_pydantic(error.errors()) from None
     limit_time(batch.timeout)
-    client: EngineClient = request.app.state.client
+    client: ModelClient = request.app.state.client
     results = await cancel_on_disconnect(request, _run_all(task, client, batch.inputs))
     fields = TaskUsage.model_fields
     usage = {field: sum(result.get("usage", {}).get(field, 0) for result in results) for field in fields}
     return JSONResponse({"task": task.name, "version": task.version, "results": results, "usage": usage})
 
 
-async def _run_all(task: Task, client: EngineClient, items: list[Any]) -> list[dict[str, Any]]:
+async def _run_all(task: Task, client: ModelClient, items: list[Any]) -> list[dict[str, Any]]:
     slots = asyncio.Semaphore(_BATCH_CONCURRENCY)
 
     async def run_one(item: Any) -> dict[str, Any]:
@@ -139,7 +139,7 @@ async def _run_all(task: Task, client: EngineClient, items: list[Any]) -> list[d
 
 
 async def _counted(
-    task: Task, client: EngineClient, read: Callable[[], TaskRequest], *, patience_s: float = 0.0
+    task: Task, client: ModelClient, read: Callable[[], TaskRequest], *, patience_s: float = 0.0
 ) -> TaskResult:
     """The task's result for what `read` returns, or raises pydantic's error for; either is counted for the task."""
     try:
@@ -158,7 +158,7 @@ async def _counted(
 
 
 async def _run_when_there_is_room(
-    task: Task, client: EngineClient, inputs: TaskRequest, patience_s: float
+    task: Task, client: ModelClient, inputs: TaskRequest, patience_s: float
 ) -> TaskResult:
     deadline = time.monotonic() + patience_s
     while True:

@@ -22,7 +22,7 @@ from zeroshot.api.errors import TGI_ERRORS
 from zeroshot.api.generation import MAX_PROMPTS, Generation, by_probability, tokenize_prompts
 from zeroshot.api.sse import STREAMED, event_stream
 from zeroshot.api.tgi_fields import TGIBody
-from zeroshot.client import ChoiceDelta, Completion, EngineClient
+from zeroshot.model_client import ChoiceDelta, Completion, ModelClient
 from zeroshot.text.tokenizer import Tokenizer
 from zeroshot.types import MAX_SEED, GenerateRequest, SamplingParams, TokenLogprob
 
@@ -59,12 +59,12 @@ async def generate_stream(body: TGIBody, request: Request) -> Response:
 
 @router.get("/info", summary="The model and the limits, as TGI tells them.")
 async def info(request: Request) -> dict[str, Any]:
-    client: EngineClient = request.app.state.client
+    client: ModelClient = request.app.state.client
     return {
         "model_id": client.model_name,
         "model_sha": None,
         "model_pipeline_tag": "text-generation",
-        "max_concurrent_requests": client.admission.max_seqs,
+        "max_concurrent_requests": client.max_queued_seqs,
         "max_best_of": fields.MAX_CHOICES,
         "max_stop_sequences": fields.MAX_STOPS,
         "max_input_tokens": client.max_model_len - 1,
@@ -91,7 +91,7 @@ async def answer(body: TGIBody, request: Request, *, as_list: bool = False) -> R
 class _Call:
     """One request: the body, and the generation it asks for."""
 
-    def __init__(self, body: TGIBody, client: EngineClient, token_ids: list[int]) -> None:
+    def __init__(self, body: TGIBody, client: ModelClient, token_ids: list[int]) -> None:
         self.parameters = body.parameters
         self.tokenizer = client.tokenizer
         self.token_ids = token_ids
@@ -107,7 +107,7 @@ class _Call:
         self.generation = Generation(client, [request])
 
     @classmethod
-    async def prepare(cls, body: TGIBody, client: EngineClient) -> Self:
+    async def prepare(cls, body: TGIBody, client: ModelClient) -> Self:
         parameters = body.parameters
         parameters.check(stream=body.stream)
         (token_ids,) = await tokenize_prompts([body.inputs], parameters.best_of, client, field="inputs")
@@ -145,7 +145,7 @@ class _Call:
             event["top_tokens"] = self._top(logprob)
         return event
 
-    def _sampling_params(self, client: EngineClient, *, has_logprobs: bool) -> SamplingParams:
+    def _sampling_params(self, client: ModelClient, *, has_logprobs: bool) -> SamplingParams:
         parameters = self.parameters
         room = max(1, client.max_model_len - len(self.token_ids))
         needs_logprobs = has_logprobs or parameters.details or parameters.best_of > 1

@@ -10,8 +10,8 @@ from zeroshot.api import fields
 from zeroshot.api.errors import documented
 from zeroshot.api.generation import check_token_ids
 from zeroshot.api.models import check_model
-from zeroshot.client import EngineClient
 from zeroshot.errors import InvalidRequest
+from zeroshot.model_client import ModelClient
 
 router = APIRouter(tags=["tokens"])
 
@@ -57,7 +57,7 @@ class TokenizerInfo(BaseModel):
 @router.post("/tokenize", summary="A text's token ids.", responses=documented(400, 404, 413, 422))
 async def tokenize(body: TokenizeBody, request: Request) -> TokenizeResponse:
     """`<|endoftext|>` in the text is the end-of-text token."""
-    client: EngineClient = request.app.state.client
+    client: ModelClient = request.app.state.client
     check_model(body.model, client)
     if len(body.prompt) > MAX_TEXT_CHARS:
         raise InvalidRequest(
@@ -76,7 +76,7 @@ async def tokenize(body: TokenizeBody, request: Request) -> TokenizeResponse:
 
 @router.post("/detokenize", summary="The text of token ids.", responses=documented(400, 404, 413, 422))
 async def detokenize(body: DetokenizeBody, request: Request) -> DetokenizeResponse:
-    client: EngineClient = request.app.state.client
+    client: ModelClient = request.app.state.client
     check_model(body.model, client)
     check_token_ids(body.tokens, "tokens", client.vocab_size)
     return DetokenizeResponse(prompt=await asyncio.to_thread(client.tokenizer.decode, body.tokens))
@@ -84,7 +84,7 @@ async def detokenize(body: DetokenizeBody, request: Request) -> DetokenizeRespon
 
 @router.get("/tokenizer_info", summary="What kind of tokenizer it is.")
 async def tokenizer_info(request: Request) -> TokenizerInfo:
-    client: EngineClient = request.app.state.client
+    client: ModelClient = request.app.state.client
     end_of_text = client.tokenizer.decode([client.eos_token_id])
     info: dict[str, Any] = dict.fromkeys(("bos_token", "eos_token", "unk_token"), end_of_text)
     return TokenizerInfo(

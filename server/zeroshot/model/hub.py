@@ -4,8 +4,17 @@ import sys
 from pathlib import Path
 
 from zeroshot.errors import UnknownModel, WeightsError
+from zeroshot.model.checkpoint import check_checkpoint
+from zeroshot.model.config import GPT2Config
 
 _FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "vocab.json", "merges.txt"]
+
+
+def fetch_model(name: str, weights_dir: Path) -> Path:
+    """The folder of a model, downloaded if it isn't here, and checked. Raises UnknownModel or WeightsError."""
+    folder = find_model(name, weights_dir) or download_model(name, weights_dir)
+    check_checkpoint(folder, GPT2Config.from_folder(folder))
+    return folder
 
 
 def find_model(name: str, weights_dir: Path) -> Path | None:

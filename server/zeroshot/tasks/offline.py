@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from zeroshot.client import EngineClient
 from zeroshot.errors import InvalidRequest, ValidationFailed, ZeroshotError
+from zeroshot.model_client import ModelClient
 from zeroshot.settings import Settings
 from zeroshot.tasks.catalog import Catalog
 from zeroshot.tasks.inputs import EnumInput, StringInput
@@ -36,7 +37,7 @@ async def run_file(
 
 
 @asynccontextmanager
-async def _engine(settings: Settings, model_folder: Path, name: str) -> AsyncGenerator[tuple[Task, EngineClient], None]:
+async def _engine(settings: Settings, model_folder: Path, name: str) -> AsyncGenerator[tuple[Task, ModelClient], None]:
     client = EngineClient(settings.engine_settings(model_folder))
     catalog = Catalog(settings.prompts, tokenizer=client.tokenizer, max_model_len=client.max_model_len)
     task = catalog.get(name)
@@ -64,7 +65,7 @@ def _body(task: Task, pairs: list[str]) -> dict[str, Any]:
     return body
 
 
-async def run_item(task: Task, client: EngineClient, item: str | bytes) -> dict[str, Any]:
+async def run_item(task: Task, client: ModelClient, item: str | bytes) -> dict[str, Any]:
     """The result of one JSON object of inputs, or `{"error": ...}`."""
     try:
         result = await task.run(client, task.request_model.model_validate_json(item))
@@ -76,7 +77,7 @@ async def run_item(task: Task, client: EngineClient, item: str | bytes) -> dict[
 
 
 async def run_jsonl(
-    task: Task, client: EngineClient, source: Path, target: Path, on_done: Callable[[int, int], None]
+    task: Task, client: ModelClient, source: Path, target: Path, on_done: Callable[[int, int], None]
 ) -> int:
     """One object of inputs a line -> one result or error a line, in the same order. Returns how many are errors.
 

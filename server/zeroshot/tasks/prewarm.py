@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import uuid
+from collections.abc import Hashable
 
-from zeroshot.client import EngineClient
 from zeroshot.errors import ZeroshotError
+from zeroshot.model_client import ModelClient
 from zeroshot.tasks.catalog import Catalog
 from zeroshot.types import GenerateRequest, SamplingParams
 
@@ -17,7 +18,7 @@ MIN_PREFIX_TOKENS = 16
 _CHECK_INTERVAL_S = 0.5
 
 
-async def prewarm(catalog: Catalog, client: EngineClient) -> int:
+async def prewarm(catalog: Catalog, client: ModelClient) -> int:
     """Returns how many prefixes were run. What the engine can't do now, it does at the first request."""
     prefixes = [token_ids for token_ids in catalog.prefixes() if len(token_ids) >= MIN_PREFIX_TOKENS]
     for number, token_ids in enumerate(prefixes):
@@ -35,11 +36,11 @@ async def prewarm(catalog: Catalog, client: EngineClient) -> int:
     return len(prefixes)
 
 
-async def keep_warm(catalog: Catalog, client: EngineClient) -> None:
+async def keep_warm(catalog: Catalog, client: ModelClient) -> None:
     """Prewarm a new engine, and again whenever the catalog has changed. Runs until cancelled."""
-    warmed: tuple[int, int] | None = None
+    warmed: tuple[Hashable, int] | None = None
     while True:
-        wanted = (client.supervisor.generation, catalog.generation)
+        wanted = (client.engines, catalog.generation)
         if client.status == "ready" and warmed != wanted:
             await prewarm(catalog, client)
             warmed = wanted

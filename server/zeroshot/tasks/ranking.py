@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from zeroshot.caller import CALLER
-from zeroshot.client import EngineClient
 from zeroshot.errors import InvalidRequest
+from zeroshot.model_client import ModelClient
 from zeroshot.tasks.prompt import Context, Prompt, fit_prompt, render_prompt
 from zeroshot.tasks.prompt_file import OPTION_FIELD, Calibration, ChoiceOutput, LabelOutput, PromptFile
 from zeroshot.tasks.results import Score
@@ -46,7 +46,7 @@ class Ranker:
         self._priors: dict[tuple[bytes, str, str], Scored] = {}  # by salt: a hit is faster, which would tell others
 
     async def rank(
-        self, client: EngineClient, template: Template, request: TaskRequest, values: Mapping[str, str]
+        self, client: ModelClient, template: Template, request: TaskRequest, values: Mapping[str, str]
     ) -> Ranking:
         """Raises ContextLengthExceeded, InvalidRequest, and what the client raises."""
         labels = self._labels(request)
@@ -86,7 +86,7 @@ class Ranker:
 
     def _candidates(
         self,
-        client: EngineClient,
+        client: ModelClient,
         template: Template,
         request: TaskRequest,
         values: Mapping[str, str],
@@ -104,7 +104,7 @@ class Ranker:
 
     def _candidates_inside(
         self,
-        client: EngineClient,
+        client: ModelClient,
         template: Template,
         request: TaskRequest,
         values: Mapping[str, str],
@@ -139,7 +139,7 @@ class Ranker:
                 return []
 
     async def _score_priors(
-        self, client: EngineClient, prompts: list[str], labels: Sequence[str]
+        self, client: ModelClient, prompts: list[str], labels: Sequence[str]
     ) -> tuple[list[list[Scored]], list[Scored]]:
         """[num_prompts][num_labels], and those of them that had to be computed."""
         if len(self._priors) > _MAX_PRIORS:

@@ -12,8 +12,8 @@ from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from zeroshot.client import EngineClient
 from zeroshot.errors import GenerationFailed
+from zeroshot.model_client import ModelClient
 from zeroshot.types import GenerateRequest, SamplingParams
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ def continuation(prompt: str, text: str) -> str:
     return text if not prompt or prompt[-1].isspace() else f" {text}"
 
 
-async def score(client: EngineClient, candidates: Iterable[Candidate]) -> list[Scored]:
+async def score(client: ModelClient, candidates: Iterable[Candidate]) -> list[Scored]:
     """The candidates' log-probabilities in nats, in their order, all at once."""
     return await together(_score_one(client, candidate) for candidate in candidates)
 
@@ -61,7 +61,7 @@ async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
             task.cancel()
 
 
-async def _score_one(client: EngineClient, candidate: Candidate) -> Scored:
+async def _score_one(client: ModelClient, candidate: Candidate) -> Scored:
     token_ids = candidate.prompt_ids + candidate.target_ids
     params = SamplingParams(max_tokens=0, prompt_logprobs=0, prompt_logprobs_start=len(candidate.prompt_ids))
     request = GenerateRequest(request_id=uuid.uuid4().hex, prompt_token_ids=token_ids, sampling_params=params)

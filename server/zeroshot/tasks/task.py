@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from zeroshot.caller import limit_time
-from zeroshot.client import Completion, EngineClient
 from zeroshot.errors import InvalidRequest, OutputIncomplete
+from zeroshot.model_client import Completion, ModelClient
 from zeroshot.tasks import schema
 from zeroshot.tasks.decoding import grammar_of, kept_text, sampling_params
 from zeroshot.tasks.prompt import Context, Prompt, fit_prompt, prompt_parts
@@ -39,7 +39,7 @@ class Task:
         output = file.output
         self._ranker = Ranker(file, output) if isinstance(output, LabelOutput | ChoiceOutput) else None
 
-    async def run(self, client: EngineClient, request: TaskRequest) -> TaskResult:
+    async def run(self, client: ModelClient, request: TaskRequest) -> TaskResult:
         """`request` is an instance of `request_model`. Raises InvalidRequest, and what the client raises."""
         limit_time(request.timeout)
         style = getattr(request, "style", None) or next(iter(self.file.wordings))
@@ -71,7 +71,7 @@ class Task:
 
     async def _generate(
         self,
-        client: EngineClient,
+        client: ModelClient,
         template: Template,
         request: TaskRequest,
         values: Mapping[str, str],
@@ -110,7 +110,7 @@ class Task:
         return self.result_model(**fields, **_explain(client, request, prompt, usage.cached_tokens, details))
 
     async def _rank(
-        self, client: EngineClient, template: Template, request: TaskRequest, values: Mapping[str, str]
+        self, client: ModelClient, template: Template, request: TaskRequest, values: Mapping[str, str]
     ) -> TaskResult:
         if self._ranker is None:
             raise TypeError(f"a {self.file.output.kind} task has nothing to rank")
@@ -126,7 +126,7 @@ class Task:
         return self.result_model(**fields, **_explain(client, request, ranking.prompt, usage.cached_tokens, {}))
 
     async def _score(
-        self, client: EngineClient, template: Template, request: TaskRequest, values: Mapping[str, str]
+        self, client: ModelClient, template: Template, request: TaskRequest, values: Mapping[str, str]
     ) -> TaskResult:
         prompt = await self._fit(client, template, request, values, reserved=1)
         if not prompt.token_ids:
@@ -141,7 +141,7 @@ class Task:
 
     async def _fit(
         self,
-        client: EngineClient,
+        client: ModelClient,
         template: Template,
         request: TaskRequest,
         values: Mapping[str, str],
@@ -183,7 +183,7 @@ def _settings(params: SamplingParams) -> dict[str, Any]:
 
 
 def _explain(
-    client: EngineClient, request: TaskRequest, prompt: Prompt, cached_tokens: int, details: Mapping[str, Any]
+    client: ModelClient, request: TaskRequest, prompt: Prompt, cached_tokens: int, details: Mapping[str, Any]
 ) -> dict[str, Explanation]:
     """{"explain": ...} if the request asks for it, else nothing."""
     if not request.explain:

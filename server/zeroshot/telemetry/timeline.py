@@ -84,11 +84,14 @@ class Timeline:
         if self._record is not None:
             self._record.choice_ended(reason, phases)
 
-    def _observe(self, index: int) -> Phases:
+    def _observe(self, index: int) -> Phases | None:
+        """None for an engine on another machine: when it began is not known by this machine's clock."""
+        self._metrics.e2e_latency.observe(self._last_output_at[index] - self._arrived_at)
+        if not self._scheduled_at[index]:
+            return None
         phases = Phases(
             self._arrived_at, self._scheduled_at[index], self._first_token_at[index], self._last_output_at[index]
         )
-        self._metrics.e2e_latency.observe(phases.last_output_at - phases.arrived_at)
         self._metrics.queue_time.observe(phases.queue_s)
         self._metrics.prefill_time.observe(phases.prefill_s)
         if phases.decode_s is not None:

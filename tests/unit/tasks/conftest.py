@@ -13,9 +13,9 @@ from transformers import GPT2LMHeadModel
 
 from zeroshot.api import errors
 from zeroshot.api import tasks as tasks_api
-from zeroshot.client import Completion
 from zeroshot.engine.engine import Engine
 from zeroshot.errors import GENERATION_ERRORS
+from zeroshot.model_client import Completion
 from zeroshot.tasks import checks
 from zeroshot.tasks.catalog import Catalog
 from zeroshot.tasks.openapi import install_task_openapi
