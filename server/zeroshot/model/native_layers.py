@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from zeroshot.model.gpt2 import AttentionMetadata, KVCache, Layer
+from zeroshot.model.layer_norm import Norm
 from zeroshot.model.linear import TANH_GELUS
 from zeroshot_kernels.cpu.layer_norm import layer_norm
 from zeroshot_kernels.cpu.layers import Layers, LayerWeights, NormWeights
@@ -17,10 +18,10 @@ class NativeLayerNorm:
     """As `layer_norm.LayerNorm`: returns the normalised rows, and the residual as it came."""
 
     def __init__(self, weight: Tensor, bias: Tensor, eps: float) -> None:
-        self.weights = NormWeights(weight, bias, eps)
+        self.weight, self.bias, self.eps = weight, bias, eps
 
     def __call__(self, residual: Tensor) -> tuple[Tensor, Tensor]:
-        return layer_norm(residual, *self.weights), residual
+        return layer_norm(residual, self.weight, self.bias, self.eps), residual
 
 
 def native_layer_loop(layers: list[Layer]) -> LayerLoop | None:
@@ -41,7 +42,11 @@ def native_layer_loop(layers: list[Layer]) -> LayerLoop | None:
 
 
 def _weights(layer: Any) -> LayerWeights:
-    """The parts of this backend's layers have weights to show, which others don't."""
-    norms = {name: getattr(layer, name).weights for name in ("ln_1", "ln_2")}
+    """The linear layers of this backend have packed weights to show, which others don't."""
+    norms = {name: _norm(getattr(layer, name)) for name in ("ln_1", "ln_2")}
     linears = {name: getattr(layer, name).weights for name in ("attn", "attn_proj", "fc", "fc_proj")}
     return LayerWeights(**norms, **linears, scale=layer.scale)
+
+
+def _norm(norm: Norm) -> NormWeights:
+    return NormWeights(norm.weight, norm.bias, norm.eps)
