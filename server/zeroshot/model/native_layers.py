@@ -43,9 +43,15 @@ def native_layer_loop(layers: list[Layer]) -> LayerLoop | None:
 
 def _weights(layer: Any) -> LayerWeights:
     """The linear layers of this backend have packed weights to show, which others don't."""
-    norms = {name: _norm(getattr(layer, name)) for name in ("ln_1", "ln_2")}
-    linears = {name: getattr(layer, name).weights for name in ("attn", "attn_proj", "fc", "fc_proj")}
-    return LayerWeights(**norms, **linears, scale=layer.scale)
+    return LayerWeights(
+        ln_1=_norm(layer.ln_1),
+        ln_2=_norm(layer.ln_2),
+        attn=layer.attn.weights,
+        attn_proj=layer.attn_proj.weights,
+        fc=layer.fc.weights,
+        fc_proj=layer.fc_proj.weights,
+        scale=layer.scale,
+    )
 
 
 def _norm(norm: Norm) -> NormWeights:
