@@ -3,6 +3,7 @@
 `ZEROSHOT_<NAME>` sets any of them; `zeroshot serve --help` lists them as flags.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -139,3 +140,15 @@ def load_settings(**given: Any) -> Settings:
         name = f"{first['loc'][0]}: " if first["loc"] else ""
         raise SettingsError(f"Setting {name}{first['msg'].removeprefix('Value error, ')}") from None
     return settings
+
+
+def engine_environment() -> dict[str, str]:
+    """Of the engine process: its threads wait for one another in `futex`, not by spinning, unless this one's says how.
+
+    A thread that spins keeps the core that the one it waits for needs. Where something else ran on the same two cores,
+    a stream of GPT-2 124M got 1 to 31 tokens/s with OpenMP's default and 43 to 48 with this; alone they were as fast.
+    """
+    environment = dict(os.environ)
+    if "OMP_WAIT_POLICY" not in environment:
+        environment.setdefault("GOMP_SPINCOUNT", "1000")  # some microseconds
+    return environment

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import shutil
 import sys
 import tempfile
@@ -13,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from zeroshot.engine.messages import Launch
-from zeroshot.settings import EngineSettings
+from zeroshot.settings import EngineSettings, engine_environment
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +76,7 @@ class EngineSupervisor:
         self.generation += 1
         self._last_heard = None
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "zeroshot.engine.process", stdin=asyncio.subprocess.PIPE, env=_environment()
+            sys.executable, "-m", "zeroshot.engine.process", stdin=asyncio.subprocess.PIPE, env=engine_environment()
         )
         launch = Launch(
             generation=self.generation,
@@ -107,15 +106,3 @@ class EngineSupervisor:
         if self.process is not None and self.process.returncode is None:
             self.process.kill()
             await self.process.wait()
-
-
-def _environment() -> dict[str, str]:
-    """Of the engine process: its threads wait for one another in `futex`, not by spinning, unless it says how.
-
-    A thread that spins keeps the core that the one it waits for needs. Where something else ran on the same two cores,
-    a stream of GPT-2 124M got 1 to 25 tokens/s with OpenMP's default and 44 with this; alone they were equally fast.
-    """
-    mine = dict(os.environ)
-    if "OMP_WAIT_POLICY" not in mine:
-        mine.setdefault("GOMP_SPINCOUNT", "1000")  # some microseconds
-    return mine

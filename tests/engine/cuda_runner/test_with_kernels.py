@@ -225,9 +225,9 @@ def test_kernels_that_start_too_early_are_found_out(tiny, monkeypatch):
     monkeypatch.setattr(module, "load_kernel", early)
     monkeypatch.setattr(module, "_CHAINED_LAYERS", 2)
     config = GPT2Config.from_folder(tiny.folder)
-    assert module._tried(config, False, torch.float32, CPU)
+    assert module._tried(config, False, torch.float32, CPU, None)
     with pytest.raises(ArithmeticError, match="before the one ahead has ended"):
-        module._tried(config, True, torch.float32, CPU)
+        module._tried(config, True, torch.float32, CPU, None)
 
 
 # A KV cache in FP8
