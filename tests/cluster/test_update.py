@@ -1,8 +1,9 @@
 """Deploying again while requests run: a new model, new prompts, and a smaller queue, which then is seen to be full."""
 
 import shutil
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tests.cluster.support import ClusterServer
 from tests.conftest import DEMO
 from tests.http.test_tasks import SHOUT
 
-LONG = {"prompt": "On and on", "max_tokens": 900, "ignore_eos": True}
+FILLS_AN_ENGINE = {"prompt": "On and on", "max_tokens": 1000, "ignore_eos": True, "n": 4, "stream": True}
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +42,9 @@ def test_an_update_of_model_and_prompts_fails_no_request(updated: ClusterServer)
 
 
 def test_when_every_replica_is_full_the_answer_is_429_and_when_to_retry(updated: ClusterServer) -> None:
-    updated.wait_until_idle()
     with ExitStack() as stack:
-        for number in range(8):  # four to each: a full replica's requests go to the other one
-            stack.enter_context(closing(updated.start_request("/generate", LONG | {"seed": number})))
-        updated.wait_until(lambda health: health["engine"]["num_running"] == 8)
+        for seed in range(2):  # the second finds a full replica, or another one
+            stack.enter_context(running_stream(updated, seed))
         for path, body in (
             ("/generate", {"prompt": "a"}),
             ("/v1/completions", {"prompt": "a"}),
@@ -57,3 +56,19 @@ def test_when_every_replica_is_full_the_answer_is_429_and_when_to_retry(updated:
             assert 1 <= int(refused.headers["retry-after"]) <= 120
     updated.wait_until_idle()
     assert updated.http.post("/generate", json={"prompt": "a", "max_tokens": 2}).status_code == 200
+
+
+@contextmanager
+def running_stream(server: ClusterServer, seed: int) -> Iterator[None]:
+    """A long request whose first token has come. A new replica first reads its tasks' prompts, which takes places."""
+    deadline = time.monotonic() + 60
+    while True:
+        with server.http.stream("POST", "/generate", json=FILLS_AN_ENGINE | {"seed": seed}) as response:
+            if response.status_code == 200:
+                lines = response.iter_lines()  # kept: when the iterator goes, so does the connection
+                assert "choices" in next(lines)
+                yield
+                return
+            assert response.status_code == 429
+            assert time.monotonic() < deadline
+        time.sleep(0.1)
