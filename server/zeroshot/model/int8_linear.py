@@ -65,7 +65,8 @@ def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
     pairs = F.pad(sizes, (0, sizes.shape[1] % 2)).reshape(len(weight), -1, 2).sum(-1)
     # One less than the most, because rounding may add a half to each of the two.
     scales = torch.maximum(sizes.amax(1) / MAX_WEIGHT, pairs.amax(1) / (MAX_WEIGHT_PAIR - 1)).clamp_(_SMALLEST_SCALE)
-    return (weight / scales[:, None]).round_().to(torch.int8), scales
+    quantized = (weight / scales[:, None]).round_().to(torch.int8)
+    return quantized.contiguous(), scales  # of a transposed tensor oneDNN takes the numbers in the wrong order
 
 
 def int8_linear_factory(lm_head: Tensor) -> LinearFactory:

@@ -44,6 +44,15 @@ def test_the_sum_of_products_is_that_of_64_bit_integers(
     assert torch.equal(output.long(), hidden @ weight.t())
 
 
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_weights_as_a_layer_hands_them_over(library: type) -> None:
+    """Transposed, as Conv1D stores them: the rounded ones must not keep those strides."""
+    quantized, scales = quantize_weight(torch.randn(64, 48, generator=torch.Generator().manual_seed(1)).t())
+    hidden = integers(3, 64, MAX_ACTIVATION, seed=2)
+    output = library(quantized, torch.ones_like(scales))(hidden.float())
+    assert torch.equal(output.long(), hidden @ quantized.long().t())
+
+
 @given(
     num_rows=st.integers(1, 40), width=st.integers(1, 80), num_outputs=st.integers(1, 70), seed=st.integers(0, 2**31)
 )
