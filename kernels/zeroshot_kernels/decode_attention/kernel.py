@@ -82,15 +82,8 @@ def decode_attention(
     """
     num_seqs, n_head, head_dim = query.shape
     block_size = key_cache.shape[1]
-    if key_cache.shape != value_cache.shape or key_cache.shape[2:] != query.shape[1:]:
-        raise ValueError(
-            f"query {tuple(query.shape)}, keys {tuple(key_cache.shape)}, values {tuple(value_cache.shape)}"
-        )
-    check_caches(query.dtype, key_cache, value_cache, key_scales, value_scales)
-    if len(block_tables) != num_seqs or len(context_lens) != num_seqs:
-        raise ValueError(f"{num_seqs} queries, {len(block_tables)} block tables, {len(context_lens)} context lengths")
-    if block_size % 16:
-        raise ValueError(f"block_size must be a multiple of 16, is {block_size}")
+    check_heads(query, key_cache, value_cache, key_scales, value_scales)
+    check_sequences(num_seqs, block_tables, context_lens=context_lens)
     max_context_len = block_tables.shape[1] * block_size
     num_splits = triton.cdiv(max_context_len, SPLIT_SIZE)
     if out is None:
@@ -102,9 +95,6 @@ def decode_attention(
         raise ValueError(
             f"workspace for {(rows, heads, splits, width)}, needs {(num_seqs, n_head, num_splits, head_dim)}"
         )
-    block_d = max(16, triton.next_power_of_2(head_dim))
-    # A tile lies within a page, so that it has one page id: the largest power of two that divides the page.
-    block_n = min(64, block_size & -block_size, max(16, _TILE_BYTES // (block_d * key_cache.element_size())))
     decode_attention_kernel[n_head, num_splits, num_seqs](
         query,
         key_cache,
@@ -125,12 +115,40 @@ def decode_attention(
         HEAD_DIM=head_dim,
         PAGE_SIZE=block_size,
         SPLIT_SIZE=SPLIT_SIZE,
-        BLOCK_N=block_n,
-        BLOCK_D=block_d,
+        **tile_of(key_cache, most_tokens=64),
         NUM_STAGES=_LAUNCH["num_stages"],
         num_warps=_LAUNCH["num_warps"],
     )
     return out
+
+
+def check_sequences(num_seqs: int, block_tables: Tensor, **lengths: Tensor) -> None:
+    """Raises ValueError unless each sequence has a block table and lengths."""
+    counts = {"block_tables": len(block_tables)} | {name: len(values) for name, values in lengths.items()}
+    if set(counts.values()) != {num_seqs}:
+        raise ValueError(f"{num_seqs} sequences, {counts}")
+
+
+def check_heads(
+    query: Tensor, key_cache: Tensor, value_cache: Tensor, key_scales: Tensor | None, value_scales: Tensor | None
+) -> None:
+    """Raises ValueError unless the paged caches are for queries [any number, n_head, head_dim]."""
+    if key_cache.shape != value_cache.shape or key_cache.shape[2:] != query.shape[1:]:
+        raise ValueError(
+            f"query {tuple(query.shape)}, keys {tuple(key_cache.shape)}, values {tuple(value_cache.shape)}"
+        )
+    check_caches(query.dtype, key_cache, value_cache, key_scales, value_scales)
+    if key_cache.shape[1] % 16:
+        raise ValueError(f"block_size must be a multiple of 16, is {key_cache.shape[1]}")
+
+
+def tile_of(cache: Tensor, *, most_tokens: int) -> dict[str, int]:
+    """BLOCK_N tokens by BLOCK_D of a head's elements, for caches [num_blocks, block_size, n_head, head_dim]."""
+    block_size, head_dim = cache.shape[1], cache.shape[3]
+    block_d = max(16, triton.next_power_of_2(head_dim))
+    # A tile lies within a page, so that it has one page id: the largest power of two that divides the page.
+    block_n = min(most_tokens, block_size & -block_size, max(16, _TILE_BYTES // (block_d * cache.element_size())))
+    return {"BLOCK_N": block_n, "BLOCK_D": block_d}
 
 
 @triton.jit

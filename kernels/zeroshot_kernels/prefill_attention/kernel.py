@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from zeroshot_kernels.kv_append.kernel import check_caches
+from zeroshot_kernels.decode_attention.kernel import check_heads, check_sequences
 
 _LAUNCH = {
     # (bytes an element, BLOCK_D > 64): BLOCK_M, BLOCK_N, warps, stages
@@ -53,15 +53,8 @@ def prefill_attention(
     """
     num_tokens, n_head, head_dim = query.shape
     num_seqs, block_size = len(block_tables), key_cache.shape[1]
-    if key_cache.shape != value_cache.shape or key_cache.shape[2:] != query.shape[1:]:
-        raise ValueError(
-            f"query {tuple(query.shape)}, keys {tuple(key_cache.shape)}, values {tuple(value_cache.shape)}"
-        )
-    check_caches(query.dtype, key_cache, value_cache, key_scales, value_scales)
-    if len(query_lens) != num_seqs or len(context_lens) != num_seqs:
-        raise ValueError(f"{num_seqs} block tables, {len(query_lens)} query lengths, {len(context_lens)} contexts")
-    if block_size % 16:
-        raise ValueError(f"block_size must be a multiple of 16, is {block_size}")
+    check_heads(query, key_cache, value_cache, key_scales, value_scales)
+    check_sequences(num_seqs, block_tables, query_lens=query_lens, context_lens=context_lens)
     if out is None:
         out = torch.empty_like(query)
     block_d = max(16, triton.next_power_of_2(head_dim))

@@ -19,11 +19,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from zeroshot_kernels.decode_attention.kernel import attend_split
-from zeroshot_kernels.kv_append.kernel import check_caches
+from zeroshot_kernels.decode_attention.kernel import attend_split, check_heads, check_sequences, tile_of
 from zeroshot_kernels.split_attention.reference import SPLIT_SIZE
 
-_TILE_BYTES = 8192
 _LAUNCH = {"num_warps": 4, "num_stages": 1}
 """In half precision a split of head_dim 64 is a single tile: all its loads are issued before anything is computed."""
 
@@ -67,15 +65,8 @@ def split_attention(
     """
     num_seqs, n_head, head_dim = query.shape
     page_size = key_cache.shape[1]
-    if key_cache.shape != value_cache.shape or key_cache.shape[2:] != query.shape[1:]:
-        raise ValueError(
-            f"query {tuple(query.shape)}, keys {tuple(key_cache.shape)}, values {tuple(value_cache.shape)}"
-        )
-    check_caches(query.dtype, key_cache, value_cache, key_scales, value_scales)
-    if len(block_tables) != num_seqs or len(context_lens) != num_seqs:
-        raise ValueError(f"{num_seqs} queries, {len(block_tables)} block tables, {len(context_lens)} context lengths")
-    if page_size % 16:
-        raise ValueError(f"block_size must be a multiple of 16, is {page_size}")
+    check_heads(query, key_cache, value_cache, key_scales, value_scales)
+    check_sequences(num_seqs, block_tables, context_lens=context_lens)
     max_context_len = block_tables.shape[1] * page_size
     num_splits = triton.cdiv(max_context_len, SPLIT_SIZE)
     if out is None:
@@ -83,9 +74,6 @@ def split_attention(
     rows, splits, *rest = out.partial_output.shape
     if rows < num_seqs or splits < num_splits or rest != [n_head, head_dim]:
         raise ValueError(f"out for {(rows, splits, *rest)}, needs {(num_seqs, num_splits, n_head, head_dim)}")
-    block_d = max(16, triton.next_power_of_2(head_dim))
-    # A tile lies within a page, so that it has one page id: the largest power of two that divides the page.
-    block_n = min(SPLIT_SIZE, page_size & -page_size, max(16, _TILE_BYTES // (block_d * key_cache.element_size())))
     split_attention_kernel[n_head, num_splits, num_seqs](
         query,
         key_cache,
@@ -104,8 +92,7 @@ def split_attention(
         HEAD_DIM=head_dim,
         PAGE_SIZE=page_size,
         SPLIT_SIZE=SPLIT_SIZE,
-        BLOCK_N=block_n,
-        BLOCK_D=block_d,
+        **tile_of(key_cache, most_tokens=SPLIT_SIZE),
         NUM_STAGES=_LAUNCH["num_stages"],
         USE_PDL=use_pdl,
         num_warps=_LAUNCH["num_warps"],
