@@ -73,10 +73,6 @@ def serve(
     # Until the server has handlers of its own, also while a checkpoint is fetched: the first process of a container
     # gets only the signals that it handles.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    from zeroshot.app import create_app
-    from zeroshot.client import EngineClient
-    from zeroshot.serving import serve as run_server
-
     settings = _settings(
         model=model,
         host=host,
@@ -93,8 +89,15 @@ def serve(
         log_prompts=log_prompts,
     )
     logs.configure(settings.log_format, settings.log_level, "server")
+    from zeroshot.engine.supervisor import start_process
+
+    engine = start_process()  # it imports torch meanwhile
+    from zeroshot.app import create_app
+    from zeroshot.client import EngineClient
+    from zeroshot.serving import serve as run_server
+
     folder = _checked_model(settings)
-    application = create_app(settings, EngineClient.of_server(settings, folder))
+    application = create_app(settings, EngineClient.of_server(settings, folder, engine))
     _announce(settings, folder.name)
     raise typer.Exit(run_server(application, settings))
 

@@ -7,6 +7,7 @@ engine's death into an error for everyone who was waiting for it.
 import asyncio
 import logging
 import math
+import subprocess
 import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
@@ -53,6 +54,7 @@ class EngineClient(ModelClient):
         hang_timeout_s: float = 30.0,
         start_timeout_s: float = 600.0,
         log_prompts: bool = False,
+        process: "subprocess.Popen[bytes] | None" = None,
     ) -> None:
         super().__init__(settings.model_folder, max_queued_seqs=max_queued_seqs)
         self.admission = Admission(max_seqs=max_queued_seqs, max_tokens=max_queued_tokens)
@@ -62,6 +64,7 @@ class EngineClient(ModelClient):
             hang_timeout_s=hang_timeout_s,
             start_timeout_s=start_timeout_s,
             on_down=self._engine_is_down,
+            process=process,
         )
         self.metrics.watch_engine(self._report)
         self._totals = LifetimeTotals()
@@ -73,8 +76,10 @@ class EngineClient(ModelClient):
         self._pump: asyncio.Task[None] | None = None
 
     @classmethod
-    def of_server(cls, settings: Settings, model_folder: Path) -> "EngineClient":
-        """The one behind a server with these settings."""
+    def of_server(
+        cls, settings: Settings, model_folder: Path, process: "subprocess.Popen[bytes] | None" = None
+    ) -> "EngineClient":
+        """The one behind a server with these settings. `process`: its engine, if that was started already."""
         return cls(
             settings.engine_settings(model_folder),
             max_queued_seqs=settings.max_queued_seqs,
@@ -82,6 +87,7 @@ class EngineClient(ModelClient):
             hang_timeout_s=settings.engine_hang_timeout_s,
             start_timeout_s=settings.engine_start_timeout_s,
             log_prompts=settings.log_prompts,
+            process=process,
         )
 
     @property

@@ -1,4 +1,4 @@
-"""An engine that hangs before it has ever been heard."""
+"""An engine before it has ever been heard: one that hangs, one that nobody tells what to load, one started ahead."""
 
 import asyncio
 import os
@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from zeroshot.engine.supervisor import EngineSupervisor
+from zeroshot.engine.supervisor import EngineSupervisor, start_process
 from zeroshot.settings import EngineSettings
 
 
@@ -33,3 +33,38 @@ def test_an_engine_that_hangs_while_it_loads_is_replaced(checkpoint: Callable[..
     num_restarts, generation = asyncio.run(start_and_stop())
     assert reasons[0] == "was not ready after 0.5 s"
     assert (num_restarts, generation) == (1, 2)
+
+
+def test_a_process_that_nobody_tells_what_to_load_ends() -> None:
+    process = start_process()
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(timeout=60) == 0
+
+
+def test_a_process_that_was_started_ahead_is_the_first_engine(checkpoint: Callable[..., Any]) -> None:
+    process = start_process()
+
+    async def first_two() -> list[int]:
+        settings = EngineSettings(model_folder=checkpoint().folder, device="cpu")
+        supervisor = EngineSupervisor(
+            settings, hang_timeout_s=60, start_timeout_s=60, on_down=lambda _: None, process=process
+        )
+        pids = [process.pid]
+        supervisor.start()
+        try:
+            async with asyncio.timeout(60):
+                while supervisor.generation == 0:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+                pids.append(supervisor.process.pid if supervisor.process else 0)
+                os.kill(process.pid, signal.SIGKILL)
+                while supervisor.generation == 1:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+                pids.append(supervisor.process.pid if supervisor.process else 0)
+            return pids
+        finally:
+            await supervisor.stop()
+
+    started, first, second = asyncio.run(first_two())
+    assert first == started
+    assert second not in (0, started)

@@ -151,7 +151,10 @@ def probe(engine: Engine) -> None:
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides when we stop
-    launch = msgspec.json.decode(sys.stdin.buffer.read(), type=Launch)
+    message = sys.stdin.buffer.read()
+    if not message:  # whoever started this process ended before it knew what to load
+        return
+    launch = msgspec.json.decode(message, type=Launch)
     settings = EngineSettings.model_validate_json(bytes(launch.settings))
     logs.configure(settings.log_format, settings.log_level, "engine")
     started = time.monotonic()

@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -21,8 +23,17 @@ _MAX_BACKOFF_S = 10.0
 _WATCH_INTERVAL_S = 0.05
 
 
+def start_process() -> "subprocess.Popen[bytes]":
+    """An engine that imports torch and then waits to be told what to load. It ends when nobody is left to say so."""
+    command = [sys.executable, "-m", "zeroshot.engine.process"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, env=engine_environment())  # noqa: S603 - ours
+
+
 class EngineSupervisor:
-    """`on_down(reason)` is called as soon as an engine is known to be dead or hung, before the next one starts."""
+    """`on_down(reason)` is called as soon as an engine is known to be dead or hung, before the next one starts.
+
+    `process`: one that was started already, so that it imports torch while this process imports what it needs.
+    """
 
     def __init__(
         self,
@@ -31,6 +42,7 @@ class EngineSupervisor:
         hang_timeout_s: float,
         start_timeout_s: float,
         on_down: Callable[[str], None],
+        process: "subprocess.Popen[bytes] | None" = None,
     ) -> None:
         self._settings = settings
         self._hang_timeout_s = hang_timeout_s
@@ -41,7 +53,7 @@ class EngineSupervisor:
         self._last_heard: float | None = None
         self.generation = 0
         self.num_restarts = 0
-        self.process: asyncio.subprocess.Process | None = None
+        self.process = process
         self.command_address = f"ipc://{self._folder}/commands"
         self.output_address = f"ipc://{self._folder}/outputs"
 
@@ -62,7 +74,7 @@ class EngineSupervisor:
     async def _supervise(self) -> None:
         backoff_s = _FIRST_BACKOFF_S
         while True:
-            await self._spawn()
+            self._spawn()
             reason = await self._watch()
             was_ready = self._last_heard is not None
             await self._kill()
@@ -72,28 +84,27 @@ class EngineSupervisor:
             await asyncio.sleep(backoff_s)
             self.num_restarts += 1
 
-    async def _spawn(self) -> None:
+    def _spawn(self) -> None:
         self.generation += 1
         self._last_heard = None
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "zeroshot.engine.process", stdin=asyncio.subprocess.PIPE, env=engine_environment()
-        )
         launch = Launch(
             generation=self.generation,
             command_address=self.command_address,
             output_address=self.output_address,
             settings=msgspec.Raw(self._settings.model_dump_json().encode()),
         )
+        if self.process is None or self.process.poll() is not None:
+            self.process = start_process()
         if self.process.stdin is not None:
-            self.process.stdin.write(msgspec.json.encode(launch))
-            self.process.stdin.close()
+            with suppress(BrokenPipeError), self.process.stdin as stdin:  # one that has ended is seen by `_watch`
+                stdin.write(msgspec.json.encode(launch))
 
     async def _watch(self) -> str:
         """Returns what went wrong, once something has. An engine that is loading is silent, and can hang too."""
         started_at = time.monotonic()
         while True:
             await asyncio.sleep(_WATCH_INTERVAL_S)
-            if self.process is None or self.process.returncode is not None:
+            if self.process is None or self.process.poll() is not None:
                 return f"ended with exit code {self.process.returncode if self.process else 'unknown'}"
             now = time.monotonic()
             if self._last_heard is None and now - started_at > self._start_timeout_s:
@@ -103,6 +114,6 @@ class EngineSupervisor:
 
     async def _kill(self) -> None:
         """SIGKILL also ends a stopped process; the engine has nothing on disk to lose."""
-        if self.process is not None and self.process.returncode is None:
+        if self.process is not None and self.process.poll() is None:
             self.process.kill()
-            await self.process.wait()
+            await asyncio.to_thread(self.process.wait)
