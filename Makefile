@@ -17,8 +17,8 @@ PORT ?= 8000
 TORCH ?= torch==2.13.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
-# Test files that run side by side, with WORKERS=2; 0: all in one process, one after the other.
-WORKERS ?= 0
+# Test files that run side by side; 0: all in one process, one after the other.
+WORKERS ?= 2
 
 # Set where every program is to leave no files, it would have Python compile torch anew at each start: seconds each time.
 unexport PYTHONDONTWRITEBYTECODE

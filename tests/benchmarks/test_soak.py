@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_a_short_soak(tmp_path: Path) -> None:
     output = tmp_path / "soak.json"
-    options = ["--minutes", "0.5", "--concurrency", "8", "--fault-interval-s", "6", "--recheck-share", "0.2"]
+    options = ["--minutes", "0.3", "--concurrency", "8", "--fault-interval-s", "5", "--recheck-share", "0.2"]
     command = [sys.executable, "-m", "benchmarks.soak", *options, "--output", str(output), "--log", str(tmp_path / "l")]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
     assert output.exists(), run.stderr
