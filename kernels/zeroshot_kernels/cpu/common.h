@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -15,28 +16,54 @@ using Index = std::int64_t;
 // Outputs that a tile of weights holds side by side: two AVX2 registers of floats, or one of AVX-512.
 constexpr Index TILE = 16;
 
-// e^x to 1e-7, for what softmax and GELU put in. Cody and Waite's reduction to |r| <= ln(2) / 2 and a polynomial of
-// degree 6: arithmetic only, so that a loop over it becomes vector code without a vector math library.
-static inline float fast_exp(float x) {
-    x = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);  // a NaN passes both
-    const float n = std::nearbyintf(x * 1.44269504088896341f);
-    const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
+// What a register holds. Arithmetic on a tile is written out in these: GCC takes a loop over a constant count of 16 apart
+// into single floats before it looks for vectors, and does no better with vectors wider than a register.
+#if defined(__AVX512F__)
+constexpr Index LANES = 16;
+#else
+constexpr Index LANES = 8;
+#endif
+constexpr Index PARTS = TILE / LANES;
+typedef float Floats __attribute__((vector_size(sizeof(float) * LANES)));
+typedef std::int32_t Ints __attribute__((vector_size(sizeof(std::int32_t) * LANES)));
+
+template <typename Vector, typename Number>
+inline Vector load(const Number* from) {
+    Vector vector;
+    std::memcpy(&vector, from, sizeof vector);
+    return vector;
+}
+
+inline void store(Floats vector, float* to) { std::memcpy(to, &vector, sizeof vector); }
+
+inline std::int32_t to_ints(float x) { return static_cast<std::int32_t>(x); }
+inline Ints to_ints(Floats x) { return __builtin_convertvector(x, Ints); }
+inline Floats to_floats(Ints x) { return __builtin_convertvector(x, Floats); }
+
+// e^x to 1e-7, for what softmax and GELU put in; x: float or Floats. Cody and Waite's reduction to |r| <= ln(2) / 2 and a
+// polynomial of degree 6: arithmetic only, so that a loop over it becomes vector code without a vector math library.
+template <typename Real>
+inline Real fast_exp(Real x) {
+    constexpr float rounder = 12582912.0f;  // 1.5 * 2^23: a sum with it has no digits after the point
+    x = x < -87.0f ? Real{} - 87.0f : x;  // a NaN passes both
+    x = x > 88.0f ? Real{} + 88.0f : x;
+    const Real n = (x * 1.44269504088896341f + rounder) - rounder;
+    const Real r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    Real p = r * 1.9875691500e-4f + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    const std::int32_t bits = (static_cast<std::int32_t>(n) + 127) << 23;
-    float power;
+    const auto bits = (to_ints(n) + 127) << 23;
+    Real power;
     std::memcpy(&power, &bits, sizeof power);
     return p * power;
 }
 
 // GPT-2's GELU, 0.5 x (1 + tanh(u)) (Hendrycks and Gimpel 2016), as x sigmoid(2u): exact algebra, one exp.
-static inline float gelu_tanh(float x) {
-    const float twice_u = 1.5957691216057308f * (x + 0.044715f * x * x * x);
+inline Floats gelu_tanh(Floats x) {
+    const Floats twice_u = 1.5957691216057308f * (x + 0.044715f * x * x * x);
     return x / (1.0f + fast_exp(-twice_u));
 }
 
@@ -48,24 +75,44 @@ struct Epilogue {
     Index num_outputs;
     bool has_gelu;
 
-    // sums: TILE of them, of outputs `first`...; the last tile of a layer may be wider than what is left of it.
-    inline void write(float* sums, Index row, Index first) const {
-        const Index width = num_outputs - first < TILE ? num_outputs - first : TILE;
-        float* target = output + row * num_outputs + first;
-        if (bias)
-            for (Index j = 0; j < width; ++j) sums[j] += bias[first + j];
-        if (has_gelu)
-            for (Index j = 0; j < TILE; ++j) sums[j] = gelu_tanh(sums[j]);
-        if (residual)
-            for (Index j = 0; j < width; ++j) sums[j] += residual[row * num_outputs + first + j];
-        for (Index j = 0; j < width; ++j) target[j] = sums[j];
+    // sums: of outputs `first`...; a layer's last tile may have more of them than the layer.
+    inline void write(Floats sums, Index row, Index first) const {
+        const Index start = row * num_outputs + first, left = num_outputs - first;
+        if (left >= LANES) {
+            const Floats results = finished(bias ? sums + load<Floats>(bias + first) : sums);
+            store(residual ? results + load<Floats>(residual + start) : results, output + start);
+            return;
+        }
+        for (Index j = 0; j < left; ++j) sums[j] += bias ? bias[first + j] : 0.0f;
+        const Floats results = finished(sums);
+        for (Index j = 0; j < left; ++j) output[start + j] = results[j] + (residual ? residual[start + j] : 0.0f);
     }
+
+  private:
+    inline Floats finished(Floats sums) const { return has_gelu ? gelu_tanh(sums) : sums; }
 };
+
+template <Index most, typename Visit>
+inline void visit_group(Index size, Index row, Visit& visit) {
+    if (size == most) visit(std::integral_constant<Index, most>{}, row);
+    else if constexpr (most > 1) visit_group<most - 1>(size, row, visit);
+}
+
+// visit(std::integral_constant<Index, n>, first row) for groups of at most `most` rows, all as large as each other, or
+// nearly: n is a constant to the compiler, and the fewer rows share what is read the dearer they are.
+template <Index most, typename Visit>
+inline void for_each_group(Index num_rows, Visit visit) {
+    Index row = 0;
+    for (Index groups = (num_rows + most - 1) / most; groups > 0; --groups) {
+        const Index size = (num_rows - row + groups - 1) / groups;
+        visit_group<most>(size, row, visit);
+        row += size;
+    }
+}
 
 constexpr Index tiles_for(Index n) { return (n + TILE - 1) / TILE; }
 
-// Tiles that a thread takes at a time. Taken, not given: on a busy machine one thread is often held up, and the others
-// then do its work. Enough of them that memory is read in long pieces.
+// Tiles that a thread takes at a time: enough of them that memory is read in long pieces.
 static inline Index tiles_at_once(Index num_tiles) { return num_tiles > 256 ? 8 : (num_tiles > 64 ? 4 : 2); }
 
 }  // namespace zeroshot

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 SOURCES = Path(__file__).parent
-_FLAGS = ["-std=c++17", "-O3", "-fopenmp", "-fPIC", "-fvisibility=hidden"]
+_FLAGS = ["-std=c++20", "-O3", "-fopenmp", "-fPIC", "-fvisibility=hidden", "-Wno-psabi"]
 _FLAGS += ["-fno-math-errno", "-fno-trapping-math"]  # not -ffast-math: NaN must come out where NaN went in
 _TIMEOUT_S = 120
 

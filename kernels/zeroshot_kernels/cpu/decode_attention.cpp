@@ -2,8 +2,6 @@
 // A token's heads lie side by side in its page, so they are read side by side.
 // Sequences and heads are independent, so nothing depends on the batch or on who computes what.
 
-#include <omp.h>
-
 #include <vector>
 
 #include "team.h"
@@ -53,13 +51,12 @@ inline Index heads_at_once(Index num_seqs, Index n_head) {
 
 }  // namespace
 
-void decode_attention(const Queries& queries, const float* key_cache, const float* value_cache, const Shape& shape,
-                      const Sequences& sequences, float scale) {
+void decode_attention(Team& team, const Queries& queries, const float* key_cache, const float* value_cache,
+                      const Shape& shape, const Sequences& sequences, float scale) {
     const Index n_head = shape.n_head, width = shape.head_dim, num_seqs = sequences.num_seqs;
     const Index most_heads = heads_at_once(num_seqs, n_head), pieces = (n_head + most_heads - 1) / most_heads;
     static thread_local std::vector<float> scores;
-#pragma omp for schedule(dynamic, 1)
-    for (Index i = 0; i < num_seqs * pieces; ++i) {
+    team.share(num_seqs * pieces, 1, [&](Index i) {
         const Index seq = i / pieces, first = i % pieces * most_heads, num_tokens = sequences.context_lens[seq];
         const Index num_heads = n_head - first < most_heads ? n_head - first : most_heads;
         const std::size_t room = static_cast<std::size_t>(num_heads * num_tokens);
@@ -69,17 +66,16 @@ void decode_attention(const Queries& queries, const float* key_cache, const floa
                     sequences.block_tables + seq * sequences.max_blocks, num_tokens, first, num_heads, scores.data(),
                     queries.output + (seq * n_head + first) * width},
                shape, scale);
-    }
+    });
 }
 
-void kv_append(const float* key, const float* value, Index stride, const std::int64_t* slots, Index num_tokens,
-               Index width, float* key_cache, float* value_cache) {
+void kv_append(Team& team, const float* key, const float* value, Index stride, const std::int64_t* slots,
+               Index num_tokens, Index width, float* key_cache, float* value_cache) {
     const std::size_t bytes = static_cast<std::size_t>(width) * sizeof(float);
-#pragma omp for
-    for (Index i = 0; i < num_tokens; ++i) {
+    team.share_rows(num_tokens, [&](Index i) {
         std::memcpy(key_cache + slots[i] * width, key + i * stride, bytes);
         std::memcpy(value_cache + slots[i] * width, value + i * stride, bytes);
-    }
+    });
 }
 
 }  // namespace zeroshot
@@ -93,13 +89,15 @@ EXPORT void zeroshot_decode_attention(const float* query, const float* key_cache
                                       std::int64_t query_stride, float scale) {
     using namespace zeroshot;
     const Sequences sequences{block_tables, nullptr, context_lens, num_seqs, max_blocks};
+    Team team;
 #pragma omp parallel
-    decode_attention(Queries{query, output, query_stride}, key_cache, value_cache, Shape{n_head, head_dim, block_size},
-                     sequences, scale);
+    decode_attention(team, Queries{query, output, query_stride}, key_cache, value_cache,
+                     Shape{n_head, head_dim, block_size}, sequences, scale);
 }
 
 // key, value: [num_tokens, width], rows `stride` floats apart -> row slots[i] of the caches, [num_slots, width].
 EXPORT void zeroshot_kv_append(const float* key, const float* value, const std::int64_t* slots, float* key_cache,
                                float* value_cache, std::int64_t num_tokens, std::int64_t width, std::int64_t stride) {
-    zeroshot::kv_append(key, value, stride, slots, num_tokens, width, key_cache, value_cache);
+    zeroshot::Team alone;
+    zeroshot::kv_append(alone, key, value, stride, slots, num_tokens, width, key_cache, value_cache);
 }

@@ -6,18 +6,18 @@
 
 namespace zeroshot {
 
-void float_linear(const Linear& layer, const float* input, Index num_rows, const Epilogue& epilogue) {
+void float_linear(Team& team, const Linear& layer, const float* input, Index num_rows, const Epilogue& epilogue) {
     const Index width = layer.num_inputs, num_tiles = tiles_for(layer.num_outputs);
-    const Index chunk = tiles_at_once(num_tiles);
-#pragma omp for schedule(dynamic, chunk)
-    for (Index t = 0; t < num_tiles; ++t) {
+    team.share(num_tiles, tiles_at_once(num_tiles), [&](Index t) {
         const float* tile = static_cast<const float*>(layer.weight) + t * width * TILE;
-        for_each_group(num_rows, [&](auto rows, Index row) {
+        for_each_group<ROWS>(num_rows, [&](auto rows, Index row) {
             alignas(64) float sums[rows()][TILE];
             multiply_tile<rows()>(input + row * width, width, tile, TILE, width, sums);
-            for (int r = 0; r < rows(); ++r) epilogue.write(sums[r], row + r, t * TILE);
+            for (Index r = 0; r < rows(); ++r)
+                for (Index part = 0; part < TILE; part += LANES)
+                    epilogue.write(load<Floats>(sums[r] + part), row + r, t * TILE + part);
         });
-    }
+    });
 }
 
 }  // namespace zeroshot
@@ -28,6 +28,7 @@ EXPORT void zeroshot_float_linear(const float* hidden, const float* weight, cons
     using namespace zeroshot;
     const Linear layer{weight, nullptr, nullptr, bias, num_inputs, num_outputs};
     const Epilogue epilogue{bias, residual, output, num_outputs, has_gelu != 0};
+    Team team;
 #pragma omp parallel
-    float_linear(layer, hidden, num_rows, epilogue);
+    float_linear(team, layer, hidden, num_rows, epilogue);
 }

@@ -13,95 +13,77 @@ namespace {
 constexpr Index GROUP = 4;       // inputs that are multiplied and added up in one go
 constexpr int ZERO_POINT = 128;  // activations are stored as value + 128
 
+// `Sums`: the sums of some outputs of a tile, int32. add_products(sums, inputs, weights): each lane gets the products of
+// the four input bytes with its output's four weights.
 #if defined(__AVX512VNNI__) && defined(__AVX512F__)
-constexpr int ROWS = 8;
+constexpr Index ROWS = 8;
+using Sums = __m512i;
 
-struct Sums {
-    __m512i lanes = _mm512_setzero_si512();
-    inline void add(const std::uint8_t* x, const std::int8_t* w) {
-        std::int32_t group;
-        std::memcpy(&group, x, sizeof group);
-        lanes = _mm512_dpbusd_epi32(lanes, _mm512_set1_epi32(group), _mm512_loadu_si512(w));
-    }
-    inline void store(std::int32_t* target) const { _mm512_storeu_si512(target, lanes); }
-};
+inline Sums add_products(Sums sums, std::int32_t inputs, const std::int8_t* weights) {
+    return _mm512_dpbusd_epi32(sums, _mm512_set1_epi32(inputs), _mm512_loadu_si512(weights));
+}
 #elif defined(__AVX2__)
-constexpr int ROWS = 3;  // with four, GCC keeps a sum in memory: 30 % slower
+constexpr Index ROWS = 4;
+using Sums = __m256i;
 
-struct Sums {
-    __m256i low = _mm256_setzero_si256(), high = _mm256_setzero_si256();
-
-    // Pairs are added in 16 bits and would saturate past 32767: the weights are rounded so that they can't.
-    static inline __m256i multiply(__m256i sums, __m256i x, const std::int8_t* w) {
-        const __m256i weights = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w));
+inline Sums add_products(Sums sums, std::int32_t inputs, const std::int8_t* weights) {
+    const __m256i x = _mm256_set1_epi32(inputs), w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights));
 #if defined(__AVXVNNI__)
-        return _mm256_dpbusd_avx_epi32(sums, x, weights);
+    return _mm256_dpbusd_avx_epi32(sums, x, w);
 #else
-        const __m256i pairs = _mm256_maddubs_epi16(x, weights);
-        return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    // Pairs are added in 16 bits and would saturate past 32767: the weights are rounded so that they can't.
+    return _mm256_add_epi32(sums, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)));
 #endif
-    }
-    inline void add(const std::uint8_t* x, const std::int8_t* w) {
-        std::int32_t group;
-        std::memcpy(&group, x, sizeof group);
-        const __m256i inputs = _mm256_set1_epi32(group);
-        low = multiply(low, inputs, w);
-        high = multiply(high, inputs, w + 32);
-    }
-    inline void store(std::int32_t* target) const {
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(target), low);
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(target + 8), high);
-    }
-};
+}
 #else
-constexpr int ROWS = 4;
+constexpr Index ROWS = 4;
+using Sums = Ints;
 
-struct Sums {
-    std::int32_t lanes[TILE] = {};
-    inline void add(const std::uint8_t* x, const std::int8_t* w) {
-        for (Index j = 0; j < TILE; ++j)
-            for (Index k = 0; k < GROUP; ++k) lanes[j] += x[k] * w[j * GROUP + k];
-    }
-    inline void store(std::int32_t* target) const { std::memcpy(target, lanes, sizeof lanes); }
-};
+inline Sums add_products(Sums sums, std::int32_t inputs, const std::int8_t* weights) {
+    std::uint8_t x[GROUP];
+    std::memcpy(x, &inputs, sizeof x);
+    for (Index j = 0; j < LANES; ++j)
+        for (Index k = 0; k < GROUP; ++k) sums[j] += x[k] * weights[j * GROUP + k];
+    return sums;
+}
 #endif
+
+constexpr Index LANE_BYTES = sizeof(Sums);  // of weights too: an output's group has as many bytes as its sum
 
 inline Index padded(Index num_inputs) { return (num_inputs + GROUP - 1) / GROUP * GROUP; }
 
-// weight: [num_tiles, num_groups, TILE, GROUP]; offsets: ZERO_POINT * the sum of each output's weights.
-template <int rows>
-inline void multiply_tile(const Linear& layer, Index tile, const std::uint8_t* rounded, const float* row_scales,
-                          Index row, const Epilogue& epilogue) {
-    const Index width = padded(layer.num_inputs);
-    const std::int8_t* weights = static_cast<const std::int8_t*>(layer.weight) + tile * width * TILE;
-    Sums sums[rows];
-    for (Index g = 0; g < width / GROUP; ++g) {
-        __builtin_prefetch(weights + g * TILE * GROUP + 2048);
-        for (int r = 0; r < rows; ++r) sums[r].add(rounded + r * width + g * GROUP, weights + g * TILE * GROUP);
-    }
-    for (int r = 0; r < rows; ++r) {
-        alignas(64) std::int32_t exact[TILE];
-        alignas(64) float products[TILE];
-        sums[r].store(exact);
-        for (Index j = 0; j < TILE; ++j) {
-            const Index output = tile * TILE + j;
-            products[j] = static_cast<float>(exact[j] - layer.offsets[output]) * layer.scales[output] * row_scales[r];
+// sums[r][j]: of all products of row r's inputs with the weights of a tile's output j.
+template <Index rows>
+__attribute__((noinline)) void add_up(const std::uint8_t* rounded, Index width, const std::int8_t* weights,
+                   std::int32_t (&sums)[rows][TILE]) {
+    constexpr Index parts = TILE * GROUP / LANE_BYTES;
+    Sums lanes[rows][parts] = {};
+    for (Index k = 0; k < width; k += GROUP) {
+        __builtin_prefetch(weights + k * TILE + 2048);
+        for (Index r = 0; r < rows; ++r) {
+            std::int32_t inputs;
+            std::memcpy(&inputs, rounded + r * width + k, sizeof inputs);
+            for (Index part = 0; part < parts; ++part)
+                lanes[r][part] = add_products(lanes[r][part], inputs, weights + k * TILE + part * LANE_BYTES);
         }
-        epilogue.write(products, row + r, tile * TILE);
     }
+    std::memcpy(sums, lanes, sizeof sums);
 }
 
-inline void multiply_rows(const Linear& layer, Index tile, const Rounded& room, Index num_rows,
-                          const Epilogue& epilogue) {
-    const Index width = padded(layer.num_inputs);
-    const std::uint8_t* rounded = room.rows;
-    const float* row_scales = room.scales;
-    Index row = 0;
-    for (; row + ROWS <= num_rows; row += ROWS)
-        multiply_tile<ROWS>(layer, tile, rounded + row * width, row_scales + row, row, epilogue);
-    for (; row + 2 <= num_rows; row += 2)
-        multiply_tile<2>(layer, tile, rounded + row * width, row_scales + row, row, epilogue);
-    if (row < num_rows) multiply_tile<1>(layer, tile, rounded + row * width, row_scales + row, row, epilogue);
+// weight: [num_tiles, num_groups, TILE, GROUP]; offsets: ZERO_POINT * the sum of each output's weights.
+template <Index rows>
+inline void multiply_tile(const Linear& layer, Index tile, const std::uint8_t* rounded, const float* row_scales,
+                          Index row, const Epilogue& epilogue) {
+    const Index width = padded(layer.num_inputs), first = tile * TILE;
+    alignas(64) std::int32_t sums[rows][TILE];
+    add_up<rows>(rounded, width, static_cast<const std::int8_t*>(layer.weight) + first * width, sums);
+    for (Index part = 0; part < TILE; part += LANES) {
+        const Ints offsets = load<Ints>(layer.offsets + first + part);
+        const Floats scales = load<Floats>(layer.scales + first + part);
+        for (Index r = 0; r < rows; ++r)
+            epilogue.write(to_floats(load<Ints>(sums[r] + part) - offsets) * scales * row_scales[r], row + r,
+                           first + part);
+    }
 }
 
 // x / scale, rounded to the nearest, as bytes. Returns the scale; NaN if there is one among the inputs.
@@ -124,15 +106,17 @@ inline float round_row(const float* x, Index num_inputs, Index width, std::uint8
 
 }  // namespace
 
-void int8_linear(const Linear& layer, const float* input, Index num_rows, const Rounded& room,
+void int8_linear(Team& team, const Linear& layer, const float* input, Index num_rows, const Rounded& room,
                  const Epilogue& epilogue) {
     const Index width = padded(layer.num_inputs), num_tiles = tiles_for(layer.num_outputs);
-    const Index chunk = tiles_at_once(num_tiles);
-#pragma omp for schedule(static)
-    for (Index row = 0; row < num_rows; ++row)
+    team.share_rows(num_rows, [&](Index row) {
         room.scales[row] = round_row(input + row * layer.num_inputs, layer.num_inputs, width, room.rows + row * width);
-#pragma omp for schedule(dynamic, chunk)
-    for (Index tile = 0; tile < num_tiles; ++tile) multiply_rows(layer, tile, room, num_rows, epilogue);
+    });
+    team.share(num_tiles, tiles_at_once(num_tiles), [&](Index tile) {
+        for_each_group<ROWS>(num_rows, [&](auto rows, Index row) {
+            multiply_tile<rows()>(layer, tile, room.rows + row * width, room.scales + row, row, epilogue);
+        });
+    });
 }
 
 }  // namespace zeroshot
@@ -145,6 +129,7 @@ EXPORT void zeroshot_int8_linear(const float* hidden, const std::int8_t* weight,
     using namespace zeroshot;
     const Linear layer{weight, scales, offsets, bias, num_inputs, num_outputs};
     const Epilogue epilogue{bias, residual, output, num_outputs, has_gelu != 0};
+    Team team;
 #pragma omp parallel
-    int8_linear(layer, hidden, num_rows, Rounded{rounded, row_scales}, epilogue);
+    int8_linear(team, layer, hidden, num_rows, Rounded{rounded, row_scales}, epilogue);
 }

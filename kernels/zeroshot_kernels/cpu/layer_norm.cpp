@@ -21,9 +21,8 @@ inline void normalize(const Norm& norm, const float* x, Index width, float* outp
 
 }  // namespace
 
-void layer_norm(const Norm& norm, const float* input, Index num_rows, Index width, float* output) {
-#pragma omp for
-    for (Index row = 0; row < num_rows; ++row) normalize(norm, input + row * width, width, output + row * width);
+void layer_norm(Team& team, const Norm& norm, const float* input, Index num_rows, Index width, float* output) {
+    team.share_rows(num_rows, [&](Index row) { normalize(norm, input + row * width, width, output + row * width); });
 }
 
 }  // namespace zeroshot
@@ -32,6 +31,7 @@ void layer_norm(const Norm& norm, const float* input, Index num_rows, Index widt
 EXPORT void zeroshot_layer_norm(const float* x, const float* weight, const float* bias, float* output,
                                 std::int64_t num_rows, std::int64_t width, float eps) {
     using namespace zeroshot;
+    Team team;
 #pragma omp parallel if (num_rows >= ROWS_WORTH_THREADS)
-    layer_norm(Norm{weight, bias, eps}, x, num_rows, width, output);
+    layer_norm(team, Norm{weight, bias, eps}, x, num_rows, width, output);
 }

@@ -36,22 +36,22 @@ struct Workspace {
 
 namespace {
 
-void apply(const Linear& linear, const float* input, Index num_rows, const float* residual, float* output,
+void apply(Team& team, const Linear& linear, const float* input, Index num_rows, const float* residual, float* output,
            bool has_gelu, const Rounded& room) {
     const Epilogue epilogue{linear.bias, residual, output, linear.num_outputs, has_gelu};
-    if (linear.scales) int8_linear(linear, input, num_rows, room, epilogue);
-    else float_linear(linear, input, num_rows, epilogue);
+    if (linear.scales) int8_linear(team, linear, input, num_rows, room, epilogue);
+    else float_linear(team, linear, input, num_rows, epilogue);
 }
 
-void attend(const Layer& layer, const Step& step, const Shape& shape, const Workspace& work, float* key_cache,
-            float* value_cache) {
+void attend(Team& team, const Layer& layer, const Step& step, const Shape& shape, const Workspace& work,
+            float* key_cache, float* value_cache) {
     const Index width = shape.n_head * shape.head_dim, stride = 3 * width, num_decodes = step.decodes.num_seqs;
-    kv_append(work.qkv + width, work.qkv + 2 * width, stride, step.slots, step.num_tokens, width, key_cache,
+    kv_append(team, work.qkv + width, work.qkv + 2 * width, stride, step.slots, step.num_tokens, width, key_cache,
               value_cache);
     const Queries first{work.qkv, work.attended, stride};
     const Queries rest{work.qkv + num_decodes * stride, work.attended + num_decodes * width, stride};
-    if (num_decodes) decode_attention(first, key_cache, value_cache, shape, step.decodes, layer.scale);
-    if (step.prefills.num_seqs) prefill_attention(rest, key_cache, value_cache, shape, step.prefills, layer.scale);
+    if (num_decodes) decode_attention(team, first, key_cache, value_cache, shape, step.decodes, layer.scale);
+    if (step.prefills.num_seqs) prefill_attention(team, rest, key_cache, value_cache, shape, step.prefills, layer.scale);
 }
 
 }  // namespace
@@ -64,16 +64,17 @@ EXPORT void zeroshot_layers(const zeroshot::Layer* layers, std::int64_t num_laye
     using namespace zeroshot;
     const Workspace work = *workspace;
     const Index rows = step->num_tokens, width = cache->shape.n_head * cache->shape.head_dim;
+    Team team;
 #pragma omp parallel
     for (Index i = 0; i < num_layers; ++i) {
         const Layer& layer = layers[i];
         float *keys = cache->key + i * cache->layer_stride, *values = cache->value + i * cache->layer_stride;
-        layer_norm(layer.ln_1, stream, rows, width, work.normed);
-        apply(layer.attn, work.normed, rows, nullptr, work.qkv, false, work.rounded);
-        attend(layer, *step, cache->shape, work, keys, values);
-        apply(layer.attn_proj, work.attended, rows, stream, stream, false, work.rounded);
-        layer_norm(layer.ln_2, stream, rows, width, work.normed);
-        apply(layer.fc, work.normed, rows, nullptr, work.inner, true, work.rounded);
-        apply(layer.fc_proj, work.inner, rows, stream, stream, false, work.rounded);
+        layer_norm(team, layer.ln_1, stream, rows, width, work.normed);
+        apply(team, layer.attn, work.normed, rows, nullptr, work.qkv, false, work.rounded);
+        attend(team, layer, *step, cache->shape, work, keys, values);
+        apply(team, layer.attn_proj, work.attended, rows, stream, stream, false, work.rounded);
+        layer_norm(team, layer.ln_2, stream, rows, width, work.normed);
+        apply(team, layer.fc, work.normed, rows, nullptr, work.inner, true, work.rounded);
+        apply(team, layer.fc_proj, work.inner, rows, stream, stream, false, work.rounded);
     }
 }

@@ -2,8 +2,6 @@
 // A head's keys and values are laid out once as tiles, then serve all its queries: the products are a linear layer's.
 // Each query's sums run over its own context in one order, so they never depend on where a prompt was cut in chunks.
 
-#include <omp.h>
-
 #include <algorithm>
 #include <vector>
 
@@ -49,7 +47,7 @@ struct Rows {
     Index query_stride, output_stride, context, num_tokens;
 };
 
-template <int rows>
+template <Index rows>
 inline void attend(const Rows& queries, Room& room, Index width, float scale) {
     const Index stride = tiles_for(queries.num_tokens) * TILE, longest = queries.context + rows - 1;
     float* scores = room.scores.data();
@@ -57,17 +55,18 @@ inline void attend(const Rows& queries, Room& room, Index width, float scale) {
     for (Index tile = 0; tile < tiles_for(longest); ++tile) {
         multiply_tile<rows>(queries.query, queries.query_stride, room.keys.data() + tile * width * TILE, TILE, width,
                             sums);
-        for (int r = 0; r < rows; ++r)
-            for (Index j = 0; j < TILE; ++j) scores[r * stride + tile * TILE + j] = scale * sums[r][j];
+        for (Index r = 0; r < rows; ++r)
+            for (Index part = 0; part < TILE; part += LANES)
+                store(scale * load<Floats>(sums[r] + part), scores + r * stride + tile * TILE + part);
     }
-    for (int r = 0; r < rows; ++r) {
+    for (Index r = 0; r < rows; ++r) {
         softmax(scores + r * stride, queries.context + r);
         for (Index t = queries.context + r; t < longest; ++t) scores[r * stride + t] = 0.0f;  // the future
     }
     for (Index tile = 0; tile < tiles_for(width); ++tile) {
         multiply_tile<rows>(scores, stride, room.values.data() + tile * queries.num_tokens * TILE, TILE, longest, sums);
         const Index count = width - tile * TILE < TILE ? width - tile * TILE : TILE;
-        for (int r = 0; r < rows; ++r)
+        for (Index r = 0; r < rows; ++r)
             for (Index j = 0; j < count; ++j) queries.output[r * queries.output_stride + tile * TILE + j] = sums[r][j];
     }
 }
@@ -82,8 +81,8 @@ inline Index queries_at_once(Index num_heads, Index num_queries) {
 
 }  // namespace
 
-void prefill_attention(const Queries& queries, const float* key_cache, const float* value_cache, const Shape& shape,
-                       const Sequences& sequences, float scale) {
+void prefill_attention(Team& team, const Queries& queries, const float* key_cache, const float* value_cache,
+                       const Shape& shape, const Sequences& sequences, float scale) {
     const Index n_head = shape.n_head, output_stride = n_head * shape.head_dim;
     static thread_local Room room;
     Index first_token = 0;
@@ -91,25 +90,23 @@ void prefill_attention(const Queries& queries, const float* key_cache, const flo
         const Index num_queries = sequences.query_lens[seq], num_cached = sequences.context_lens[seq] - num_queries;
         const Index at_once = queries_at_once(n_head, num_queries);
         const Index pieces = (num_queries + at_once - 1) / at_once;
-#pragma omp for schedule(dynamic, 1) nowait
-        for (Index i = 0; i < n_head * pieces; ++i) {
+        team.share(n_head * pieces, 1, [&](Index i) {
             // The last queries first: they have the most to do, and the threads end together.
             const Index head = i % n_head, first = (pieces - 1 - i / n_head) * at_once;
             const Index count = num_queries - first < at_once ? num_queries - first : at_once;
             const Index num_tokens = num_cached + first + count;
             room.lay_out(key_cache, value_cache, sequences.block_tables + seq * sequences.max_blocks, num_tokens, head,
                          shape);
-            for_each_group(count, [&](auto rows, Index row) {
+            for_each_group<ROWS>(count, [&](auto rows, Index row) {
                 const Index token = first_token + first + row;
                 attend<rows()>(Rows{queries.query + token * queries.stride + head * shape.head_dim,
                                     queries.output + token * output_stride + head * shape.head_dim, queries.stride,
                                     output_stride, num_cached + first + row + 1, num_tokens},
                                room, shape.head_dim, scale);
             });
-        }
+        });
         first_token += num_queries;
     }
-#pragma omp barrier
 }
 
 }  // namespace zeroshot
@@ -123,7 +120,8 @@ EXPORT void zeroshot_prefill_attention(const float* query, const float* key_cach
                                        std::int64_t max_blocks, std::int64_t query_stride, float scale) {
     using namespace zeroshot;
     const Sequences sequences{block_tables, query_lens, context_lens, num_seqs, max_blocks};
+    Team team;
 #pragma omp parallel
-    prefill_attention(Queries{query, output, query_stride}, key_cache, value_cache, Shape{n_head, head_dim, block_size},
-                      sequences, scale);
+    prefill_attention(team, Queries{query, output, query_stride}, key_cache, value_cache,
+                      Shape{n_head, head_dim, block_size}, sequences, scale);
 }

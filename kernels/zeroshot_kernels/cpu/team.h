@@ -1,10 +1,76 @@
-// The kernels as steps of one parallel region. Every thread of it calls each of them; they share the work, and when a
-// call returns all of it has been done. Outside of a region the one thread there is does everything.
+// The kernels as steps of one parallel region. Every thread of it calls each of them, with the region's one Team: they
+// share the work, and when a call returns all of it has been done.
 #pragma once
+
+#include <omp.h>
+
+#include <atomic>
 
 #include "paged.h"
 
 namespace zeroshot {
+
+// Work is taken, not given: on a busy machine one thread is often held up, and the others then do its share. For the
+// same reason OpenMP's own loops won't do: how long their threads spin at the end of one is the same everywhere.
+class Team {
+  public:
+    // visit(i) for each i below num_items, `chunk` of them at a time. Every thread calls this, for the same loop.
+    template <typename Visit>
+    void share(Index num_items, Index chunk, Visit visit) {
+        Index first;
+        while ((first = next_.fetch_add(chunk, std::memory_order_relaxed)) < num_items) {
+            const Index end = first + chunk < num_items ? first + chunk : num_items;
+            for (Index i = first; i < end; ++i) visit(i);
+        }
+        wait();
+    }
+
+    // The same for rows that take about as long each, and not long.
+    template <typename Visit>
+    void share_rows(Index num_rows, Visit visit) {
+        const Index chunk = num_rows / (2 * omp_get_num_threads());
+        share(num_rows, chunk > 1 ? chunk : 1, visit);
+    }
+
+  private:
+    // Spinning is right while the others run: they will be here in microseconds, and to sleep and be woken takes
+    // longer. It is wrong when one of them waits for a core, which it may be this thread that holds. So a wait that
+    // was too long halves the patience for the next one, and one that was not restores it.
+    void wait() {
+        static thread_local int patience = MOST_SPINS;
+        const unsigned round = round_.load(std::memory_order_acquire);
+        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == omp_get_num_threads()) {
+            arrived_.store(0, std::memory_order_relaxed);
+            next_.store(0, std::memory_order_relaxed);
+            round_.store(round + 1, std::memory_order_release);
+            round_.notify_all();
+            return;
+        }
+        for (int spins = 0; spins < patience; ++spins) {
+            if (round_.load(std::memory_order_acquire) != round) {
+                patience = patience + patience / 4 < MOST_SPINS ? patience + patience / 4 : MOST_SPINS;
+                return;
+            }
+            pause();
+        }
+        patience = patience / 2 > FEWEST_SPINS ? patience / 2 : FEWEST_SPINS;
+        round_.wait(round, std::memory_order_acquire);
+    }
+
+    static void pause() {
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#elif defined(__aarch64__)
+        asm volatile("yield");
+#endif
+    }
+
+    static constexpr int MOST_SPINS = 20000, FEWEST_SPINS = 100;
+
+    alignas(64) std::atomic<Index> next_{0};
+    alignas(64) std::atomic<int> arrived_{0};
+    alignas(64) std::atomic<unsigned> round_{0};
+};
 
 // Weights as `linear.py` lays them out; scales and offsets are null in float32.
 struct Linear {
@@ -42,15 +108,15 @@ struct Queries {
     Index stride;
 };
 
-void float_linear(const Linear& layer, const float* input, Index num_rows, const Epilogue& epilogue);
-void int8_linear(const Linear& layer, const float* input, Index num_rows, const Rounded& room,
+void float_linear(Team& team, const Linear& layer, const float* input, Index num_rows, const Epilogue& epilogue);
+void int8_linear(Team& team, const Linear& layer, const float* input, Index num_rows, const Rounded& room,
                  const Epilogue& epilogue);
-void layer_norm(const Norm& norm, const float* input, Index num_rows, Index width, float* output);
-void kv_append(const float* key, const float* value, Index stride, const std::int64_t* slots, Index num_tokens,
-               Index width, float* key_cache, float* value_cache);
-void decode_attention(const Queries& queries, const float* key_cache, const float* value_cache, const Shape& shape,
-                      const Sequences& sequences, float scale);
-void prefill_attention(const Queries& queries, const float* key_cache, const float* value_cache, const Shape& shape,
-                       const Sequences& sequences, float scale);
+void layer_norm(Team& team, const Norm& norm, const float* input, Index num_rows, Index width, float* output);
+void kv_append(Team& team, const float* key, const float* value, Index stride, const std::int64_t* slots,
+               Index num_tokens, Index width, float* key_cache, float* value_cache);
+void decode_attention(Team& team, const Queries& queries, const float* key_cache, const float* value_cache,
+                      const Shape& shape, const Sequences& sequences, float scale);
+void prefill_attention(Team& team, const Queries& queries, const float* key_cache, const float* value_cache,
+                       const Shape& shape, const Sequences& sequences, float scale);
 
 }  // namespace zeroshot
