@@ -19,6 +19,9 @@ from zeroshot.settings import Settings
 logger = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 32 * 2**10
+_KEEP_ALIVE_S = 75
+"""Longer than load balancers and clients keep an idle connection (60 s for most). With uvicorn's 5 s a client's next
+request often went out on a connection that was just being closed, and got no answer."""
 _LAST_WORDS_S = 3.0
 """How long clients have to read the error that ends their request when draining took too long."""
 
@@ -34,6 +37,7 @@ def serve(app: FastAPI, settings: Settings) -> int:
         log_config=None,  # ours
         access_log=False,  # ours says more
         server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=int(_LAST_WORDS_S),
     )
     server = DrainingServer(config, app.state.drain, app.state.client, settings.drain_timeout_s)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from http.client import HTTPConnection
 from typing import Any
 
 import httpx
@@ -154,6 +155,21 @@ def test_startup_errors_are_one_readable_line(tmp_path: Any) -> None:
     assert result.returncode == 1
     assert "Error:" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_an_idle_connection_can_be_used_again(server: Any) -> None:
+    """uvicorn's own limit is 5 s, where a client's next request and the close often cross."""
+    connection = HTTPConnection("127.0.0.1", int(server.url.rsplit(":", 1)[1]), timeout=10)
+    for pause_s in (0, 6.5):
+        time.sleep(pause_s)
+        connection.request("GET", "/health/live")
+        first_socket = connection.sock
+        response = connection.getresponse()
+        assert response.status == 200
+        assert "close" not in response.getheader("connection", "")
+        response.read()
+        assert connection.sock is first_socket is not None
+    connection.close()
 
 
 def test_slow_reader_does_not_stop_others(server: Any) -> None:
