@@ -13,8 +13,8 @@ namespace {
 constexpr Index GROUP = 4;       // inputs that are multiplied and added up in one go
 constexpr int ZERO_POINT = 128;  // activations are stored as value + 128
 
-// `Sums`: the sums of some outputs of a tile, int32. add_products(sums, inputs, weights): each lane gets the products of
-// the four input bytes with its output's four weights.
+// Sums: a register of them, an int32 for each of a tile's outputs, or for half of them. add_products adds to each the
+// products of four input bytes with its output's four weights.
 #if defined(__AVX512VNNI__) && defined(__AVX512F__)
 constexpr Index ROWS = 8;
 using Sums = __m512i;
@@ -48,26 +48,27 @@ inline Sums add_products(Sums sums, std::int32_t inputs, const std::int8_t* weig
 }
 #endif
 
-constexpr Index LANE_BYTES = sizeof(Sums);  // of weights too: an output's group has as many bytes as its sum
+constexpr Index SUMS_BYTES = sizeof(Sums);  // of weights too: an output's group has as many bytes as its sum
 
 inline Index padded(Index num_inputs) { return (num_inputs + GROUP - 1) / GROUP * GROUP; }
 
-// sums[r][j]: of all products of row r's inputs with the weights of a tile's output j.
+// sums[r][j]: of all products of row r's inputs with the weights of a tile's output j. Not inlined: it needs every
+// register for itself.
 template <Index rows>
-__attribute__((noinline)) void add_up(const std::uint8_t* rounded, Index width, const std::int8_t* weights,
-                   std::int32_t (&sums)[rows][TILE]) {
-    constexpr Index parts = TILE * GROUP / LANE_BYTES;
-    Sums lanes[rows][parts] = {};
+[[gnu::noinline]] void add_up(const std::uint8_t* rounded, Index width, const std::int8_t* weights,
+                              std::int32_t (&sums)[rows][TILE]) {
+    constexpr Index parts = TILE * GROUP / SUMS_BYTES;
+    Sums kept[rows][parts] = {};
     for (Index k = 0; k < width; k += GROUP) {
         __builtin_prefetch(weights + k * TILE + 2048);
         for (Index r = 0; r < rows; ++r) {
             std::int32_t inputs;
             std::memcpy(&inputs, rounded + r * width + k, sizeof inputs);
             for (Index part = 0; part < parts; ++part)
-                lanes[r][part] = add_products(lanes[r][part], inputs, weights + k * TILE + part * LANE_BYTES);
+                kept[r][part] = add_products(kept[r][part], inputs, weights + k * TILE + part * SUMS_BYTES);
         }
     }
-    std::memcpy(sums, lanes, sizeof sums);
+    std::memcpy(sums, kept, sizeof sums);
 }
 
 // weight: [num_tiles, num_groups, TILE, GROUP]; offsets: ZERO_POINT * the sum of each output's weights.
