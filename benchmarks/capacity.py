@@ -3,19 +3,19 @@
     python -m benchmarks.capacity --price 0.5
 
 1. One replica is measured through the whole cluster, with 1, 2, 4, … requests at once: requests a second and latency.
+   Ray, proxy, ingress and load generator are on its core (`scaling.py`): two replicas on two cores are twice all that.
 2. A queueing model takes that curve: requests come at random (Poisson), each goes to the less loaded of two random
    replicas, and a replica with k requests works on all of them at once, together as fast as measured with k at once.
 3. The model is checked: two real replicas get requests at random times, and its latencies are compared with theirs.
 4. For each rate asked for, the fewest replicas whose 99th percentile stays within the limit are found by simulation.
 
 Prices are yours to say, for an hour of one replica. All requests are alike: what differs in a real load, makes its tail
-longer than this one's. The simulation is of engines; ingresses and proxies are taken to be enough.
+longer than this one's. A replica comes with its share of ingresses and proxies.
 """
 
 import argparse
 import asyncio
 import json
-import os
 import random
 import sys
 import time
@@ -23,14 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.capacity_model import Curve, percentile, replicas_needed, simulate
 from benchmarks.machine import describe_machine
 from benchmarks.ray_cluster import deploy, ray_cluster
-from benchmarks.scaling import pin
+from benchmarks.scaling import let_go_of_everything, pin_everything
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -84,30 +83,20 @@ async def open_loop(url: str, rate: float, max_tokens: int, seconds: float) -> l
     return latencies
 
 
-def pin_replicas(num_replicas: int) -> None:
-    """Each replica on a core of its own, the rest where there is room."""
-    children = psutil.Process().children(recursive=True)
-    replicas = [child for child in children if "ServeReplica:zeroshot:engine" in " ".join(child.cmdline())]
-    if len(replicas) != num_replicas:
-        raise RuntimeError(f"{len(replicas)} replicas, not the {num_replicas} that were deployed")
-    for number, replica in enumerate(replicas):
-        for process in (replica, *replica.children(recursive=True)):
-            pin(process, {((os.cpu_count() or 1) - 1 - number) % (os.cpu_count() or 1)})
-
-
 def measure(arguments: argparse.Namespace) -> tuple[list[dict[str, float]], dict[str, Any]]:
     """The curve of one replica, and the check of the model against two."""
     with ray_cluster(num_nodes=2) as url:
         deploy(model=str(arguments.model), min_replicas=1, num_threads=1)
-        pin_replicas(1)
+        pin_everything(1)
         asyncio.run(closed_loop(url, 8, arguments.max_tokens, 5))
         points = [
             asyncio.run(closed_loop(url, concurrency, arguments.max_tokens, arguments.seconds))
             for concurrency in arguments.concurrency
         ]
         curve = Curve.of(points)
+        let_go_of_everything()
         deploy(model=str(arguments.model), min_replicas=2, num_threads=1)
-        pin_replicas(2)
+        pin_everything(2)
         asyncio.run(closed_loop(url, 8, arguments.max_tokens, 5))
         rate = round(arguments.check_load * 2 * curve.best, 3)
         real = asyncio.run(open_loop(url, rate, arguments.max_tokens, 2 * arguments.seconds))

@@ -40,6 +40,12 @@ def pin_everything(num_replicas: int) -> None:
             pin(process, {number})
 
 
+def let_go_of_everything() -> None:
+    """All of it on any core again, and what it starts from now on as well."""
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        pin(process, set(range(os.cpu_count() or 1)))
+
+
 def pin(process: psutil.Process, cores: set[int]) -> None:
     for thread in process.threads():
         os.sched_setaffinity(thread.id, cores)
@@ -71,12 +77,10 @@ async def tokens_per_second(url: str, num_clients: int, max_tokens: int, seconds
 
 def measure(arguments: argparse.Namespace) -> dict[str, list[float]]:
     rates: dict[str, list[float]] = {"1": [], "2": []}
-    cores = set(range(os.cpu_count() or 1))
     with ray_cluster(num_nodes=2) as url:
         for _ in range(arguments.rounds):
             for num_replicas in (1, 2):
-                for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
-                    pin(process, cores)  # what is started now inherits it
+                let_go_of_everything()
                 deploy(model=str(arguments.model), min_replicas=num_replicas, num_threads=1)
                 pin_everything(num_replicas)
                 clients = num_replicas * arguments.clients

@@ -1,11 +1,14 @@
-"""The queueing model of `benchmarks/capacity.py`, against what is known in closed form."""
+"""The queueing model of `benchmarks/capacity.py`, against what is known in closed form and what was measured."""
 
+import json
 import statistics
+from pathlib import Path
 
 import pytest
 
 from benchmarks.capacity_model import Curve, percentile, replicas_needed, simulate
 
+ROOT = Path(__file__).parents[2]
 ONE_AT_A_TIME = Curve((1, 64), (4.0, 4.0))
 """As fast with many at once as with one: what they share is the same."""
 NO_SHARING = Curve((1, 64), (4.0, 256.0))
@@ -44,3 +47,14 @@ def test_enough_replicas_and_not_many_more() -> None:
         assert rate / 4.0 < replicas < 3 * rate / 4.0 + 2
     with pytest.raises(ValueError, match="no number of replicas"):
         replicas_needed(ONE_AT_A_TIME, 3.0, limit_s=0.2)
+
+
+def test_the_page_says_what_the_result_file_says() -> None:
+    result = json.loads((ROOT / "benchmarks" / "results" / "capacity.json").read_text())
+    page = (ROOT / "docs" / "cluster.md").read_text()
+    for row in result["plan"]:
+        assert f"| {row['requests_per_minute']:,.0f} | {row['replicas']:,} |" in page
+    check = result["check_with_two_replicas"]
+    for quantile, measured in check["measured"].items():
+        assert str(measured) in page
+        assert abs(check["modelled"][quantile] / measured - 1) < 0.1, "the model is as good as the page says"
