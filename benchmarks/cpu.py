@@ -155,6 +155,12 @@ def medians(result: dict[str, Any]) -> dict[str, dict[str, float]]:
     return {name: {n: statistics.median(values) for n, values in row.items()} for name, row in rates.items()}
 
 
+def levels_of(rows: dict[str, dict[str, float]]) -> list[str]:
+    """Whatever was measured, in whichever order: few streams first, the prompt last."""
+    found = {level for row in rows.values() for level in row}
+    return [*sorted(found - {PREFILL}, key=int), *(found & {PREFILL})]
+
+
 def title(level: str) -> str:
     return f"prefill {PREFILL_TOKENS}" if level == PREFILL else f"{level} at once"
 
@@ -162,7 +168,7 @@ def title(level: str) -> str:
 def cells(result: dict[str, Any], digits: int) -> tuple[list[str], dict[str, list[str]]]:
     """(columns, {system: cells}): medians, and the ratio to the baseline where it was measured."""
     rows = medians(result)
-    levels = list(dict.fromkeys(level for row in rows.values() for level in row))
+    levels = levels_of(rows)
     baseline = rows.get(BASELINE, {})
 
     def cell(row: dict[str, float], level: str) -> str:

@@ -11,6 +11,7 @@ import torch
 from transformers import GPT2LMHeadModel
 
 from benchmarks.cpu import BASELINE, SERVED, markdown_table, random_prompts
+from benchmarks.cpu_chart import draw
 from benchmarks.cpu_llama_cpp import LlamaCpp
 from benchmarks.random_checkpoint import random_checkpoint
 
@@ -46,6 +47,12 @@ def test_llama_cpp_runs_the_same_model(tmp_path: Path) -> None:
     with torch.inference_mode():
         logits = model(torch.tensor(prompts)).logits
     assert LlamaCpp(folder, "F32", 2).tokens(prompts, 1) == logits[:, -1].argmax(-1, keepdim=True).tolist()
+
+
+def test_the_chart_is_drawn_from_the_result_file(tmp_path: Path) -> None:
+    result = json.loads((ROOT / "benchmarks" / "results" / "cpu.json").read_text())
+    draw(result, tmp_path / "cpu.png")
+    assert (tmp_path / "cpu.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_the_readme_says_what_the_result_file_says() -> None:
