@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_it_runs_from_one_command(checkpoint: Callable[..., Any], tmp_path: Path) -> None:
-    model = checkpoint(vocab_size=50257, n_positions=64, n_embd=32, n_layer=1, n_head=2).folder
+    model = checkpoint(vocab_size=50257, n_positions=1024, n_embd=64, n_layer=2, n_head=4).folder
     output = tmp_path / "start.json"
     options = ["--model", str(model), "--rounds", "1", "--dtypes", "fp32", "--output", str(output)]
     command = [sys.executable, "-m", "benchmarks.start", *options]

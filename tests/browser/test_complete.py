@@ -26,6 +26,14 @@ WATCH_BEGINNING = """() => {
   });
 }"""
 
+WATCH_TEXT = """() => {
+  window.lengths = new Set();
+  const observer = new MutationObserver(() => {
+    for (const shown of document.querySelectorAll(".output-text")) window.lengths.add(shown.innerText.length);
+  });
+  observer.observe(document.body, { subtree: true, childList: true, characterData: true });
+}"""
+
 
 def finish(page: Any) -> list[str]:
     page.evaluate(WATCH_BEGINNING)
@@ -36,13 +44,10 @@ def finish(page: Any) -> list[str]:
 
 
 def test_the_text_comes_in_pieces(page: Any) -> None:
-    set_number(page, "Length", "60")
-    page.locator("#prompt").press("Control+Enter")
-    text = page.locator(".output-text")
-    lengths = set()
-    while page.locator(".output[data-state=finished]").count() == 0:
-        lengths.update(len(shown) for shown in text.all_inner_texts())
-    assert len(lengths) > 3
+    set_number(page, "Length", "200")
+    page.evaluate(WATCH_TEXT)
+    finish(page)
+    assert page.evaluate("() => window.lengths.size") > 3
 
 
 def test_stop_frees_the_engine(page: Any, server: Any) -> None:
