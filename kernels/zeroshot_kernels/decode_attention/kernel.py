@@ -126,7 +126,8 @@ def check_sequences(num_seqs: int, block_tables: Tensor, **lengths: Tensor) -> N
     """Raises ValueError unless each sequence has a block table and lengths."""
     counts = {"block_tables": len(block_tables)} | {name: len(values) for name, values in lengths.items()}
     if set(counts.values()) != {num_seqs}:
-        raise ValueError(f"{num_seqs} sequences, {counts}")
+        found = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
+        raise ValueError(f"{num_seqs} sequences, {found}")
 
 
 def check_heads(
