@@ -143,10 +143,11 @@ def load_settings(**given: Any) -> Settings:
 
 
 def engine_environment() -> dict[str, str]:
-    """Of the engine process: its threads wait for one another in `futex`, not by spinning, unless this one's says how.
+    """Of the engine process: OpenMP's threads wait in `futex`, not by spinning, unless this process's says how.
 
     A thread that spins keeps the core that the one it waits for needs. Where something else ran on the same two cores,
-    a stream of GPT-2 124M got 1 to 31 tokens/s with OpenMP's default and 43 to 48 with this; alone they were as fast.
+    a stream of GPT-2 124M got 1 to 31 tokens/s with OpenMP's default and 43 to 48 with this. Within a step the C++
+    kernels have a barrier of their own (`team.h`).
     """
     environment = dict(os.environ)
     if "OMP_WAIT_POLICY" not in environment:
