@@ -30,14 +30,14 @@ def sequence_tokens(
 ) -> Tensor:
     """cache: [num_blocks, block_size, n_head, head_dim]; block_table: block ids, at least as many as are needed.
 
-    scales: [n_head], if the cache is in FP8: it is multiplied out, in dtype.
+    scales: [n_head], if the cache is in FP8: it is multiplied out.
 
-    Returns [num_tokens, n_head, head_dim]: a view where the blocks follow one another, as the block manager hands them
-    out when it can; a copy where they don't. The copy is four times as dear as the attention itself.
+    Returns [num_tokens, n_head, head_dim] in dtype: of a cache in it a view where the blocks follow one another, as the
+    block manager hands them out when it can; else a copy, which is four times as dear as the attention itself.
     """
     num_blocks = -(-num_tokens // cache.shape[1])
     first, needed = block_table[0], block_table[:num_blocks]
     is_one_run = needed == list(range(first, first + num_blocks))
     blocks = cache[first : first + num_blocks] if is_one_run else indexable(cache)[needed].view(cache.dtype)
     tokens = blocks.flatten(0, 1)[:num_tokens]
-    return tokens if scales is None else tokens.to(dtype) * scales[:, None].to(dtype)
+    return tokens.to(dtype) if scales is None else tokens.to(dtype) * scales[:, None].to(dtype)

@@ -57,7 +57,7 @@ def serve(
     threads: ThreadsOption = None,
     max_num_seqs: Annotated[int | None, typer.Option(help="Sequences that run at once.")] = None,
     kv_dtype: Annotated[
-        str, typer.Option(envvar="ZEROSHOT_KV_DTYPE", help="Of the KV cache: auto, or fp8 on a GPU.")
+        str, typer.Option(envvar="ZEROSHOT_KV_DTYPE", help="Of the KV cache: auto; fp32, fp16 (CPU); fp8 (GPU).")
     ] = "auto",
     api_key: Annotated[list[str] | None, typer.Option(help="Everything but health needs one of these keys.")] = None,
     log_format: Annotated[str, typer.Option(envvar="ZEROSHOT_LOG_FORMAT", help="text or json.")] = "text",

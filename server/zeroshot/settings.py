@@ -18,7 +18,7 @@ DType = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 Device = Literal["auto", "cpu", "cuda"]
 CpuKernels = Literal["auto", "off"]
 FusedDecode = Literal["auto", "on", "off"]
-KVDType = Literal["auto", "fp8"]
+KVDType = Literal["auto", "fp32", "fp16", "fp8"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -76,7 +76,10 @@ class Settings(BaseSettings):
         default="auto",
         description="GPU: decode up to 8 sequences by five kernels a layer. auto: from compute capability 9.0 on.",
     )
-    kv_dtype: KVDType = Field(default="auto", description="auto: the model's; fp8: half of bf16's memory, on a GPU.")
+    kv_dtype: KVDType = Field(
+        default="auto",
+        description="auto: the model's, or fp16 beside int8; fp32, fp16: CPU; fp8: half of bf16's memory, GPU.",
+    )
     speculative_ngram: int = Field(
         default=0, ge=0, le=8, description="CPU: guess a single stream's tokens from n-grams of its text. 0: don't."
     )

@@ -13,9 +13,15 @@ from benchmarks.int8_quality import DEMO, FILE, ROOT, compare, weights_sha256, w
 from zeroshot.engine.loader import load_model
 from zeroshot.engine.selfcheck import prompt_logits
 from zeroshot.errors import SettingsError
+from zeroshot.model.native_ops import why_unavailable
 from zeroshot.settings import EngineSettings
+from zeroshot_kernels.cpu.attention import converts_half
 
 DATA = Path(os.environ.get("TRAINING_DATA", "")) / "eval"
+
+
+def settings_of(**settings: Any) -> EngineSettings:
+    return EngineSettings(**{"model_folder": DEMO, "device": "cpu"} | settings)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
@@ -39,16 +45,47 @@ def test_same_tokens_alone_and_in_a_batch(
 
 
 def test_a_prompt_in_chunks_is_the_prompt_at_once() -> None:
-    model = load_model(EngineSettings(model_folder=DEMO, dtype="int8", device="cpu"))
+    model = load_model(settings_of(dtype="int8"))
     token_ids = torch.randint(0, 50256, (70,), generator=torch.Generator().manual_seed(0)).tolist()
     at_once = prompt_logits(model, token_ids, 70)
     for chunk in (1, 7, 32):
         assert torch.equal(prompt_logits(model, token_ids, chunk).argmax(-1), at_once.argmax(-1))
 
 
-def test_everything_but_the_linear_layers_stays_fp32() -> None:
-    model = load_model(EngineSettings(model_folder=DEMO, dtype="int8", device="cpu"))
-    assert model.dtype == model.allocate_kv_cache(1, 16).key.dtype == torch.float32
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"dtype": "int8", "cpu_kernels": "off"}, torch.float32),
+        ({"dtype": "int8", "kv_dtype": "fp32"}, torch.float32),
+        ({"dtype": "fp32"}, torch.float32),
+        ({"dtype": "fp32", "kv_dtype": "fp16"}, torch.float16),
+        ({"dtype": "fp32", "kv_dtype": "fp16", "cpu_kernels": "off"}, torch.float16),
+        ({"dtype": "bf16"}, torch.bfloat16),
+    ],
+    ids=str,
+)
+def test_the_dtype_of_keys_and_values(settings: dict[str, str], expected: torch.dtype) -> None:
+    model = load_model(settings_of(**settings))
+    assert model.allocate_kv_cache(1, 16).key.dtype == expected
+    assert model.dtype == (torch.bfloat16 if settings["dtype"] == "bf16" else torch.float32)
+
+
+@pytest.mark.skipif(not converts_half() or why_unavailable() is not None, reason="these are slower than fp32 here")
+def test_keys_and_values_are_halves_beside_int8() -> None:
+    model = load_model(settings_of(dtype="int8"))
+    assert (model.dtype, model.allocate_kv_cache(1, 16).key.dtype) == (torch.float32, torch.float16)
+
+
+@pytest.mark.parametrize("cpu_kernels", ["auto", "off"])
+@pytest.mark.parametrize("dtype", ["fp32", "int8"])
+def test_keys_and_values_in_halves_change_little(dtype: str, cpu_kernels: str) -> None:
+    token_ids = torch.randint(0, 50256, (70,), generator=torch.Generator().manual_seed(0)).tolist()
+    full, half = (
+        prompt_logits(load_model(settings_of(dtype=dtype, cpu_kernels=cpu_kernels, kv_dtype=kv_dtype)), token_ids, 7)
+        for kv_dtype in ("fp32", "fp16")
+    )
+    error = (full - half).norm() / full.norm()
+    assert 0 < error < (1e-3 if dtype == "fp32" else 2e-2)  # beside int8 a rounding may tip another
 
 
 def test_perplexity_is_within_1_percent_of_fp32() -> None:
@@ -74,4 +111,4 @@ def test_the_committed_measurement_is_of_the_bundled_model_and_passes_the_gate()
 def test_without_an_int8_library_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zeroshot.model.int8_linear._libraries", lambda: {"qnnpack"})
     with pytest.raises(SettingsError, match="x86"):
-        load_model(EngineSettings(model_folder=DEMO, dtype="int8", device="cpu", cpu_kernels="off"))
+        load_model(settings_of(dtype="int8", cpu_kernels="off"))

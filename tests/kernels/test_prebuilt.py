@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from zeroshot_kernels.cpu import prebuilt
-from zeroshot_kernels.cpu.compiler import KernelsUnavailable, find_compiler
+from zeroshot_kernels.cpu.compiler import KernelsUnavailable, compile_kernels, find_compiler, processor_features
 
 try:
     find_compiler()
@@ -55,22 +55,35 @@ RUN = """
 import sys
 from pathlib import Path
 from zeroshot_kernels.cpu import library, prebuilt
-built = prebuilt.find(Path(sys.argv[1]))
-prebuilt.find = lambda: built
+prebuilt.find = lambda: Path(sys.argv[1])
 import torch
 from zeroshot.model.native_ops import why_unavailable
 print(why_unavailable())
 """
 
 
-def test_without_a_compiler_they_run_and_are_right(folder, tmp_path):
-    if prebuilt.find(folder) is None:
-        pytest.skip("this processor is older than every level")
-    environment = {"CXX": "no-such-compiler", "XDG_CACHE_HOME": str(tmp_path), "PATH": "/usr/bin"}
-    command = [sys.executable, "-c", RUN, str(folder)]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+def run(kernels: Path, cache: Path) -> "subprocess.CompletedProcess[str]":
+    environment = {"CXX": "no-such-compiler", "XDG_CACHE_HOME": str(cache), "PATH": "/usr/bin"}
+    command = [sys.executable, "-c", RUN, str(kernels)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("level", LEVELS, ids=lambda level: level.name)
+def test_without_a_compiler_they_run_and_are_right(folder, tmp_path, level):
+    if not level.suits(set(processor_features().split())):
+        pytest.skip("this processor lacks some of its instructions")
+    (kernels,) = (path for path in folder.iterdir() if level_of(path) == level.name)
+    result = run(kernels, tmp_path)
     assert (result.stdout.strip(), result.stderr) == ("None", "")
     assert not list(tmp_path.iterdir())
+
+
+def test_they_are_right_without_any_of_these_instructions(tmp_path):
+    """What is compiled here for a processor that no level suits: fp16 by arithmetic, sums by the compiler's vectors."""
+    kernels = tmp_path / "plain.so"
+    compile_kernels(find_compiler(), [], kernels)
+    result = run(kernels, tmp_path)
+    assert (result.stdout.strip(), result.stderr) == ("None", "")
 
 
 def test_a_build_without_a_compiler_says_so(tmp_path, monkeypatch):

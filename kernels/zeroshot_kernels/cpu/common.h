@@ -34,6 +34,14 @@ inline Vector load(const Number* from) {
     return vector;
 }
 
+// What is read next into the first cache, and what comes after that into the second: the misses of one of them alone
+// don't keep memory busy.
+template <Index near, Index far>
+inline void fetch_ahead(const void* from) {
+    __builtin_prefetch(static_cast<const char*>(from) + near);
+    __builtin_prefetch(static_cast<const char*>(from) + far, 0, 2);
+}
+
 inline void store(Floats vector, float* to) { std::memcpy(to, &vector, sizeof vector); }
 
 inline std::int32_t to_ints(float x) { return static_cast<std::int32_t>(x); }

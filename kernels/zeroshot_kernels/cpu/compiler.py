@@ -40,7 +40,7 @@ def find_compiler() -> str:
 def compile_kernels(compiler: str, machine_flags: list[str], target: Path) -> None:
     """Into a file of its own first: several engines may start at once, and one may be killed half-way.
 
-    Raises KernelsUnavailable with the compiler's first line.
+    Raises KernelsUnavailable with what the compiler says first.
     """
     sources = [str(path) for path in sorted(SOURCES.glob("*.cpp"))]
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
@@ -72,8 +72,9 @@ def _finish(process: "subprocess.Popen[str]") -> None:
         process.kill()
         raise KernelsUnavailable(f"the C++ compiler took more than {_TIMEOUT_S} s") from error
     if process.returncode != 0:
-        first_line = next(iter(output.strip().splitlines()), "no message")
-        raise KernelsUnavailable(f"the C++ compiler failed: {first_line[:200]}")
+        lines = output.strip().splitlines() or ["no message"]
+        first = next((line for line in lines if "error" in line), lines[0])
+        raise KernelsUnavailable(f"the C++ compiler failed: {first[:200]}")
 
 
 def _fingerprint(compiler: str) -> str:

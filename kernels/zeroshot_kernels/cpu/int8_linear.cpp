@@ -1,6 +1,10 @@
-// hidden @ weight in 8-bit integers: activations rounded with a scale for each row, sums exact in int32.
+// hidden @ weight in 8-bit integers: activations rounded with a scale for each row, sums exact in int32, so that the
+// instructions which add them up make no difference.
 // A tile of weights is [num_inputs / 4, TILE, 4]: what one multiply-and-add instruction takes, four inputs an output.
 
+#include <algorithm>
+
+#include "matrix_tiles.h"
 #include "team.h"
 
 #if defined(__AVX2__)
@@ -60,7 +64,7 @@ template <Index rows>
     constexpr Index parts = TILE * GROUP / SUMS_BYTES;
     Sums kept[rows][parts] = {};
     for (Index k = 0; k < width; k += GROUP) {
-        __builtin_prefetch(weights + k * TILE + 2048);
+        fetch_ahead<2048, 12288>(weights + k * TILE);
         for (Index r = 0; r < rows; ++r) {
             std::int32_t inputs;
             std::memcpy(&inputs, rounded + r * width + k, sizeof inputs);
@@ -71,53 +75,122 @@ template <Index rows>
     std::memcpy(sums, kept, sizeof sums);
 }
 
-// weight: [num_tiles, num_groups, TILE, GROUP]; offsets: ZERO_POINT * the sum of each output's weights.
-template <Index rows>
-inline void multiply_tile(const Linear& layer, Index tile, const std::uint8_t* rounded, const float* row_scales,
-                          Index row, const Epilogue& epilogue) {
-    const Index width = padded(layer.num_inputs), first = tile * TILE;
-    alignas(64) std::int32_t sums[rows][TILE];
-    add_up<rows>(rounded, width, static_cast<const std::int8_t*>(layer.weight) + first * width, sums);
-    for (Index part = 0; part < TILE; part += LANES) {
+// What the first `num_rows` of a tile's sums stand for: that adding ZERO_POINT to each input has added offsets (which
+// are ZERO_POINT * the sum of an output's weights), and the output's and the row's scale.
+inline void finish(const Linear& layer, Index tile, const std::int32_t (*sums)[TILE], Index num_rows,
+                   const float* row_scales, Index row, const Epilogue& epilogue) {
+    for (Index first = tile * TILE, part = 0; part < TILE; part += LANES) {
         const Ints offsets = load<Ints>(layer.offsets + first + part);
         const Floats scales = load<Floats>(layer.scales + first + part);
-        for (Index r = 0; r < rows; ++r)
-            epilogue.write(to_floats(load<Ints>(sums[r] + part) - offsets) * scales * row_scales[r], row + r,
+        for (Index r = 0; r < num_rows; ++r)
+            epilogue.write(to_floats(load<Ints>(sums[r] + part) - offsets) * scales * row_scales[row + r], row + r,
                            first + part);
     }
 }
 
+// weight: [num_tiles, num_groups, TILE, GROUP].
+inline const std::int8_t* weights_of(const Linear& layer, Index tile) {
+    return static_cast<const std::int8_t*>(layer.weight) + tile * TILE * padded(layer.num_inputs);
+}
+
+// room: rows one after the other.
+void multiply_by_vectors(Team& team, const Linear& layer, Index num_rows, const Rounded& room,
+                         const Epilogue& epilogue) {
+    const Index width = padded(layer.num_inputs), num_tiles = tiles_for(layer.num_outputs);
+    team.share(num_tiles, tiles_at_once(num_tiles), [&](Index tile) {
+        for_each_group<ROWS>(num_rows, [&](auto rows, Index row) {
+            alignas(64) std::int32_t sums[rows()][TILE];
+            add_up<rows()>(room.rows + row * width, width, weights_of(layer, tile), sums);
+            finish(layer, tile, sums, rows(), room.scales, row, epilogue);
+        });
+    });
+}
+
+#if HAS_MATRIX_REGISTERS
+// Fewer rows leave most of a register empty.
+constexpr Index FEWEST_ROWS = 4;
+
+bool suits_matrices(const Linear& layer, Index num_rows) {
+    return num_rows >= FEWEST_ROWS && layer.num_inputs % matrix::INPUTS == 0 && matrix::are_allowed();
+}
+
+// room: as matrix::Block takes rows.
+void multiply_by_matrices(Team& team, const Linear& layer, Index num_rows, const Rounded& room,
+                          const Epilogue& epilogue) {
+    constexpr Index rows = matrix::ROWS;
+    const Index width = layer.num_inputs, num_tiles = tiles_for(layer.num_outputs);
+    const matrix::Registers registers;
+    team.share((num_tiles + 1) / 2, tiles_at_once(num_tiles) / 2, [&](Index pair) {
+        const Index tile = 2 * pair;
+        for (Index row = 0; row < num_rows; row += 2 * rows) {
+            const bool has_second_rows = num_rows - row > rows, has_second_tile = tile + 1 < num_tiles;
+            alignas(64) matrix::Sums sums;
+            matrix::multiply({room.rows + row * width, weights_of(layer, tile), width, has_second_rows, has_second_tile,
+                      row == 0}, sums);
+            for (Index i = 0; i <= has_second_rows; ++i)
+                for (Index j = 0; j <= has_second_tile; ++j)
+                    finish(layer, tile + j, sums[i][j], std::min(rows, num_rows - row - i * rows), room.scales,
+                           row + i * rows, epilogue);
+        }
+    });
+}
+#endif
+
+// Where the bytes of a row go: 64 at a time, `stride` bytes apart.
+struct Place {
+    std::uint8_t* bytes;
+    Index stride;
+};
+
+constexpr Index PIECE = 64;
+
 // x / scale, rounded to the nearest, as bytes. Returns the scale; NaN if there is one among the inputs.
-inline float round_row(const float* x, Index num_inputs, Index width, std::uint8_t* rounded) {
-    float largest = 0.0f, zero_or_nan = 0.0f;
+inline float round_row(const float* x, Index num_inputs, const Place& place) {
+    float largest = 1e-30f, zero_or_nan = 0.0f;
 #pragma omp simd reduction(max : largest) reduction(+ : zero_or_nan)
     for (Index k = 0; k < num_inputs; ++k) {
         const float size = std::fabs(x[k]);
         largest = size > largest ? size : largest;
         zero_or_nan += x[k] * 0.0f;  // of an infinity too
     }
-    const float scale = (largest > 1e-30f ? largest : 1e-30f) * (1.0f / 127.0f);
-    for (Index k = 0; k < num_inputs; ++k) {
-        const float q = std::nearbyintf(x[k] / scale);
-        rounded[k] = static_cast<std::uint8_t>(static_cast<std::int32_t>(q) + ZERO_POINT);
+    const float factor = 127.0f / largest;
+    for (Index start = 0; start < num_inputs; start += PIECE) {
+        std::uint8_t* bytes = place.bytes + start / PIECE * place.stride;
+        const Index count = std::min(PIECE, num_inputs - start);
+        for (Index k = 0; k < count; ++k) {
+            const float rounded = std::nearbyintf(x[start + k] * factor);
+            bytes[k] = static_cast<std::uint8_t>(static_cast<std::int32_t>(rounded) + ZERO_POINT);
+        }
     }
-    std::memset(rounded + num_inputs, ZERO_POINT, static_cast<std::size_t>(width - num_inputs));
-    return scale + zero_or_nan;
+    return largest * (1.0f / 127.0f) + zero_or_nan;
 }
 
 }  // namespace
 
 void int8_linear(Team& team, const Linear& layer, const float* input, Index num_rows, const Rounded& room,
                  const Epilogue& epilogue) {
-    const Index width = padded(layer.num_inputs), num_tiles = tiles_for(layer.num_outputs);
-    team.share_rows(num_rows, [&](Index row) {
-        room.scales[row] = round_row(input + row * layer.num_inputs, layer.num_inputs, width, room.rows + row * width);
-    });
-    team.share(num_tiles, tiles_at_once(num_tiles), [&](Index tile) {
-        for_each_group<ROWS>(num_rows, [&](auto rows, Index row) {
-            multiply_tile<rows()>(layer, tile, room.rows + row * width, room.scales + row, row, epilogue);
+    const auto round = [&](auto place_of) {
+        team.share_rows(num_rows, [&](Index row) {
+            room.scales[row] = round_row(input + row * layer.num_inputs, layer.num_inputs, place_of(row));
         });
+    };
+#if HAS_MATRIX_REGISTERS
+    if (suits_matrices(layer, num_rows)) {
+        constexpr Index rows = matrix::ROWS, inputs = matrix::INPUTS;
+        static_assert(inputs == PIECE);
+        round([&](Index row) {
+            return Place{room.rows + row / rows * rows * layer.num_inputs + row % rows * inputs, rows * inputs};
+        });
+        return multiply_by_matrices(team, layer, num_rows, room, epilogue);
+    }
+#endif
+    const Index width = padded(layer.num_inputs);
+    round([&](Index row) {
+        std::uint8_t* bytes = room.rows + row * width;
+        std::memset(bytes + layer.num_inputs, ZERO_POINT, static_cast<std::size_t>(width - layer.num_inputs));
+        return Place{bytes, PIECE};
     });
+    multiply_by_vectors(team, layer, num_rows, room, epilogue);
 }
 
 }  // namespace zeroshot

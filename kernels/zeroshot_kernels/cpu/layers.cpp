@@ -19,10 +19,10 @@ struct Step {
 };
 
 struct Cache {
-    float* key;  // [num_layers, num_blocks, block_size, n_head, head_dim]
-    float* value;
-    Index layer_stride;
+    void *key, *value;   // [num_layers, num_blocks, block_size, n_head, head_dim], float or Half
+    Index layer_stride;  // numbers
     Shape shape;
+    Index is_half;
 };
 
 // What the layers work in, all of it for num_tokens rows.
@@ -43,15 +43,32 @@ void apply(Team& team, const Linear& linear, const float* input, Index num_rows,
     else float_linear(team, linear, input, num_rows, epilogue);
 }
 
-void attend(Team& team, const Layer& layer, const Step& step, const Shape& shape, const Workspace& work,
-            float* key_cache, float* value_cache) {
-    const Index width = shape.n_head * shape.head_dim, stride = 3 * width, num_decodes = step.decodes.num_seqs;
-    kv_append(team, work.qkv + width, work.qkv + 2 * width, stride, step.slots, step.num_tokens, width, key_cache,
-              value_cache);
+template <typename Number>
+void attend(Team& team, const Layer& layer, const Step& step, const Workspace& work, const Pages<Number>& pages) {
+    const Index width = pages.shape.n_head * pages.shape.head_dim, stride = 3 * width;
+    const Index num_decodes = step.decodes.num_seqs;
+    kv_append(team, work.qkv + width, work.qkv + 2 * width, stride, step.slots, step.num_tokens, pages);
     const Queries first{work.qkv, work.attended, stride};
     const Queries rest{work.qkv + num_decodes * stride, work.attended + num_decodes * width, stride};
-    if (num_decodes) decode_attention(team, first, key_cache, value_cache, shape, step.decodes, layer.scale);
-    if (step.prefills.num_seqs) prefill_attention(team, rest, key_cache, value_cache, shape, step.prefills, layer.scale);
+    if (num_decodes) decode_attention(team, first, pages, step.decodes, layer.scale);
+    if (step.prefills.num_seqs) prefill_attention(team, rest, pages, step.prefills, layer.scale);
+}
+
+template <typename Number>
+void run(Team& team, const Layer* layers, Index num_layers, float* stream, const Step& step, Pages<Number> pages,
+         Index layer_stride, const Workspace& work) {
+    const Index rows = step.num_tokens, width = pages.shape.n_head * pages.shape.head_dim;
+    for (const Layer* layer = layers; layer < layers + num_layers; ++layer) {
+        layer_norm(team, layer->ln_1, stream, rows, width, work.normed);
+        apply(team, layer->attn, work.normed, rows, nullptr, work.qkv, false, work.rounded);
+        attend(team, *layer, step, work, pages);
+        apply(team, layer->attn_proj, work.attended, rows, stream, stream, false, work.rounded);
+        layer_norm(team, layer->ln_2, stream, rows, width, work.normed);
+        apply(team, layer->fc, work.normed, rows, nullptr, work.inner, true, work.rounded);
+        apply(team, layer->fc_proj, work.inner, rows, stream, stream, false, work.rounded);
+        pages.key += layer_stride;
+        pages.value += layer_stride;
+    }
 }
 
 }  // namespace
@@ -62,19 +79,9 @@ EXPORT void zeroshot_layers(const zeroshot::Layer* layers, std::int64_t num_laye
                             const zeroshot::Step* step, const zeroshot::Cache* cache,
                             const zeroshot::Workspace* workspace) {
     using namespace zeroshot;
-    const Workspace work = *workspace;
-    const Index rows = step->num_tokens, width = cache->shape.n_head * cache->shape.head_dim;
-    Team team;
+    with_pages(cache->key, cache->value, cache->shape, cache->is_half, [&](const auto& pages) {
+        Team team;
 #pragma omp parallel
-    for (Index i = 0; i < num_layers; ++i) {
-        const Layer& layer = layers[i];
-        float *keys = cache->key + i * cache->layer_stride, *values = cache->value + i * cache->layer_stride;
-        layer_norm(team, layer.ln_1, stream, rows, width, work.normed);
-        apply(team, layer.attn, work.normed, rows, nullptr, work.qkv, false, work.rounded);
-        attend(team, layer, *step, cache->shape, work, keys, values);
-        apply(team, layer.attn_proj, work.attended, rows, stream, stream, false, work.rounded);
-        layer_norm(team, layer.ln_2, stream, rows, width, work.normed);
-        apply(team, layer.fc, work.normed, rows, nullptr, work.inner, true, work.rounded);
-        apply(team, layer.fc_proj, work.inner, rows, stream, stream, false, work.rounded);
-    }
+        run(team, layers, num_layers, stream, *step, pages, cache->layer_stride, *workspace);
+    });
 }

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from zeroshot_kernels.cpu.attention import is_half
 from zeroshot_kernels.cpu.library import library
-from zeroshot_kernels.cpu.linear import GROUP, Int8Weight
+from zeroshot_kernels.cpu.linear import GROUP, Int8Weight, whole_registers
 
 
 class LinearWeights(NamedTuple):
@@ -72,7 +73,7 @@ class _Step(ctypes.Structure):
 class _Cache(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("key", "value")),
-        *((name, ctypes.c_int64) for name in ("layer_stride", "n_head", "head_dim", "block_size")),
+        *((name, ctypes.c_int64) for name in ("layer_stride", "n_head", "head_dim", "block_size", "is_half")),
     )
 
 
@@ -106,8 +107,8 @@ class Layers:
         num_decodes: int,
     ) -> None:
         """stream: [num_tokens, n_embd] float32, contiguous, changed in place; caches: [n_layer, num_blocks, block_size,
-        n_head, head_dim] float32, contiguous; slot_mapping: [num_tokens] int64; block_tables: [num_seqs, max_blocks]
-        int64, contiguous; the first `num_decodes` sequences have one token each.
+        n_head, head_dim] float32 or float16, contiguous; slot_mapping: [num_tokens] int64; block_tables: [num_seqs,
+        max_blocks] int64, contiguous; the first `num_decodes` sequences have one token each.
         """
         num_seqs, num_tokens = len(query_lens), len(stream)
         lens = ctypes.c_int64 * num_seqs
@@ -126,7 +127,8 @@ class Layers:
         step = _Step(slot_mapping.data_ptr(), decodes, prefills, num_tokens)
         _, num_blocks, block_size, n_head, head_dim = key_cache.shape
         layer_stride = num_blocks * block_size * n_head * head_dim
-        cache = _Cache(key_cache.data_ptr(), value_cache.data_ptr(), layer_stride, n_head, head_dim, block_size)
+        pages = key_cache.data_ptr(), value_cache.data_ptr()
+        cache = _Cache(*pages, layer_stride, n_head, head_dim, block_size, is_half(key_cache))
         room, addresses = self._room(num_tokens)
         library().zeroshot_layers(
             self._layers, len(self._layers), stream.data_ptr(),
@@ -138,7 +140,7 @@ class Layers:
         """A tensor, and where in it each part of `_Workspace` begins. Every part starts on a line of the cache."""
         widths = [4 * self._n_embd, 4 * 3 * self._n_embd, 4 * self._n_embd, 4 * self._inner]
         widths += [max(self._n_embd, self._inner) + GROUP, 4]  # one byte for each input, a float for each row
-        sizes = [-(-num_tokens * width // 64) * 64 for width in widths]
+        sizes = [-(-whole_registers(num_tokens) * width // 64) * 64 for width in widths]
         room = torch.empty(sum(sizes) + 64, dtype=torch.uint8)
         start = -(-room.data_ptr() // 64) * 64
         return room, [start + sum(sizes[:i]) for i in range(len(sizes))]

@@ -14,6 +14,7 @@ from zeroshot_kernels.cpu.library import library
 TILE = 16
 GROUP = 4
 ZERO_POINT = 128
+MATRIX_ROWS = 16
 
 
 class HugePages:
@@ -107,7 +108,7 @@ def int8_linear(
     hidden = hidden.contiguous()
     num_tokens, num_inputs = hidden.shape
     output = hidden.new_empty(num_tokens, num_outputs)
-    rounded = torch.empty(num_tokens * weight.weight.shape[1] * GROUP, dtype=torch.uint8)
+    rounded = torch.empty(whole_registers(num_tokens) * weight.weight.shape[1] * GROUP, dtype=torch.uint8)
     row_scales = hidden.new_empty(num_tokens)
     library().zeroshot_int8_linear(
         hidden.data_ptr(), weight.weight.data_ptr(), weight.scales.data_ptr(), weight.offsets.data_ptr(),
@@ -115,6 +116,11 @@ def int8_linear(
         num_tokens, num_inputs, num_outputs, has_gelu,
     )  # fmt: skip
     return output
+
+
+def whole_registers(num_rows: int) -> int:
+    """Rows of room for so many rounded rows: a matrix register is filled with sixteen, whatever is in the last ones."""
+    return -(-num_rows // MATRIX_ROWS) * MATRIX_ROWS
 
 
 def _address(tensor: Tensor | None) -> int | None:

@@ -1,7 +1,7 @@
-// What attention over paged keys and values shares. A page is [block_size, n_head, head_dim] float32.
+// What attention over paged keys and values shares.
 #pragma once
 
-#include "common.h"
+#include "half.h"
 
 namespace zeroshot {
 
@@ -9,16 +9,42 @@ struct Shape {
     Index n_head, head_dim, block_size;
 };
 
-// visit(token, its part of the cache from head `first_head` on) for each of the first `num_tokens`, in order.
-template <typename Visit>
-inline void for_each_token(const float* cache, const std::int64_t* table, Index num_tokens, Index first_head,
-                           const Shape& shape, Visit visit) {
-    const Index token_stride = shape.n_head * shape.head_dim;
-    for (Index start = 0; start < num_tokens; start += shape.block_size) {
-        const Index block = table[start / shape.block_size];
-        const float* tokens = cache + block * shape.block_size * token_stride + first_head * shape.head_dim;
-        const Index end = start + shape.block_size < num_tokens ? start + shape.block_size : num_tokens;
-        for (Index t = start; t < end; ++t) visit(t, tokens + (t - start) * token_stride);
+// A layer's keys and values: pages of [block_size, n_head, head_dim] numbers, float or Half.
+template <typename Number>
+struct Pages {
+    Number *key, *value;
+    Shape shape;
+};
+
+// call(Pages) of the numbers that the cache holds.
+template <typename Call>
+inline void with_pages(void* key, void* value, const Shape& shape, bool is_half, Call call) {
+    if (is_half) call(Pages<Half>{static_cast<Half*>(key), static_cast<Half*>(value), shape});
+    else call(Pages<float>{static_cast<float*>(key), static_cast<float*>(value), shape});
+}
+
+// Neighbouring tokens of a sequence, from one head on.
+template <typename Number>
+struct Page {
+    Index first, num_tokens;  // of the sequence's tokens
+    const Number* numbers;    // tokens n_head * head_dim of them apart
+    const Number* next;       // the page that is read after this one; null where it isn't known
+};
+
+// visit(Page) for each page of the sequence's first `num_tokens` tokens, in order. then: where the tokens are read
+// from again afterwards, or null.
+template <typename Number, typename Visit>
+inline void for_each_page(const Number* content, const std::type_identity_t<Number>* then, const std::int64_t* table, Index num_tokens,
+                          Index first_head, const Shape& shape, Visit visit) {
+    const Index size = shape.block_size, page_stride = size * shape.n_head * shape.head_dim;
+    const auto page_of = [&](const Number* numbers, Index first) {
+        return numbers + table[first / size] * page_stride + first_head * shape.head_dim;
+    };
+    for (Index first = 0; first < num_tokens; first += size) {
+        const Index left = num_tokens - first;
+        const Number* afterwards = then ? page_of(then, 0) : nullptr;
+        visit(Page<Number>{first, left < size ? left : size, page_of(content, first),
+                           left > size ? page_of(content, first + size) : afterwards});
     }
 }
 

@@ -22,21 +22,38 @@ struct Room {
     }
 
     // What is beyond the last token or the last number is zero: it adds nothing to a sum.
-    void lay_out(const float* key_cache, const float* value_cache, const std::int64_t* table, Index num_tokens,
-                 Index head, const Shape& shape) {
-        const Index width = shape.head_dim, num_tiles = tiles_for(num_tokens);
+    template <typename Number>
+    void lay_out(const Pages<Number>& pages, const std::int64_t* table, Index num_tokens, Index head) {
+        const Index width = pages.shape.head_dim, stride = pages.shape.n_head * width;
+        const Index num_tiles = tiles_for(num_tokens);
         grow(keys, num_tiles * width * TILE);
         grow(values, tiles_for(width) * num_tokens * TILE);
         grow(scores, ROWS * num_tiles * TILE);
         if (num_tokens % TILE) std::fill_n(keys.data() + (num_tiles - 1) * width * TILE, width * TILE, 0.0f);
-        if (width % TILE) std::fill_n(values.data() + width / TILE * num_tokens * TILE, num_tokens * TILE, 0.0f);
-        for_each_token(key_cache, table, num_tokens, head, shape, [&](Index t, const float* key) {
+        const auto for_each_token = [&](const Number* content, auto visit) {
+            for_each_page(content, nullptr, table, num_tokens, head, pages.shape, [&](const Page<Number>& page) {
+                for (Index t = 0; t < page.num_tokens; ++t) visit(page.first + t, page.numbers + t * stride);
+            });
+        };
+        for_each_token(pages.key, [&](Index t, const Number* key) {
             float* target = keys.data() + t / TILE * width * TILE + t % TILE;
-            for (Index d = 0; d < width; ++d) target[d * TILE] = key[d];
+            for_each_vector(key, width, [&](Index d, Index count, Floats vector) {
+                for (Index i = 0; i < count; ++i) target[(d + i) * TILE] = vector[i];
+            });
         });
-        for_each_token(value_cache, table, num_tokens, head, shape, [&](Index t, const float* value) {
-            for (Index d = 0; d < width; ++d) values[(d / TILE * num_tokens + t) * TILE + d % TILE] = value[d];
+        for_each_token(pages.value, [&](Index t, const Number* value) {
+            for_each_vector(value, width, [&](Index d, Index, Floats vector) {
+                store(vector, values.data() + (d / TILE * num_tokens + t) * TILE + d % TILE);
+            });
         });
+    }
+
+    // visit(first number, how many, they and zeros)
+    template <typename Number, typename Visit>
+    static void for_each_vector(const Number* numbers, Index n, Visit visit) {
+        Index i = 0;
+        for (; i + LANES <= n; i += LANES) visit(i, LANES, load_floats(numbers + i));
+        if (i < n) visit(i, n - i, load_first(numbers + i, n - i));
     }
 };
 
@@ -81,8 +98,10 @@ inline Index queries_at_once(Index num_heads, Index num_queries) {
 
 }  // namespace
 
-void prefill_attention(Team& team, const Queries& queries, const float* key_cache, const float* value_cache,
-                       const Shape& shape, const Sequences& sequences, float scale) {
+template <typename Number>
+void prefill_attention(Team& team, const Queries& queries, const Pages<Number>& pages, const Sequences& sequences,
+                       float scale) {
+    const Shape& shape = pages.shape;
     const Index n_head = shape.n_head, output_stride = n_head * shape.head_dim;
     static thread_local Room room;
     Index first_token = 0;
@@ -95,8 +114,7 @@ void prefill_attention(Team& team, const Queries& queries, const float* key_cach
             const Index head = i % n_head, first = (pieces - 1 - i / n_head) * at_once;
             const Index count = num_queries - first < at_once ? num_queries - first : at_once;
             const Index num_tokens = num_cached + first + count;
-            room.lay_out(key_cache, value_cache, sequences.block_tables + seq * sequences.max_blocks, num_tokens, head,
-                         shape);
+            room.lay_out(pages, sequences.block_tables + seq * sequences.max_blocks, num_tokens, head);
             for_each_group<ROWS>(count, [&](auto rows, Index row) {
                 const Index token = first_token + first + row;
                 attend<rows()>(Rows{queries.query + token * queries.stride + head * shape.head_dim,
@@ -109,19 +127,24 @@ void prefill_attention(Team& team, const Queries& queries, const float* key_cach
     }
 }
 
+template void prefill_attention(Team&, const Queries&, const Pages<float>&, const Sequences&, float);
+template void prefill_attention(Team&, const Queries&, const Pages<Half>&, const Sequences&, float);
+
 }  // namespace zeroshot
 
 // query: [sum(query_lens), n_head, head_dim], tokens `query_stride` floats apart; block_tables: [num_seqs, max_blocks];
-// query_lens, context_lens: [num_seqs], the new tokens counted in both; output: as query, contiguous.
-EXPORT void zeroshot_prefill_attention(const float* query, const float* key_cache, const float* value_cache,
+// query_lens, context_lens: [num_seqs], the new tokens counted in both; output: as query, contiguous; is_half: of both
+// caches.
+EXPORT void zeroshot_prefill_attention(const float* query, void* key_cache, void* value_cache, int is_half,
                                        const std::int64_t* block_tables, const std::int64_t* query_lens,
                                        const std::int64_t* context_lens, float* output, std::int64_t num_seqs,
                                        std::int64_t n_head, std::int64_t head_dim, std::int64_t block_size,
                                        std::int64_t max_blocks, std::int64_t query_stride, float scale) {
     using namespace zeroshot;
     const Sequences sequences{block_tables, query_lens, context_lens, num_seqs, max_blocks};
-    Team team;
+    with_pages(key_cache, value_cache, Shape{n_head, head_dim, block_size}, is_half, [&](const auto& pages) {
+        Team team;
 #pragma omp parallel
-    prefill_attention(team, Queries{query, output, query_stride}, key_cache, value_cache,
-                      Shape{n_head, head_dim, block_size}, sequences, scale);
+        prefill_attention(team, Queries{query, output, query_stride}, pages, sequences, scale);
+    });
 }

@@ -81,7 +81,8 @@ struct Linear {
     Index num_inputs, num_outputs;
 };
 
-// Where an int8 layer puts its input: [num_rows, num_inputs] bytes, rows filled up to whole groups of four, and scales.
+// Where an int8 layer puts its input: [num_rows, num_inputs] bytes, rows filled up to whole groups of four, their number
+// up to a multiple of 16; and scales.
 struct Rounded {
     std::uint8_t* rows;
     float* scales;
@@ -112,11 +113,14 @@ void float_linear(Team& team, const Linear& layer, const float* input, Index num
 void int8_linear(Team& team, const Linear& layer, const float* input, Index num_rows, const Rounded& room,
                  const Epilogue& epilogue);
 void layer_norm(Team& team, const Norm& norm, const float* input, Index num_rows, Index width, float* output);
+template <typename Number>
 void kv_append(Team& team, const float* key, const float* value, Index stride, const std::int64_t* slots,
-               Index num_tokens, Index width, float* key_cache, float* value_cache);
-void decode_attention(Team& team, const Queries& queries, const float* key_cache, const float* value_cache,
-                      const Shape& shape, const Sequences& sequences, float scale);
-void prefill_attention(Team& team, const Queries& queries, const float* key_cache, const float* value_cache,
-                       const Shape& shape, const Sequences& sequences, float scale);
+               Index num_tokens, const Pages<Number>& pages);
+template <typename Number>
+void decode_attention(Team& team, const Queries& queries, const Pages<Number>& pages, const Sequences& sequences,
+                      float scale);
+template <typename Number>
+void prefill_attention(Team& team, const Queries& queries, const Pages<Number>& pages, const Sequences& sequences,
+                       float scale);
 
 }  // namespace zeroshot

@@ -24,7 +24,7 @@ inline void multiply_tile(const float* inputs, Index input_stride, const float* 
         Floats piece[rows][PARTS] = {};
         for (Index k = start; k < end; ++k) {
             const float* weights = tile + k * tile_stride;
-            __builtin_prefetch(weights + 1024);
+            fetch_ahead<4096, 16384>(weights);
             for (Index r = 0; r < rows; ++r)
                 for (Index part = 0; part < PARTS; ++part)
                     piece[r][part] += inputs[r * input_stride + k] * load<Floats>(weights + part * LANES);

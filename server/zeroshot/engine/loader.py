@@ -66,7 +66,8 @@ def load_model(settings: EngineSettings) -> GPT2:
     weights = load_weights(settings.model_folder, config, dtype=dtype, device=device)
     if device.type == "cpu":
         wants_kernels = settings.cpu_kernels == "auto"
-        backend = cpu_backend(dtype=dtype, is_int8=settings.dtype == "int8", wants_kernels=wants_kernels)
+        is_int8 = settings.dtype == "int8"
+        backend = cpu_backend(dtype=dtype, is_int8=is_int8, wants_kernels=wants_kernels, kv_dtype=kv_dtype)
         return GPT2(config, weights, backend)
     if settings.dtype == "int8":
         raise SettingsError("dtype int8 is for CPUs; a GPU runs bf16, fp16 or fp32.")
@@ -83,11 +84,15 @@ def _device_type(settings: EngineSettings) -> str:
 
 
 def _kv_dtype(settings: EngineSettings, device: torch.device) -> torch.dtype | None:
-    """None: the model's. Raises SettingsError on a device that can't convert FP8."""
+    """None: the backend's choice. Raises SettingsError for one that the device doesn't have."""
     if settings.kv_dtype == "auto":
         return None
     if device.type == "cpu":
-        raise SettingsError("kv_dtype fp8 is for GPUs; a CPU keeps keys and values in the model's dtype.")
+        if settings.kv_dtype == "fp8":
+            raise SettingsError("kv_dtype fp8 is for GPUs; a CPU keeps keys and values in fp32 or fp16.")
+        return _DTYPES[settings.kv_dtype]
+    if settings.kv_dtype != "fp8":
+        raise SettingsError(f"kv_dtype {settings.kv_dtype} is for CPUs; a GPU has auto (the model's dtype) and fp8.")
     capability = torch.cuda.get_device_capability(device)
     if capability < _FP8_CAPABILITY:
         needed, found = (".".join(map(str, version)) for version in (_FP8_CAPABILITY, capability))

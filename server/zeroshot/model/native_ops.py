@@ -1,6 +1,7 @@
 """The CPU backend by C++ kernels, tried on a tiny input before it is trusted; by PyTorch where they can't be had."""
 
 import logging
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -23,17 +24,23 @@ _TOLERANCE = 1e-4
 """On norm(kernel - expected) / norm(expected): catches a wrong result, not a rounding."""
 
 
-def cpu_backend(*, dtype: torch.dtype, is_int8: bool, wants_kernels: bool) -> Backend:
-    """dtype: of everything but int8's linear layers."""
+def cpu_backend(
+    *, dtype: torch.dtype, is_int8: bool, wants_kernels: bool, kv_dtype: torch.dtype | None = None
+) -> Backend:
+    """dtype: of everything but int8's linear layers; kv_dtype: of the KV cache, None: what the backend likes best."""
+    backend = None
     if wants_kernels and dtype == torch.float32:
         reason = why_unavailable()
         if reason is None:
-            return native_backend(is_int8=is_int8)
-        logger.warning("slower: PyTorch runs in place of the C++ kernels: %s", reason)
-    return plain_backend(is_int8=is_int8)
+            backend = native_backend(is_int8=is_int8)
+        else:
+            logger.warning("slower: PyTorch runs in place of the C++ kernels: %s", reason)
+    backend = backend or plain_backend(is_int8=is_int8)
+    return backend if kv_dtype is None else replace(backend, kv_dtype=kv_dtype)
 
 
 def native_backend(*, is_int8: bool) -> Backend:
+    """With int8, keys and values are in fp16, where the processor converts it: half as much to read."""
     plain = plain_backend()
     return Backend(
         ops=Ops(
@@ -48,6 +55,7 @@ def native_backend(*, is_int8: bool) -> Backend:
         kv_block_size=plain.kv_block_size,
         name="C++ kernels",
         layer_loop=native_layer_loop,
+        kv_dtype=torch.float16 if is_int8 and attention.converts_half() else None,
     )
 
 
@@ -64,34 +72,42 @@ def why_unavailable() -> str | None:
 
 @torch.inference_mode()
 def _errors() -> dict[str, float]:
-    """Op -> relative error, on five tokens of a layer with 52 inputs and 40 outputs, and on two cached sequences."""
+    """Op -> relative error, on five tokens of a layer with 64 inputs and 40 outputs, and on two cached sequences."""
     generator = torch.Generator().manual_seed(0)
-    hidden, weight = torch.randn(5, 52, generator=generator), torch.randn(52, 40, generator=generator)
+    hidden, weight = torch.randn(5, 64, generator=generator), torch.randn(64, 40, generator=generator)
     bias, residual = torch.randn(40, generator=generator), torch.randn(5, 40, generator=generator)
     quantized, scales = quantize_weight(weight.t())
     row_scales = hidden.abs().amax(1, keepdim=True) / 127
     rounded = (hidden / row_scales).round() * row_scales @ (quantized.t() * scales)
+    int8_linear = native_linear_factory(is_int8=True)(weight, bias)
     found = {
         "float_linear": native_linear_factory(is_int8=False)(weight, bias).add_to(residual, hidden),
-        "int8_linear": native_linear_factory(is_int8=True)(weight, bias).add_to(residual, hidden),
+        "int8_linear": int8_linear.add_to(residual, hidden),
+        "int8_linear of few": int8_linear.add_to(residual[:1], hidden[:1]),
         "gelu": native_linear_factory(is_int8=False)(weight, bias)(hidden, "gelu_new"),
     }
     expected = {
         "float_linear": hidden @ weight + bias + residual,
         "int8_linear": rounded + bias + residual,
+        "int8_linear of few": (rounded + bias + residual)[:1],
         "gelu": torch.nn.functional.gelu(hidden @ weight + bias, approximate="tanh"),
     }
     norm = weight[:, 0].contiguous(), weight[:, 1].contiguous()
     found["layer_norm"] = layer_norm(hidden, *norm, 1e-5)
-    expected["layer_norm"] = torch.nn.functional.layer_norm(hidden, (52,), *norm, 1e-5)
-    query, keys, values = (torch.randn(shape, generator=generator) for shape in ((9, 3, 32), *[(4, 16, 3, 32)] * 2))
+    expected["layer_norm"] = torch.nn.functional.layer_norm(hidden, (64,), *norm, 1e-5)
+    query, *caches = (torch.randn(shape, generator=generator) for shape in ((9, 3, 32), *[(4, 16, 3, 32)] * 2))
     tables, lens = torch.tensor([[2, 0], [1, 1]]), [20, 3]
-    arguments = (keys, values, tables, lens, 0.2)
-    found["decode_attention"] = attention.decode_attention(query[:2], *arguments)
-    expected["decode_attention"] = decode_attention_reference(query[:2], *arguments)
-    chunks = (keys, values, tables, [7, 2], lens, 0.2)
-    found["prefill_attention"] = attention.prefill_attention(query, *chunks)
-    expected["prefill_attention"] = prefill_attention_reference(query, *chunks)
+    for dtype, suffix in ((torch.float32, ""), (torch.float16, " over float16")):
+        keys, values = (cache.to(dtype) for cache in caches)
+        attention.kv_append(query[:2], query[2:4], torch.tensor([37, 4]), keys, values)
+        decodes = (query[:2], keys, values, tables, lens, 0.2)
+        found[f"decode_attention{suffix}"] = attention.decode_attention(*decodes)
+        expected[f"decode_attention{suffix}"] = decode_attention_reference(*decodes)
+        prefills = (query, keys, values, tables, [7, 2], lens, 0.2)
+        found[f"prefill_attention{suffix}"] = attention.prefill_attention(*prefills)
+        expected[f"prefill_attention{suffix}"] = prefill_attention_reference(*prefills)
+        found[f"kv_append{suffix}"] = keys.view(-1, 3, 32)[[37, 4]].float()
+        expected[f"kv_append{suffix}"] = query[:2].to(dtype).float()
     return {name: _relative_error(found[name], expected[name]) for name in found}
 
 

@@ -65,7 +65,7 @@ class Backend:
     kernels: dict[str, str] = field(default_factory=dict)
     """Op -> "triton", or "reference: " and why. Empty where no kernel was wanted."""
     kv_dtype: torch.dtype | None = None
-    """Of the KV cache; None: the model's."""
+    """Of the KV cache; None: the model's. A CPU's kernels take float32 and float16."""
     fused: FusedOps | None = None
     """Decode steps of a few rows by these, if there are any."""
     fused_state: str | None = None
@@ -121,5 +121,5 @@ def device_backend(
 
 def _kv_append_all(key: Tensor, value: Tensor, slot_mapping: Tensor, key_cache: Tensor, value_cache: Tensor) -> None:
     """`kv_append_reference` where every slot is in the cache and the cache is contiguous: one copy each."""
-    key_cache.view(-1, *key.shape[1:]).index_copy_(0, slot_mapping, key)
-    value_cache.view(-1, *value.shape[1:]).index_copy_(0, slot_mapping, value)
+    for cache, rows in ((key_cache, key), (value_cache, value)):
+        cache.view(-1, *rows.shape[1:]).index_copy_(0, slot_mapping, rows.to(cache.dtype))
