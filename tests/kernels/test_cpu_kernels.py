@@ -80,6 +80,31 @@ def test_int8_is_what_the_library_without_a_compiler_gives(shape, relative_error
 
 
 @pytest.mark.parametrize("is_int8", [False, True])
+@pytest.mark.parametrize("shape", [*SHAPES, (3, 64, 1), (64, 768, 50257)], ids=str)
+def test_greedy_is_the_largest_of_the_outputs(is_int8, shape):
+    num_rows, width, num_outputs = shape
+    hidden, linear = (
+        randn(num_rows, width, seed=1),
+        native_linear_factory(is_int8=is_int8)(randn(width, num_outputs, seed=2), None),
+    )
+    hidden[-1] = 0  # all outputs are equal: the first of them
+    tokens, are_finite = linear.greedy(hidden, num_outputs)
+    assert torch.equal(tokens, linear(hidden).argmax(-1))
+    assert are_finite.all()
+
+
+@pytest.mark.parametrize("is_int8", [False, True])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_greedy_says_which_rows_are_not_finite(is_int8, value):
+    hidden, linear = randn(6, 64, seed=1), native_linear_factory(is_int8=is_int8)(randn(64, 40, seed=2), None)
+    expected, _ = linear.greedy(hidden, 40)
+    hidden[1, 7] = value
+    tokens, are_finite = linear.greedy(hidden, 40)
+    assert are_finite.tolist() == [True, False, True, True, True, True]
+    assert torch.equal(tokens[are_finite], expected[are_finite])
+
+
+@pytest.mark.parametrize("is_int8", [False, True])
 @given(
     num_rows=st.integers(1, 70),
     width=st.integers(1, 80),

@@ -1,6 +1,8 @@
 // What the CPU's kernels share: the names of their vectors, exp and GELU, and what a linear layer does with its sums.
 #pragma once
 
+#include <omp.h>
+
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -79,21 +81,23 @@ inline Floats gelu_tanh(Floats x) {
 struct Epilogue {
     const float* bias;      // [num_outputs], or null
     const float* residual;  // [num_rows, num_outputs], or null
-    float* output;          // [num_rows, num_outputs]
-    Index num_outputs;
+    float* output;          // [num_rows, num_outputs], rows `output_stride` floats apart
+    Index num_outputs, output_stride;
     bool has_gelu;
 
     // sums: of outputs `first`...; a layer's last tile may have more of them than the layer.
     inline void write(Floats sums, Index row, Index first) const {
-        const Index start = row * num_outputs + first, left = num_outputs - first;
+        const Index left = num_outputs - first;
+        const float* added = residual ? residual + row * num_outputs + first : nullptr;
+        float* target = output + row * output_stride + first;
         if (left >= LANES) {
             const Floats results = finished(bias ? sums + load<Floats>(bias + first) : sums);
-            store(residual ? results + load<Floats>(residual + start) : results, output + start);
+            store(added ? results + load<Floats>(added) : results, target);
             return;
         }
         for (Index j = 0; j < left; ++j) sums[j] += bias ? bias[first + j] : 0.0f;
         const Floats results = finished(sums);
-        for (Index j = 0; j < left; ++j) output[start + j] = results[j] + (residual ? residual[start + j] : 0.0f);
+        for (Index j = 0; j < left; ++j) target[j] = results[j] + (added ? added[j] : 0.0f);
     }
 
   private:
@@ -120,7 +124,11 @@ inline void for_each_group(Index num_rows, Visit visit) {
 
 constexpr Index tiles_for(Index n) { return (n + TILE - 1) / TILE; }
 
-// Tiles that a thread takes at a time: enough of them that memory is read in long pieces.
-static inline Index tiles_at_once(Index num_tiles) { return num_tiles > 256 ? 8 : (num_tiles > 64 ? 4 : 2); }
+// What a thread of a parallel region takes of `num_pieces` at a time: few enough that none waits long for another, and
+// enough that memory is read, and fetched ahead, in long pieces.
+inline Index pieces_at_once(Index num_pieces) {
+    const Index pieces = num_pieces / (4 * omp_get_num_threads());
+    return pieces > 1 ? pieces : 1;
+}
 
 }  // namespace zeroshot

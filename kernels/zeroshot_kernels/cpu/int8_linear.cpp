@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "greedy.h"
 #include "matrix_tiles.h"
 #include "team.h"
 
@@ -77,13 +78,14 @@ template <Index rows>
 
 // What the first `num_rows` of a tile's sums stand for: that adding ZERO_POINT to each input has added offsets (which
 // are ZERO_POINT * the sum of an output's weights), and the output's and the row's scale.
+template <typename Sink>
 inline void finish(const Linear& layer, Index tile, const std::int32_t (*sums)[TILE], Index num_rows,
-                   const float* row_scales, Index row, const Epilogue& epilogue) {
+                   const float* row_scales, Index row, const Sink& sink) {
     for (Index first = tile * TILE, part = 0; part < TILE; part += LANES) {
         const Ints offsets = load<Ints>(layer.offsets + first + part);
         const Floats scales = load<Floats>(layer.scales + first + part);
         for (Index r = 0; r < num_rows; ++r)
-            epilogue.write(to_floats(load<Ints>(sums[r] + part) - offsets) * scales * row_scales[row + r], row + r,
+            sink.write(to_floats(load<Ints>(sums[r] + part) - offsets) * scales * row_scales[row + r], row + r,
                            first + part);
     }
 }
@@ -94,14 +96,14 @@ inline const std::int8_t* weights_of(const Linear& layer, Index tile) {
 }
 
 // room: rows one after the other.
-void multiply_by_vectors(Team& team, const Linear& layer, Index num_rows, const Rounded& room,
-                         const Epilogue& epilogue) {
+template <typename Sink>
+void multiply_by_vectors(Team& team, const Linear& layer, Index num_rows, const Rounded& room, const Sink& sink) {
     const Index width = padded(layer.num_inputs), num_tiles = tiles_for(layer.num_outputs);
-    team.share(num_tiles, tiles_at_once(num_tiles), [&](Index tile) {
+    team.share(num_tiles, pieces_at_once(num_tiles), [&](Index tile) {
         for_each_group<ROWS>(num_rows, [&](auto rows, Index row) {
             alignas(64) std::int32_t sums[rows()][TILE];
             add_up<rows()>(room.rows + row * width, width, weights_of(layer, tile), sums);
-            finish(layer, tile, sums, rows(), room.scales, row, epilogue);
+            finish(layer, tile, sums, rows(), room.scales, row, sink);
         });
     });
 }
@@ -115,22 +117,23 @@ bool suits_matrices(const Linear& layer, Index num_rows) {
 }
 
 // room: as matrix::Block takes rows.
-void multiply_by_matrices(Team& team, const Linear& layer, Index num_rows, const Rounded& room,
-                          const Epilogue& epilogue) {
+template <typename Sink>
+void multiply_by_matrices(Team& team, const Linear& layer, Index num_rows, const Rounded& room, const Sink& sink) {
     constexpr Index rows = matrix::ROWS;
     const Index width = layer.num_inputs, num_tiles = tiles_for(layer.num_outputs);
     const matrix::Registers registers;
-    team.share((num_tiles + 1) / 2, tiles_at_once(num_tiles) / 2, [&](Index pair) {
+    const Index num_pairs = (num_tiles + 1) / 2, at_once = pieces_at_once(num_pairs);
+    team.share(num_pairs, at_once, [&](Index pair) {
         const Index tile = 2 * pair;
         for (Index row = 0; row < num_rows; row += 2 * rows) {
             const bool has_second_rows = num_rows - row > rows, has_second_tile = tile + 1 < num_tiles;
             alignas(64) matrix::Sums sums;
             matrix::multiply({room.rows + row * width, weights_of(layer, tile), width, has_second_rows, has_second_tile,
-                      row == 0}, sums);
+                      row == 0, (pair + 1) % at_once != 0}, sums);
             for (Index i = 0; i <= has_second_rows; ++i)
                 for (Index j = 0; j <= has_second_tile; ++j)
                     finish(layer, tile + j, sums[i][j], std::min(rows, num_rows - row - i * rows), room.scales,
-                           row + i * rows, epilogue);
+                           row + i * rows, sink);
         }
     });
 }
@@ -167,8 +170,9 @@ inline float round_row(const float* x, Index num_inputs, const Place& place) {
 
 }  // namespace
 
+template <typename Sink>
 void int8_linear(Team& team, const Linear& layer, const float* input, Index num_rows, const Rounded& room,
-                 const Epilogue& epilogue) {
+                 const Sink& sink) {
     const auto round = [&](auto place_of) {
         team.share_rows(num_rows, [&](Index row) {
             room.scales[row] = round_row(input + row * layer.num_inputs, layer.num_inputs, place_of(row));
@@ -181,7 +185,7 @@ void int8_linear(Team& team, const Linear& layer, const float* input, Index num_
         round([&](Index row) {
             return Place{room.rows + row / rows * rows * layer.num_inputs + row % rows * inputs, rows * inputs};
         });
-        return multiply_by_matrices(team, layer, num_rows, room, epilogue);
+        return multiply_by_matrices(team, layer, num_rows, room, sink);
     }
 #endif
     const Index width = padded(layer.num_inputs);
@@ -190,8 +194,10 @@ void int8_linear(Team& team, const Linear& layer, const float* input, Index num_
         std::memset(bytes + layer.num_inputs, ZERO_POINT, static_cast<std::size_t>(width - layer.num_inputs));
         return Place{bytes, PIECE};
     });
-    multiply_by_vectors(team, layer, num_rows, room, epilogue);
+    multiply_by_vectors(team, layer, num_rows, room, sink);
 }
+
+template void int8_linear(Team&, const Linear&, const float*, Index, const Rounded&, const Epilogue&);
 
 }  // namespace zeroshot
 
@@ -199,11 +205,25 @@ void int8_linear(Team& team, const Linear& layer, const float* input, Index num_
 EXPORT void zeroshot_int8_linear(const float* hidden, const std::int8_t* weight, const float* scales,
                                  const std::int32_t* offsets, const float* bias, const float* residual, float* output,
                                  std::uint8_t* rounded, float* row_scales, std::int64_t num_rows,
-                                 std::int64_t num_inputs, std::int64_t num_outputs, int has_gelu) {
+                                 std::int64_t num_inputs, std::int64_t num_outputs, std::int64_t output_stride,
+                                 int has_gelu) {
     using namespace zeroshot;
     const Linear layer{weight, scales, offsets, bias, num_inputs, num_outputs};
-    const Epilogue epilogue{bias, residual, output, num_outputs, has_gelu != 0};
+    const Epilogue epilogue{bias, residual, output, num_outputs, output_stride, has_gelu != 0};
     Team team;
 #pragma omp parallel
     int8_linear(team, layer, hidden, num_rows, Rounded{rounded, row_scales}, epilogue);
+}
+
+// tokens, are_finite: [num_rows], see `choose`.
+EXPORT void zeroshot_int8_greedy(const float* hidden, const std::int8_t* weight, const float* scales,
+                                 const std::int32_t* offsets, std::uint8_t* rounded, float* row_scales,
+                                 std::int64_t* tokens, bool* are_finite, std::int64_t num_rows,
+                                 std::int64_t num_inputs, std::int64_t num_outputs) {
+    using namespace zeroshot;
+    const Linear layer{weight, scales, offsets, nullptr, num_inputs, num_outputs};
+    Team team;
+    find_best(num_rows, num_outputs, tokens, are_finite, [&](const Greedy& greedy) {
+        int8_linear(team, layer, hidden, num_rows, Rounded{rounded, row_scales}, greedy);
+    });
 }

@@ -87,10 +87,10 @@ def float_linear(
     """
     hidden = hidden.contiguous()
     num_tokens, num_inputs = hidden.shape
-    output = hidden.new_empty(num_tokens, num_outputs)
+    output = _output(hidden, num_outputs, residual)
     library().zeroshot_float_linear(
         hidden.data_ptr(), weight.data_ptr(), _address(bias), _address(residual), output.data_ptr(),
-        num_tokens, num_inputs, num_outputs, has_gelu,
+        num_tokens, num_inputs, num_outputs, output.stride(0), has_gelu,
     )  # fmt: skip
     return output
 
@@ -107,15 +107,57 @@ def int8_linear(
     """The same with hidden rounded to int8, a scale for each token, and `pack_int8`'s weights. Sums are exact."""
     hidden = hidden.contiguous()
     num_tokens, num_inputs = hidden.shape
-    output = hidden.new_empty(num_tokens, num_outputs)
-    rounded = torch.empty(whole_registers(num_tokens) * weight.weight.shape[1] * GROUP, dtype=torch.uint8)
-    row_scales = hidden.new_empty(num_tokens)
+    output = _output(hidden, num_outputs, residual)
+    rounded, row_scales = _rounded(num_tokens, weight)
     library().zeroshot_int8_linear(
         hidden.data_ptr(), weight.weight.data_ptr(), weight.scales.data_ptr(), weight.offsets.data_ptr(),
         _address(bias), _address(residual), output.data_ptr(), rounded.data_ptr(), row_scales.data_ptr(),
-        num_tokens, num_inputs, num_outputs, has_gelu,
+        num_tokens, num_inputs, num_outputs, output.stride(0), has_gelu,
     )  # fmt: skip
     return output
+
+
+def float_greedy(hidden: Tensor, weight: Tensor, num_outputs: int) -> tuple[Tensor, Tensor]:
+    """The largest of hidden @ weight in each row: which output it is, [num_tokens] int64, the first of equal ones; and
+    whether all of them are finite, [num_tokens] bool. hidden, weight: as in `float_linear`.
+    """
+    hidden = hidden.contiguous()
+    tokens, are_finite = _chosen(len(hidden))
+    library().zeroshot_float_greedy(
+        hidden.data_ptr(), weight.data_ptr(), tokens.data_ptr(), are_finite.data_ptr(), *hidden.shape, num_outputs
+    )
+    return tokens, are_finite
+
+
+def int8_greedy(hidden: Tensor, weight: Int8Weight, num_outputs: int) -> tuple[Tensor, Tensor]:
+    """The same of `int8_linear`'s outputs."""
+    hidden = hidden.contiguous()
+    tokens, are_finite = _chosen(len(hidden))
+    rounded, row_scales = _rounded(len(hidden), weight)
+    library().zeroshot_int8_greedy(
+        hidden.data_ptr(), weight.weight.data_ptr(), weight.scales.data_ptr(), weight.offsets.data_ptr(),
+        rounded.data_ptr(), row_scales.data_ptr(), tokens.data_ptr(), are_finite.data_ptr(),
+        *hidden.shape, num_outputs,
+    )  # fmt: skip
+    return tokens, are_finite
+
+
+def _output(hidden: Tensor, num_outputs: int, residual: Tensor | None) -> Tensor:
+    """Rows start on a line of the cache, or where two threads meet they would write to the same one. With a residual
+    they lie as it does, one after the other.
+    """
+    width = num_outputs if residual is not None else -(-num_outputs // TILE) * TILE
+    return hidden.new_empty(len(hidden), width)[:, :num_outputs]
+
+
+def _rounded(num_tokens: int, weight: Int8Weight) -> tuple[Tensor, Tensor]:
+    """Room for rounded rows, and for their scales."""
+    num_bytes = whole_registers(num_tokens) * weight.weight.shape[1] * GROUP
+    return torch.empty(num_bytes, dtype=torch.uint8), torch.empty(num_tokens)
+
+
+def _chosen(num_tokens: int) -> tuple[Tensor, Tensor]:
+    return torch.empty(num_tokens, dtype=torch.int64), torch.empty(num_tokens, dtype=torch.bool)
 
 
 def whole_registers(num_rows: int) -> int:

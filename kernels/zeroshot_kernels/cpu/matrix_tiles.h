@@ -52,7 +52,8 @@ struct Block {
     const std::int8_t* weights;  // [tiles, width / INPUTS, INPUTS / 4, TILE, 4]
     Index width;                 // inputs of a row
     bool has_second_rows, has_second_tile;
-    bool is_new;  // its weights have not been read yet
+    bool is_new;       // its weights have not been read yet
+    bool is_followed;  // the same thread multiplies the next two tiles afterwards
 };
 
 // Two times two, so that what is loaded into a register is used twice.
@@ -70,7 +71,7 @@ inline void multiply(const Block& block, Sums& sums) {
         for (Index line = 0; block.is_new && line < bytes; line += 64)
             for (Index tile = 0; tile < 2; ++tile) {
                 __builtin_prefetch(weights + tile * tile_bytes + line + 4096);
-                __builtin_prefetch(weights + (tile + 2) * tile_bytes + line, 0, 2);
+                if (block.is_followed) __builtin_prefetch(weights + (tile + 2) * tile_bytes + line, 0, 2);
             }
         _tile_loadd(6, weights, INPUTS);
         _tile_loadd(4, inputs, INPUTS);

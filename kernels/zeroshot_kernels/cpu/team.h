@@ -2,8 +2,6 @@
 // share the work, and when a call returns all of it has been done.
 #pragma once
 
-#include <omp.h>
-
 #include <atomic>
 
 #include "paged.h"
@@ -109,9 +107,12 @@ struct Queries {
     Index stride;
 };
 
-void float_linear(Team& team, const Linear& layer, const float* input, Index num_rows, const Epilogue& epilogue);
+// sink.write(sums, row, first output) for LANES sums at a time: an `Epilogue`, or `Greedy`.
+template <typename Sink>
+void float_linear(Team& team, const Linear& layer, const float* input, Index num_rows, const Sink& sink);
+template <typename Sink>
 void int8_linear(Team& team, const Linear& layer, const float* input, Index num_rows, const Rounded& room,
-                 const Epilogue& epilogue);
+                 const Sink& sink);
 void layer_norm(Team& team, const Norm& norm, const float* input, Index num_rows, Index width, float* output);
 template <typename Number>
 void kv_append(Team& team, const float* key, const float* value, Index stride, const std::int64_t* slots,

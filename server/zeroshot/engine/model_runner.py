@@ -5,7 +5,14 @@ from dataclasses import dataclass
 import torch
 
 from zeroshot.engine.batch import Batch, PromptScores, build_batch
-from zeroshot.engine.sampler import SampledToken, drawn_of, sample, score_prompt
+from zeroshot.engine.sampler import (
+    SampledToken,
+    drawn_of,
+    greedy_tokens,
+    is_plain_greedy,
+    sample,
+    score_prompt,
+)
 from zeroshot.engine.scheduler import ScheduledSequence
 from zeroshot.engine.sequence import Sequence
 from zeroshot.model.gpt2 import GPT2, KVCache
@@ -42,8 +49,11 @@ class ModelRunner:
         )
 
     def _draw(self, hidden: torch.Tensor, batch: Batch) -> list[tuple[Sequence, SampledToken]]:
-        logits, eos_token_id = self.model.compute_logits(hidden[batch.sampled_rows]), self.model.config.eos_token_id
-        if not any(batch.guessed):
+        hidden, is_guessed = hidden[batch.sampled_rows], any(batch.guessed)
+        if not is_guessed and all(map(is_plain_greedy, batch.sampled)):
+            return list(zip(batch.sampled, greedy_tokens(*self.model.greedy(hidden)), strict=True))
+        logits, eos_token_id = self.model.compute_logits(hidden), self.model.config.eos_token_id
+        if not is_guessed:
             return list(zip(batch.sampled, sample(logits, batch.sampled, eos_token_id), strict=True))
         drawn: list[tuple[Sequence, SampledToken]] = []
         rows = torch.split(logits, [1 + len(guessed) for guessed in batch.guessed])

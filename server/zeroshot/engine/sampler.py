@@ -25,14 +25,19 @@ class SampledToken:
 
 def sample(logits: Tensor, sequences: list[Sequence], eos_token_id: int) -> list[SampledToken]:
     """logits: [num_seqs, vocab_size] float32, raw. One SampledToken for each sequence, in order."""
-    is_finite = torch.isfinite(logits.sum(-1)).tolist()
-    if all(_is_plain_greedy(sequence) for sequence in sequences):
-        best = logits.argmax(-1).tolist()
-        return [SampledToken(token_id if ok else None) for token_id, ok in zip(best, is_finite, strict=True)]
+    are_finite = torch.isfinite(logits.sum(-1))
+    if all(map(is_plain_greedy, sequences)):
+        return greedy_tokens(logits.argmax(-1), are_finite)
     return [
-        _sample_row(row, sequence, eos_token_id) if ok else SampledToken(None)
-        for row, sequence, ok in zip(logits, sequences, is_finite, strict=True)
+        _sample_row(row, sequence, eos_token_id) if is_finite else SampledToken(None)
+        for row, sequence, is_finite in zip(logits, sequences, are_finite.tolist(), strict=True)
     ]
+
+
+def greedy_tokens(token_ids: Tensor, are_finite: Tensor) -> list[SampledToken]:
+    """token_ids: [num_seqs], of the largest logits; are_finite: [num_seqs] bool, whether all logits are."""
+    chosen = zip(token_ids.tolist(), are_finite.tolist(), strict=True)
+    return [SampledToken(token_id if is_finite else None) for token_id, is_finite in chosen]
 
 
 def drawn_of(logits: Tensor, sequence: Sequence, guessed: tuple[int, ...], eos_token_id: int) -> list[SampledToken]:
@@ -59,7 +64,8 @@ def score_prompt(logits: Tensor, target_token_ids: list[int], num_top: int) -> l
     ]
 
 
-def _is_plain_greedy(sequence: Sequence) -> bool:
+def is_plain_greedy(sequence: Sequence) -> bool:
+    """Whether its next token is the one with the largest logit, and nothing else about the logits is asked for."""
     params = sequence.sampling_params
     return (
         params.temperature == 0.0 and params.logprobs is None and params.beams is None and not _changes_logits(sequence)

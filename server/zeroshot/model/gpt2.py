@@ -140,6 +140,12 @@ class GPT2:
         """hidden: [num_rows, n_embd] -> [num_rows, vocab_size] float32."""
         return self.lm_head.in_float32(hidden)[:, : self.config.vocab_size]
 
+    def greedy(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """hidden: [num_rows, n_embd] -> each row's token with the largest logit, the first of equal ones, [num_rows]
+        int64; and whether all its logits are finite, [num_rows] bool. A backend may do without storing logits.
+        """
+        return self.lm_head.greedy(hidden, self.config.vocab_size)
+
 
 class Layer:
     """One transformer block: x + attention(ln_1(x)), then x + mlp(ln_2(x))."""

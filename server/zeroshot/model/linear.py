@@ -52,6 +52,11 @@ class Linear:
         """hidden @ weight: [num_tokens, out] float32, for logits."""
         return self(hidden).float()
 
+    def greedy(self, hidden: Tensor, num_outputs: int) -> tuple[Tensor, Tensor]:
+        """Of the first outputs in each row the largest, [num_tokens] int64, and whether all are finite, bool."""
+        logits = self.in_float32(hidden)[:, :num_outputs]
+        return logits.argmax(-1), torch.isfinite(logits.sum(-1))
+
 
 class DeferredLinear(Linear):
     """For GPUs: leaves the residual to the LayerNorm that follows, and bias and GELU to a kernel of their own."""

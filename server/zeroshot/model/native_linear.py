@@ -10,7 +10,15 @@ from torch import Tensor
 from zeroshot.model.int8_linear import Int8Linear, quantize_weight
 from zeroshot.model.linear import ACTIVATIONS, TANH_GELUS, Linear, LinearFactory
 from zeroshot_kernels.cpu.layers import LinearWeights
-from zeroshot_kernels.cpu.linear import HugePages, float_linear, int8_linear, pack_float, pack_int8
+from zeroshot_kernels.cpu.linear import (
+    HugePages,
+    float_greedy,
+    float_linear,
+    int8_greedy,
+    int8_linear,
+    pack_float,
+    pack_int8,
+)
 
 
 class NativeLinear(Linear):
@@ -33,6 +41,9 @@ class NativeLinear(Linear):
     def add_to(self, residual: Tensor, hidden: Tensor) -> Tensor:
         return float_linear(hidden, self.packed, self.num_outputs, self.bias, residual, has_gelu=False)
 
+    def greedy(self, hidden: Tensor, num_outputs: int) -> tuple[Tensor, Tensor]:
+        return float_greedy(hidden, self.packed, num_outputs)
+
 
 class NativeInt8Linear(Int8Linear):
     """`Int8Linear` with the same rounded weights."""
@@ -53,6 +64,9 @@ class NativeInt8Linear(Int8Linear):
 
     def add_to(self, residual: Tensor, hidden: Tensor) -> Tensor:
         return int8_linear(hidden, self.packed, self.num_outputs, self.bias, residual, has_gelu=False)
+
+    def greedy(self, hidden: Tensor, num_outputs: int) -> tuple[Tensor, Tensor]:
+        return int8_greedy(hidden, self.packed, num_outputs)
 
 
 def native_linear_factory(*, is_int8: bool) -> LinearFactory:
