@@ -33,7 +33,10 @@ def integers(num_rows: int, width: int, largest: int, *, seed: int) -> Tensor:
 def test_the_sum_of_products_is_that_of_64_bit_integers(
     library: type, shape: tuple[int, int, int], pairs: tuple[int, ...]
 ) -> None:
-    """With the largest activations, where partial sums in 16 bits come closest to saturating."""
+    """With the largest activations, where partial sums in 16 bits come closest to saturating.
+
+    Up to fp32's last bits: past 2^24 not every integer is one, and oneDNN may add up what AMX multiplied in pieces.
+    """
     num_rows, width, num_outputs = shape
     weight = integers(num_outputs, width, 1, seed=1).sign() * torch.tensor(pairs).repeat(width // 4)
     hidden = integers(num_rows, width, MAX_ACTIVATION, seed=2)
@@ -41,7 +44,7 @@ def test_the_sum_of_products_is_that_of_64_bit_integers(
     weight[0] = weight[0].abs()
     weight[1] = -weight[0]
     output = library(weight.to(torch.int8), torch.ones(num_outputs))(hidden.float())
-    assert torch.equal(output.long(), hidden @ weight.t())
+    torch.testing.assert_close(output.double(), (hidden @ weight.t()).double(), rtol=2**-21, atol=0)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
