@@ -59,6 +59,10 @@ def serve(
     kv_dtype: Annotated[
         str, typer.Option(envvar="ZEROSHOT_KV_DTYPE", help="Of the KV cache: auto; fp32, fp16 (CPU); fp8 (GPU).")
     ] = "auto",
+    speculative_model: Annotated[
+        str | None,
+        typer.Option(envvar="ZEROSHOT_SPECULATIVE_MODEL", help="A smaller model that guesses a stream's tokens."),
+    ] = None,
     api_key: Annotated[list[str] | None, typer.Option(help="Everything but health needs one of these keys.")] = None,
     log_format: Annotated[str, typer.Option(envvar="ZEROSHOT_LOG_FORMAT", help="text or json.")] = "text",
     log_level: Annotated[str, typer.Option(envvar="ZEROSHOT_LOG_LEVEL")] = "info",
@@ -83,6 +87,7 @@ def serve(
         num_threads=threads,
         max_num_seqs=max_num_seqs,
         kv_dtype=kv_dtype,
+        speculative_model=speculative_model,
         api_keys=api_key or None,
         log_format=log_format,
         log_level=log_level,

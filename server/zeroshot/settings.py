@@ -44,6 +44,9 @@ class EngineSettings(BaseModel):
     fused_decode: FusedDecode = "auto"
     kv_dtype: KVDType = "auto"
     speculative_ngram: int = Field(default=0, ge=0, le=8)
+    speculative_model: str | None = None
+    speculative_tokens: int = Field(default=4, ge=1, le=16)
+    weights_dir: Path = Path("model_weights")
     kv_block_size: int | None = Field(default=None, ge=1, le=256, description="Default: 16 on a CPU, 64 on a GPU.")
     kv_cache_tokens: int | None = Field(default=None, ge=1, description="Size of the KV cache; default: by memory.")
     max_num_seqs: int = Field(default=64, ge=1, le=4096, description="Sequences that run at once.")
@@ -55,6 +58,12 @@ class EngineSettings(BaseModel):
     def _every_sequence_fits_a_step(self) -> "EngineSettings":
         if self.max_num_batched_tokens is not None and self.max_num_batched_tokens < self.max_num_seqs:
             raise ValueError("max_num_batched_tokens must be at least max_num_seqs")
+        return self
+
+    @model_validator(mode="after")
+    def _one_guesses(self) -> "EngineSettings":
+        if self.speculative_ngram and self.speculative_model is not None:
+            raise ValueError("speculative_ngram and speculative_model exclude each other: the text guesses, or a model")
         return self
 
 
@@ -83,6 +92,10 @@ class Settings(BaseSettings):
     speculative_ngram: int = Field(
         default=0, ge=0, le=8, description="CPU: guess a single stream's tokens from n-grams of its text. 0: don't."
     )
+    speculative_model: str | None = Field(
+        default=None, description="CPU: guess a single stream's tokens with this smaller model, named as `model` is."
+    )
+    speculative_tokens: int = Field(default=4, ge=1, le=16, description="How many tokens it guesses for a step.")
     kv_cache_tokens: int | None = Field(default=None, ge=1)
     max_num_seqs: int = Field(default=64, ge=1, le=4096)
     max_num_batched_tokens: int | None = Field(default=None, ge=16)
@@ -125,6 +138,9 @@ class Settings(BaseSettings):
             fused_decode=self.fused_decode,
             kv_dtype=self.kv_dtype,
             speculative_ngram=self.speculative_ngram,
+            speculative_model=self.speculative_model,
+            speculative_tokens=self.speculative_tokens,
+            weights_dir=self.weights_dir,
             kv_cache_tokens=self.kv_cache_tokens,
             max_num_seqs=self.max_num_seqs,
             max_num_batched_tokens=self.max_num_batched_tokens,

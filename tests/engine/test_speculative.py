@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.engine.cuda_runner.conftest import model_on_references
 from zeroshot.engine.engine import Engine
 from zeroshot.engine.sequence import Sequence
-from zeroshot.engine.speculative import MAX_GUESSED, guess
+from zeroshot.engine.speculative import MAX_GUESSED, look_up
 from zeroshot.errors import SettingsError
 from zeroshot.settings import EngineSettings
 from zeroshot.types import SamplingParams
@@ -43,18 +43,18 @@ def sequence_of(token_ids, max_tokens=50):
 
 
 def test_what_is_guessed_followed_the_newest_tokens_the_last_time():
-    assert guess(sequence_of([1, 2, 3, 9, 1, 2, 3, 4, 5, 1, 2, 3]), 3) == (4, 5, 1, 2, 3, 4)
-    assert guess(sequence_of([8, 2, 3, 4, 5, 1, 2, 3]), 3) == (4, 5, 1, 2, 3, 4), "two of them will do"
-    assert guess(sequence_of([8, 9, 3, 4, 5, 1, 2, 3]), 3) == (), "one is not enough"
-    assert guess(sequence_of([8, 9, 3, 4, 5, 1, 2, 3]), 1) == (4, 5, 1, 2, 3, 4), "unless it was asked for"
-    assert guess(sequence_of([7, 7, 7, 7]), 2) == (7,) * 6
-    assert guess(sequence_of([1, 2]), 3) == ()
+    assert look_up(sequence_of([1, 2, 3, 9, 1, 2, 3, 4, 5, 1, 2, 3]), 3) == (4, 5, 1, 2, 3, 4)
+    assert look_up(sequence_of([8, 2, 3, 4, 5, 1, 2, 3]), 3) == (4, 5, 1, 2, 3, 4), "two of them will do"
+    assert look_up(sequence_of([8, 9, 3, 4, 5, 1, 2, 3]), 3) == (), "one is not enough"
+    assert look_up(sequence_of([8, 9, 3, 4, 5, 1, 2, 3]), 1) == (4, 5, 1, 2, 3, 4), "unless it was asked for"
+    assert look_up(sequence_of([7, 7, 7, 7]), 2) == (7,) * 6
+    assert look_up(sequence_of([1, 2]), 3) == ()
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(1, 5), st.integers(0, 12))
 def test_a_guess_goes_on_as_the_text_did_and_fits(token_ids, ngram, left):
     max_tokens = len(token_ids) - 1 + left
-    guessed = guess(sequence_of(token_ids, max_tokens), ngram)
+    guessed = look_up(sequence_of(token_ids, max_tokens), ngram)
     assert len(guessed) <= min(MAX_GUESSED, max(0, left - 1))
     if guessed:
         size, text = min(ngram, 2), [*token_ids, *guessed]

@@ -9,16 +9,19 @@ while engine.has_work:
 import logging
 import time
 from dataclasses import replace
+from functools import partial
 
 from zeroshot.engine.beams import BeamSearch, Candidate
 from zeroshot.engine.block_manager import BlockManager
 from zeroshot.engine.cuda_runner import CudaRunner
 from zeroshot.engine.device import CudaDevice, Device, HostDevice
+from zeroshot.engine.draft import Draft, check_draft
 from zeroshot.engine.guide import Guide, GuideCompiler
 from zeroshot.engine.model_runner import ModelRunner, StepResult
 from zeroshot.engine.sampler import SampledToken
 from zeroshot.engine.scheduler import ScheduledSequence, Scheduler
 from zeroshot.engine.sequence import Sequence
+from zeroshot.engine.speculative import Guess, look_up
 from zeroshot.errors import (
     ContextLengthExceeded,
     GenerationFailed,
@@ -42,7 +45,8 @@ _STEP_TOKENS = {"cpu": 256, "cuda": 512}
 class Engine:
     """Every block a request takes comes back, whatever ends it; no request's failure ends the step loop."""
 
-    def __init__(self, model: GPT2, settings: EngineSettings) -> None:
+    def __init__(self, model: GPT2, settings: EngineSettings, draft: GPT2 | None = None) -> None:
+        """draft: the model that guesses, if there is one. Raises SettingsError for settings that don't go together."""
         config = model.config
         self.model = model
         self.max_model_len = config.n_positions
@@ -55,7 +59,7 @@ class Engine:
             self.block_manager,
             max_num_seqs=settings.max_num_seqs,
             max_num_batched_tokens=settings.max_num_batched_tokens or _step_budget(model, settings),
-            guess_ngram=settings.speculative_ngram,
+            guess=_guess(model, settings, draft),
         )
         self._sequences: dict[str, list[Sequence]] = {}
         self._outputs: dict[tuple[str, int], TokenOutput] = {}
@@ -345,12 +349,21 @@ class Engine:
 def _runner(model: GPT2, kv_cache: KVCache, settings: EngineSettings) -> ModelRunner | CudaRunner:
     if not model.backend.is_device:
         return ModelRunner(model, kv_cache)
-    if settings.speculative_ngram:
-        raise SettingsError("speculative_ngram is for CPUs so far; on a GPU leave it at 0.")
     device: Device = HostDevice()
     if model.device.type == "cuda":
         device = CudaDevice(model.device, can_record=model.backend.uses_kernels_only)
     return CudaRunner(model, kv_cache, device, max_num_seqs=settings.max_num_seqs)
+
+
+def _guess(model: GPT2, settings: EngineSettings, draft: GPT2 | None) -> Guess | None:
+    if model.backend.is_device:
+        for name in ("speculative_ngram", "speculative_model"):
+            if getattr(settings, name):
+                raise SettingsError(f"{name} is for CPUs so far; on a GPU leave it out.")
+    if draft is not None:
+        check_draft(draft.config, model.config)
+        return Draft(draft, settings.speculative_tokens)
+    return partial(look_up, ngram=settings.speculative_ngram) if settings.speculative_ngram else None
 
 
 def _step_budget(model: GPT2, settings: EngineSettings) -> int:

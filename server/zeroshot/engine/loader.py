@@ -10,6 +10,7 @@ from zeroshot.engine.engine import Engine
 from zeroshot.errors import SettingsError
 from zeroshot.model.config import GPT2Config
 from zeroshot.model.gpt2 import GPT2
+from zeroshot.model.hub import fetch_model
 from zeroshot.model.native_ops import cpu_backend
 from zeroshot.model.ops import device_backend
 from zeroshot.model.triton_fused import triton_fused_ops
@@ -32,7 +33,7 @@ def load_engine(settings: EngineSettings) -> Engine:
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
     model = load_model(settings)
-    engine = Engine(model, settings)
+    engine = Engine(model, settings, _load_draft(settings))
     _keep_freed_memory()  # from here on: what loading freed has been given back
     logger.info(
         "%s on %s in %s by %s, %d threads, KV cache of %d tokens",
@@ -44,6 +45,15 @@ def load_engine(settings: EngineSettings) -> Engine:
         engine.block_manager.num_blocks * engine.block_manager.block_size,
     )
     return engine
+
+
+def _load_draft(settings: EngineSettings) -> GPT2 | None:
+    """The model that guesses, in the dtype of the one that decides. Raises UnknownModel or WeightsError."""
+    if settings.speculative_model is None:
+        return None
+    folder = fetch_model(settings.speculative_model, settings.weights_dir)
+    logger.info("%s guesses up to %d tokens of a single stream", folder.name, settings.speculative_tokens)
+    return load_model(settings.model_copy(update={"model_folder": folder}))
 
 
 def _keep_freed_memory() -> None:

@@ -49,12 +49,10 @@ class ModelRunner:
         )
 
     def _draw(self, hidden: torch.Tensor, batch: Batch) -> list[tuple[Sequence, SampledToken]]:
-        hidden, is_guessed = hidden[batch.sampled_rows], any(batch.guessed)
-        if not is_guessed and all(map(is_plain_greedy, batch.sampled)):
-            return list(zip(batch.sampled, greedy_tokens(*self.model.greedy(hidden)), strict=True))
+        hidden = hidden[batch.sampled_rows]
+        if not any(batch.guessed):
+            return list(zip(batch.sampled, draw(self.model, hidden, batch.sampled), strict=True))
         logits, eos_token_id = self.model.compute_logits(hidden), self.model.config.eos_token_id
-        if not is_guessed:
-            return list(zip(batch.sampled, sample(logits, batch.sampled, eos_token_id), strict=True))
         drawn: list[tuple[Sequence, SampledToken]] = []
         rows = torch.split(logits, [1 + len(guessed) for guessed in batch.guessed])
         for sequence, guessed, of_sequence in zip(batch.sampled, batch.guessed, rows, strict=True):
@@ -80,6 +78,13 @@ class ModelRunner:
             logits = self.model.compute_logits(hidden[rows.start : rows.stop])
             result += score_prompt(logits, scores.target_token_ids[start : start + len(rows)], num_top)
         return result
+
+
+def draw(model: GPT2, hidden: torch.Tensor, sequences: list[Sequence]) -> list[SampledToken]:
+    """Each sequence's next token. hidden: [num_seqs, n_embd], the final states of their newest tokens."""
+    if all(map(is_plain_greedy, sequences)):
+        return greedy_tokens(*model.greedy(hidden))
+    return sample(model.compute_logits(hidden), sequences, model.config.eos_token_id)
 
 
 def _not_finite(last_hidden: torch.Tensor, sequences: list[Sequence]) -> list[Sequence]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from zeroshot.engine.block_manager import BlockManager
 from zeroshot.engine.sequence import Sequence
-from zeroshot.engine.speculative import guess
+from zeroshot.engine.speculative import Guess
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +39,13 @@ class Scheduler:
     """Raises nothing: what can't ever run is refused before it gets here (`Engine.add_request`)."""
 
     def __init__(
-        self, block_manager: BlockManager, *, max_num_seqs: int, max_num_batched_tokens: int, guess_ngram: int = 0
+        self, block_manager: BlockManager, *, max_num_seqs: int, max_num_batched_tokens: int, guess: Guess | None = None
     ) -> None:
         self.block_manager = block_manager
         self.max_num_seqs = max_num_seqs
         self.max_num_batched_tokens = max_num_batched_tokens
-        self.guess_ngram = guess_ngram
-        """Decode a single stream speculatively, by n-grams of so many tokens. 0: don't."""
+        self.guess = guess
+        """Decode a single stream speculatively. None: don't."""
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
 
@@ -59,9 +59,9 @@ class Scheduler:
     def schedule(self) -> list[ScheduledSequence]:
         """The next step: decoding sequences first, then prefills. Empty only if there is no work."""
         budget = self.max_num_batched_tokens
-        if self.guess_ngram and len(self.running) == 1 and not self.waiting and self.running[0].is_decoding:
+        if self.guess and len(self.running) == 1 and not self.waiting and self.running[0].is_decoding:
             # With more at once the weights are read for all of them, and guesses would take their time.
-            guessed = guess(self.running[0], self.guess_ngram)
+            guessed = self.guess(self.running[0])
             return [ScheduledSequence(self.running[0], 1, guessed[: budget - 1])]
         decodes: list[ScheduledSequence] = []
         prefills: list[ScheduledSequence] = []

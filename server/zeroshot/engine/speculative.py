@@ -1,29 +1,40 @@
-"""Speculative decoding by prompt lookup: guess the next tokens from the text itself, run them at once, keep what holds.
+"""Speculative decoding: guess a single stream's next tokens, run them all in one step, keep what holds.
 
-A guess is what followed the last time that the newest few tokens stood together (Saxena 2023, "Prompt lookup
-decoding"). Checking takes no new rule, since this sampler is a function of the logits and of (seed, choice, position,
-token id): it draws at each guessed position what it would have drawn anyway, and the guess holds while it was that very
-token. So the tokens are those of decoding one by one, greedy or not, and a wrong guess costs time only.
+Checking takes no new rule, since this sampler is a function of the logits and of (seed, choice, position, token id): it
+draws at each guessed position what it would have drawn anyway, and the guess holds while it was that very token. So the
+tokens are those of decoding one by one, greedy or not, and a wrong guess costs time only.
 
-`scheduler.py` guesses, `model_runner.py` runs the guess and `sampler.py` checks it: a step may carry several positions
-of a decoding sequence.
+Who guesses is the text itself, below, or a smaller model, `draft.py`. `scheduler.py` asks, `model_runner.py` runs the
+guess and `sampler.py` checks it: a step may carry several positions of a decoding sequence.
 """
+
+from collections.abc import Callable
 
 from zeroshot.engine.sequence import Sequence
 
+Guess = Callable[[Sequence], tuple[int, ...]]
+"""The tokens that may come next in a sequence, often none. Never raises."""
+
 MAX_GUESSED = 6
-"""A step then reads its weights once for seven rows."""
+"""By prompt lookup: a step then reads its weights once for seven rows."""
 
 _MIN_NGRAM = 2  # after a single token nearly anything may follow
 
 
-def guess(sequence: Sequence, ngram: int) -> tuple[int, ...]:
-    """Tokens that may come next: at most MAX_GUESSED, and one less than the sequence may still get. Often none.
+def num_guessable(sequence: Sequence, most: int) -> int:
+    """How many tokens it is worth guessing: one less than the sequence may still get, none under a grammar."""
+    if sequence.guide is not None or sequence.beams is not None:
+        return 0
+    return max(0, min(most, sequence.max_num_tokens - sequence.num_tokens - 1))
+
+
+def look_up(sequence: Sequence, ngram: int) -> tuple[int, ...]:
+    """What followed the last time that the newest few tokens stood together (Saxena 2023, "Prompt lookup decoding").
 
     ngram: how many of the newest tokens have to have stood together before; fewer, down to two, if so many have not.
     """
-    count = min(MAX_GUESSED, sequence.max_num_tokens - sequence.num_tokens - 1)
-    if count <= 0 or sequence.guide is not None or sequence.beams is not None:
+    count = num_guessable(sequence, MAX_GUESSED)
+    if count == 0:
         return ()
     tokens = sequence.token_ids
     for size in range(ngram, min(ngram, _MIN_NGRAM) - 1, -1):
