@@ -1,22 +1,28 @@
-"""Tokens a step with speculative decoding by prompt lookup, greedy, one stream: the same tokens in fewer steps.
+"""What speculative decoding gains one greedy stream: tokens a step, and its speed beside the same engine without.
 
-    python -m benchmarks.speculative --data eval-data
+    python -m benchmarks.speculative --data eval-data                        # n-grams of the text itself
+    python -m benchmarks.speculative --data eval-data --model gpt2-xl --draft distilgpt2     # and a draft model
 
 Prompts are the first windows of the raw WikiText-2 test set (`zeroshot eval --list` names the file), and short texts
-that repeat themselves on purpose. The command fails if a single token is another one than without. It counts steps and
-takes no times: a step of seven positions is longer than one of a single one.
+that repeat themselves on purpose. The command fails if a single token is another one than without. Rounds are
+interleaved, a first one not counted, and medians compared: a step of seven positions takes longer than one of one.
 """
 
 import argparse
 import json
+import statistics
 import sys
+import time
 from pathlib import Path
 from typing import Any
+
+from rich.progress import track
 
 from benchmarks.int8_quality import DEMO, FILE, ROOT, weights_sha256, wikitext
 from benchmarks.machine import describe_machine
 from zeroshot.engine.engine import Engine
 from zeroshot.engine.loader import load_engine
+from zeroshot.model.hub import fetch_model
 from zeroshot.settings import EngineSettings
 from zeroshot.text.tokenizer import Tokenizer
 from zeroshot.types import GenerateRequest, SamplingParams
@@ -31,49 +37,71 @@ REPETITIVE = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", type=Path, default=DEMO)
+    parser.add_argument("--model", default=str(DEMO), help="a name or folder, as for zeroshot serve")
+    parser.add_argument("--draft", help="a smaller model with the same tokens")
+    parser.add_argument("--dtype", default="fp32")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--prompt-tokens", type=int, default=128)
     parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "speculative.json")
     arguments = parser.parse_args()
-    tokenizer = Tokenizer.from_folder(arguments.model)
+    folder = fetch_model(arguments.model, ROOT / "model_weights")
+    tokenizer = Tokenizer.from_folder(folder)
     text, length = tokenizer.encode(wikitext(arguments.data)), arguments.prompt_tokens
     texts = {
         "WikiText-2": [text[i * length : (i + 1) * length] for i in range(arguments.prompts)],
         "repetitive": [tokenizer.encode(prompt) for prompt in REPETITIVE],
     }
+    engines = load_engines(folder, arguments.draft, arguments.dtype)
     result = {
         "command": "python -m benchmarks.speculative " + " ".join(sys.argv[1:]),
         "machine": describe_machine(),
-        "model": arguments.model.name,
-        "weights_sha256": weights_sha256(arguments.model),
+        "model": folder.name,
+        "draft": arguments.draft,
+        "dtype": arguments.dtype,
+        "weights_sha256": weights_sha256(folder),
         "text": FILE,
         "max_tokens": arguments.max_tokens,
-        "tokens_per_step": compare(arguments.model, texts, arguments.max_tokens),
+        "gains": compare(engines, texts, arguments.max_tokens, arguments.rounds),
     }
     arguments.output.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result["tokens_per_step"], indent=2))
+    print(json.dumps(result["gains"], indent=2))
 
 
-def compare(model_folder: Path, texts: dict[str, list[list[int]]], max_tokens: int) -> dict[str, dict[str, float]]:
-    """Text -> n-gram -> tokens a step. Raises RuntimeError if tokens differ."""
-    engines = {ngram: _engine(model_folder, ngram) for ngram in (0, 1, 2, 3)}
-    found: dict[str, dict[str, float]] = {}
-    for name, prompts in texts.items():
-        expected = None
-        for ngram, engine in engines.items():
-            outputs, steps = _generate(engine, prompts, max_tokens)
-            if expected is not None and outputs != expected:
-                raise RuntimeError(f"other tokens with n-grams of {ngram} on {name}")
-            expected = outputs
-            num_tokens = sum(len(tokens) for tokens in outputs)
-            found.setdefault(name, {})["off" if ngram == 0 else f"{ngram}-gram"] = round(num_tokens / steps, 2)
-    return found
+def load_engines(model_folder: Path, draft: str | None, dtype: str) -> dict[str, Engine]:
+    """Who guesses -> an engine. The first one is without."""
+    options: dict[str, dict[str, Any]] = {"off": {}}
+    options |= {f"{ngram}-gram": {"speculative_ngram": ngram} for ngram in (1, 2, 3)}
+    if draft is not None:
+        options["draft"] = {"speculative_model": draft, "weights_dir": ROOT / "model_weights"}
+    settings = {"model_folder": model_folder, "device": "cpu", "dtype": dtype}
+    return {name: load_engine(EngineSettings.model_validate(settings | chosen)) for name, chosen in options.items()}
 
 
-def _engine(model_folder: Path, ngram: int) -> Engine:
-    return load_engine(EngineSettings(model_folder=model_folder, device="cpu", dtype="fp32", speculative_ngram=ngram))
+def compare(
+    engines: dict[str, Engine], texts: dict[str, list[list[int]]], max_tokens: int, num_rounds: int
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Text -> who guesses -> tokens a step, and how many times as fast as without.
+
+    Raises RuntimeError if tokens differ.
+    """
+    seconds: dict[tuple[str, str], list[float]] = {(text, name): [] for text in texts for name in engines}
+    expected: dict[str, list[list[int]]] = {}
+    gains: dict[str, dict[str, dict[str, float]]] = {text: {} for text in texts}
+    for number in track(range(num_rounds + 1), description="Rounds", transient=True):
+        for text, name in seconds:
+            started = time.perf_counter()
+            outputs, steps = _generate(engines[name], texts[text], max_tokens)
+            if number > 0:
+                seconds[text, name].append(time.perf_counter() - started)
+            if outputs != expected.setdefault(text, outputs):
+                raise RuntimeError(f"other tokens with {name} on {text}")
+            gains[text][name] = {"tokens_per_step": round(sum(map(len, outputs)) / steps, 2)}
+    for text, name in seconds:
+        without, taken = (statistics.median(seconds[text, key]) for key in (next(iter(engines)), name))
+        gains[text][name]["speed"] = round(without / taken, 2)
+    return gains
 
 
 def _generate(engine: Engine, prompts: list[list[int]], max_tokens: int) -> tuple[list[list[int]], int]:

@@ -134,5 +134,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens_total: int = 0
     generation_tokens_total: int = 0
     steps_total: int = 0
+    guessed_tokens_total: int = 0
+    """Run because they might come next; `accepted_tokens_total` of them did."""
+    accepted_tokens_total: int = 0
     kernels: dict[str, str] = {}
     """Op -> "triton", or "reference: " and why its kernel does not run. Empty on a CPU."""

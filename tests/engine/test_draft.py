@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.cuda_runner.conftest import model_on_references
-from tests.engine.test_speculative import KINDS
+from tests.engine.test_speculative import KINDS, assert_same
 from zeroshot.engine.draft import Draft
 from zeroshot.engine.engine import Engine
 from zeroshot.engine.loader import load_engine as load
@@ -26,9 +26,14 @@ def small(checkpoint):
     return checkpoint()
 
 
+@pytest.fixture(scope="module", params=["fp32", "int8"])
+def dtype(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def plain(small, load_engine):
-    return load_engine(small.folder, kv_cache_tokens=2048)
+def plain(small, load_engine, dtype):
+    return load_engine(small.folder, kv_cache_tokens=2048, dtype=dtype)
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +43,10 @@ def drafts(small, checkpoint):
 
 
 @pytest.fixture(scope="module")
-def engines(small, load_engine, drafts):
+def engines(small, load_engine, dtype, drafts):
+    options = {"kv_cache_tokens": 2048, "dtype": dtype}
     return {
-        name: load_engine(small.folder, kv_cache_tokens=2048, speculative_model=str(draft.folder))
+        name: load_engine(small.folder, speculative_model=str(draft.folder), **options)
         for name, draft in drafts.items()
     }
 
@@ -68,12 +74,7 @@ def num_steps(engine, run, request):
 )
 def test_the_outputs_are_those_without(plain, engines, run, request_of, name, prompt, kind, max_tokens):
     request = request_of("a", prompt, max_tokens=max_tokens, **kind)
-    expected, found = run(plain, request)["a", 0], run(engines[name], request)["a", 0]
-    assert found.token_ids == expected.token_ids
-    assert (found.finish_reason, found.stop_token_id) == (expected.finish_reason, expected.stop_token_id)
-    for a, b in zip(found.logprobs, expected.logprobs, strict=True):
-        assert (a.token_id, a.rank) == (b.token_id, b.rank)
-        assert a.logprob == pytest.approx(b.logprob, abs=1e-4)
+    assert_same(run(engines[name], request)["a", 0], run(plain, request)["a", 0], plain)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -154,7 +155,8 @@ def test_nan_in_the_draft_is_no_guess(drafts):
     assert draft(sequence_of([1, 2, 3])) == ()
 
 
-def test_a_draft_that_fails_is_left_alone(plain, drafts, small, load_engine, run, request_of, monkeypatch, caplog):
+def test_a_draft_that_fails_is_left_alone(small, drafts, load_engine, run, request_of, monkeypatch, caplog):
+    plain = load_engine(small.folder, kv_cache_tokens=2048)
     engine = load_engine(small.folder, kv_cache_tokens=2048, speculative_model=str(drafts["another"].folder))
     calls = []
 

@@ -28,18 +28,33 @@ def small(checkpoint):
     return checkpoint()
 
 
+@pytest.fixture(scope="module", params=["fp32", "int8"])
+def dtype(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def plain(small, load_engine):
-    return load_engine(small.folder, kv_cache_tokens=2048)
+def plain(small, load_engine, dtype):
+    return load_engine(small.folder, kv_cache_tokens=2048, dtype=dtype)
 
 
 @pytest.fixture(scope="module", params=[1, 3])
-def speculative(small, load_engine, request):
-    return load_engine(small.folder, kv_cache_tokens=2048, speculative_ngram=request.param)
+def speculative(small, load_engine, dtype, request):
+    return load_engine(small.folder, kv_cache_tokens=2048, dtype=dtype, speculative_ngram=request.param)
 
 
 def sequence_of(token_ids, max_tokens=50):
     return Sequence("a", 0, list(token_ids), 1, SamplingParams(max_tokens=max_tokens))
+
+
+def assert_same(found, expected, engine):
+    """To the last bit where the C++ kernels run: in PyTorch's products a row depends on how many there are."""
+    tolerance = 0.0 if engine.model.layer_loop is not None else 1e-4
+    assert found.token_ids == expected.token_ids
+    assert (found.finish_reason, found.stop_token_id) == (expected.finish_reason, expected.stop_token_id)
+    for a, b in zip(found.logprobs, expected.logprobs, strict=True):
+        assert (a.token_id, a.rank) == (b.token_id, b.rank)
+        assert abs(a.logprob - b.logprob) <= tolerance
 
 
 def test_what_is_guessed_followed_the_newest_tokens_the_last_time():
@@ -70,23 +85,23 @@ def test_a_guess_goes_on_as_the_text_did_and_fits(token_ids, ngram, left):
 )
 def test_the_outputs_are_those_without(plain, speculative, run, request_of, prompt, kind, max_tokens):
     request = request_of("a", prompt, max_tokens=max_tokens, **kind)
-    expected, found = run(plain, request)["a", 0], run(speculative, request)["a", 0]
-    assert found.token_ids == expected.token_ids
-    assert (found.finish_reason, found.stop_token_id) == (expected.finish_reason, expected.stop_token_id)
-    for a, b in zip(found.logprobs, expected.logprobs, strict=True):
-        assert (a.token_id, a.rank) == (b.token_id, b.rank)
-        assert a.logprob == pytest.approx(b.logprob, abs=1e-4)
+    assert_same(run(speculative, request)["a", 0], run(plain, request)["a", 0], plain)
 
 
 def test_text_that_repeats_itself_takes_fewer_steps(plain, speculative, run, request_of):
     request = request_of("a", [1, 2, 3], max_tokens=100, logit_bias={7: 1000.0})
     steps = []
+    before = speculative.stats()
     for engine in (plain, speculative):
-        before = engine.stats().steps_total
+        num_before = engine.stats().steps_total
         assert len(run(engine, request)["a", 0].token_ids) == 100
-        steps.append(engine.stats().steps_total - before)
+        steps.append(engine.stats().steps_total - num_before)
     assert steps[0] == 100
     assert steps[1] <= 20, "seven a step, once it is known what comes"
+    after = speculative.stats()
+    num_accepted = after.accepted_tokens_total - before.accepted_tokens_total
+    assert num_accepted == 100 - steps[1], "a step draws one token and one more after each right guess"
+    assert num_accepted <= after.guessed_tokens_total - before.guessed_tokens_total <= num_accepted + 6
 
 
 def test_two_streams_are_decoded_one_by_one_until_one_is_left(plain, speculative, run, request_of):

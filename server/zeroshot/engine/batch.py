@@ -33,8 +33,12 @@ class Batch:
 
 
 def build_batch(scheduled: list[ScheduledSequence], block_size: int, device: torch.device) -> Batch:
-    """Sequences with a single token go first, whatever phase they are in: to attention those are decodes."""
-    scheduled = sorted(scheduled, key=lambda item: item.num_positions > 1)
+    """Sequences with a single token go first, whatever phase they are in: to attention those are decodes.
+
+    So is each guess that follows one, with a context longer by one: a position then has the same bits as in a step that
+    came to it alone.
+    """
+    scheduled = sorted(scheduled, key=lambda item: item.num_tokens > 1)
     token_ids: list[int] = []
     positions: list[int] = []
     slots: list[int] = []
@@ -59,12 +63,13 @@ def build_batch(scheduled: list[ScheduledSequence], block_size: int, device: tor
             guessed.append(item.guessed)
         if sequence.sampling_params.prompt_logprobs is not None and start < sequence.num_prompt_tokens:
             prompt_scores += _prompt_scores(sequence, start, end, first_row)
+    queries = [query for item in scheduled for query in _queries(item)]
     attention = AttentionMetadata(
         slot_mapping=torch.tensor(slots, device=device),
-        block_tables=_block_tables(scheduled, block_size, device),
-        context_lens=[item.sequence.num_computed_tokens + item.num_positions for item in scheduled],
-        query_lens=[item.num_positions for item in scheduled],
-        num_decodes=sum(item.num_positions == 1 for item in scheduled),
+        block_tables=_block_tables(queries, block_size, device),
+        context_lens=[query.context_len for query in queries],
+        query_lens=[query.num_tokens for query in queries],
+        num_decodes=sum(query.num_tokens == 1 for query in queries),
     )
     return Batch(
         token_ids=torch.tensor(token_ids, device=device),
@@ -79,14 +84,29 @@ def build_batch(scheduled: list[ScheduledSequence], block_size: int, device: tor
     )
 
 
-def _block_tables(scheduled: list[ScheduledSequence], block_size: int, device: torch.device) -> Tensor:
-    """[num_seqs, max_blocks] int64: the blocks that hold something after this step, padded with the last of them.
+@dataclass(frozen=True, slots=True)
+class _Query:
+    """Neighbouring tokens that attention computes as one sequence."""
+
+    block_table: list[int]
+    num_tokens: int
+    context_len: int  # tokens up to its last one
+
+
+def _queries(item: ScheduledSequence) -> list[_Query]:
+    table, end = item.sequence.block_table, item.sequence.num_computed_tokens + item.num_tokens
+    guesses = [_Query(table, 1, end + i) for i in range(1, len(item.guessed) + 1)]
+    return [_Query(table, item.num_tokens, end), *guesses]
+
+
+def _block_tables(queries: list[_Query], block_size: int, device: torch.device) -> Tensor:
+    """[num_queries, max_blocks] int64: the blocks that each may look at, padded with the last of them.
 
     Attention may read the padding before it masks it, and a masked NaN would spread: so it is never another's block.
     """
-    num_blocks = [-(-(item.sequence.num_computed_tokens + item.num_positions) // block_size) for item in scheduled]
+    num_blocks = [-(-query.context_len // block_size) for query in queries]
     width = max(num_blocks)
-    tables = [item.sequence.block_table[:n] for item, n in zip(scheduled, num_blocks, strict=True)]
+    tables = [query.block_table[:n] for query, n in zip(queries, num_blocks, strict=True)]
     return torch.tensor([table + table[-1:] * (width - len(table)) for table in tables], device=device)
 
 

@@ -65,6 +65,7 @@ class Engine:
         self._outputs: dict[tuple[str, int], TokenOutput] = {}
         self._step_started_at = 0.0
         self._prompt_tokens_total = self._cached_tokens_total = self._generation_tokens_total = self._steps_total = 0
+        self._guessed_tokens_total = self._accepted_tokens_total = 0
 
     @property
     def has_work(self) -> bool:
@@ -80,6 +81,8 @@ class Engine:
             cached_tokens_total=self._cached_tokens_total,
             generation_tokens_total=self._generation_tokens_total,
             steps_total=self._steps_total,
+            guessed_tokens_total=self._guessed_tokens_total,
+            accepted_tokens_total=self._accepted_tokens_total,
             kernels=self.model.backend.states,
         )
 
@@ -158,6 +161,7 @@ class Engine:
                     self._run([] if item.sequence.is_finished else [item])
             return
         self._advance(scheduled)
+        self._count_guesses(scheduled, result)
         self._apply(result)
 
     def _advance(self, scheduled: list[ScheduledSequence]) -> None:
@@ -170,6 +174,13 @@ class Engine:
                 output.num_cached_tokens = sequence.num_cached_tokens
                 output.scheduled_at = self._step_started_at
             sequence.num_computed_tokens += item.num_tokens
+
+    def _count_guesses(self, scheduled: list[ScheduledSequence], result: StepResult) -> None:
+        for item in scheduled:
+            if item.guessed:
+                num_drawn = sum(sequence is item.sequence for sequence, _ in result.sampled)
+                self._guessed_tokens_total += len(item.guessed)
+                self._accepted_tokens_total += max(0, num_drawn - 1)  # the last one drawn was not a guess
 
     def _apply(self, result: StepResult) -> None:
         for sequence in result.not_finite:

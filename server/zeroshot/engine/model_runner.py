@@ -12,6 +12,7 @@ from zeroshot.engine.sampler import (
     is_plain_greedy,
     sample,
     score_prompt,
+    up_to_first_wrong,
 )
 from zeroshot.engine.scheduler import ScheduledSequence
 from zeroshot.engine.sequence import Sequence
@@ -52,12 +53,17 @@ class ModelRunner:
         hidden = hidden[batch.sampled_rows]
         if not any(batch.guessed):
             return list(zip(batch.sampled, draw(self.model, hidden, batch.sampled), strict=True))
-        logits, eos_token_id = self.model.compute_logits(hidden), self.model.config.eos_token_id
         drawn: list[tuple[Sequence, SampledToken]] = []
-        rows = torch.split(logits, [1 + len(guessed) for guessed in batch.guessed])
+        rows = torch.split(hidden, [1 + len(guessed) for guessed in batch.guessed])
         for sequence, guessed, of_sequence in zip(batch.sampled, batch.guessed, rows, strict=True):
-            drawn += [(sequence, token) for token in drawn_of(of_sequence, sequence, guessed, eos_token_id)]
+            drawn += [(sequence, token) for token in self._check(of_sequence, sequence, guessed)]
         return drawn
+
+    def _check(self, hidden: torch.Tensor, sequence: Sequence, guessed: tuple[int, ...]) -> list[SampledToken]:
+        """hidden: [1 + len(guessed), n_embd]. One token, and another after each guess that was right."""
+        if is_plain_greedy(sequence):
+            return up_to_first_wrong(greedy_tokens(*self.model.greedy(hidden)), guessed)
+        return drawn_of(self.model.compute_logits(hidden), sequence, guessed, self.model.config.eos_token_id)
 
     def clear(self, block_ids: list[int]) -> None:
         """Zero the blocks: attention reads whole blocks, and even a masked NaN would spread."""

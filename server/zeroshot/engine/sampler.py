@@ -40,6 +40,12 @@ def greedy_tokens(token_ids: Tensor, are_finite: Tensor) -> list[SampledToken]:
     return [SampledToken(token_id if is_finite else None) for token_id, is_finite in chosen]
 
 
+def up_to_first_wrong(drawn: list[SampledToken], guessed: tuple[int, ...]) -> list[SampledToken]:
+    """drawn: at the newest token and after each of `guessed`. Those that were drawn after nothing but right guesses."""
+    wrong = (i for i, (token, guess) in enumerate(zip(drawn, guessed, strict=False)) if token.token_id != guess)
+    return drawn[: next(wrong, len(guessed)) + 1]
+
+
 def drawn_of(logits: Tensor, sequence: Sequence, guessed: tuple[int, ...], eos_token_id: int) -> list[SampledToken]:
     """logits: [1 + len(guessed), vocab_size], at the newest token and each guessed one. One token or more."""
     num_tokens, drawn = sequence.num_tokens, []

@@ -20,10 +20,7 @@ class ScheduledSequence:
     sequence: Sequence
     num_tokens: int
     guessed: tuple[int, ...] = ()
-
-    @property
-    def num_positions(self) -> int:
-        return self.num_tokens + len(self.guessed)
+    """Only where `num_tokens` is 1."""
 
     @property
     def needs_sample(self) -> bool:

@@ -15,6 +15,8 @@ _TOTALS = {
     "vllm:prompt_tokens": ("prompt_tokens_total", "Prompt tokens read."),
     "vllm:generation_tokens": ("generation_tokens_total", "Tokens generated."),
     "zeroshot_engine_steps": ("steps_total", "Forward passes."),
+    "vllm:spec_decode_num_draft_tokens": ("guessed_tokens_total", "Tokens guessed by speculative decoding."),
+    "vllm:spec_decode_num_accepted_tokens": ("accepted_tokens_total", "Guessed tokens that came."),
 }
 
 
