@@ -336,4 +336,7 @@ def _settings(**given: Any) -> Settings:
 
 
 def _checked_model(settings: Settings) -> Path:
+    """The model's folder. Its draft is fetched as well, if it has one: the engine then finds it there."""
+    if settings.speculative_model is not None:
+        fetch_model(settings.speculative_model, settings.weights_dir)
     return fetch_model(settings.model, settings.weights_dir)

@@ -26,12 +26,13 @@ from zeroshot.errors import (
     GENERATION_ERRORS,
     DeadlineExceeded,
     EngineRestarting,
+    EngineUnavailable,
     GenerationFailed,
     InvalidRequest,
     ZeroshotError,
 )
 from zeroshot.mailbox import Mailbox
-from zeroshot.model_client import ChoiceDelta, ModelClient
+from zeroshot.model_client import REFUSED, ChoiceDelta, ModelClient
 from zeroshot.settings import EngineSettings, Settings
 from zeroshot.telemetry.engine_collector import EngineReport, LifetimeTotals
 from zeroshot.telemetry.timeline import Timeline
@@ -64,6 +65,7 @@ class EngineClient(ModelClient):
             hang_timeout_s=hang_timeout_s,
             start_timeout_s=start_timeout_s,
             on_down=self._engine_is_down,
+            on_refused=self._engine_has_refused,
             process=process,
         )
         self.metrics.watch_engine(self._report)
@@ -245,6 +247,10 @@ class EngineClient(ModelClient):
             self.status = "restarting"
         self.stats = EngineStats()
         self.end_all(EngineRestarting(f"The engine {reason} and is being restarted. Send the request again."))
+
+    def _engine_has_refused(self) -> None:
+        self.status = "refused"
+        self.end_all(EngineUnavailable(REFUSED))
 
 
 def _error_of(output: TokenOutput) -> ZeroshotError:

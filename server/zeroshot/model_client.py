@@ -23,7 +23,10 @@ from zeroshot.telemetry.metrics import Metrics
 from zeroshot.text.tokenizer import Tokenizer
 from zeroshot.types import EngineStats, FinishReason, GenerateRequest, TokenLogprob
 
-EngineStatus = Literal["loading", "ready", "restarting"]
+EngineStatus = Literal["loading", "ready", "restarting", "refused"]
+"""refused: the engine can't run the model with these settings, and no other will be started."""
+
+REFUSED = "The engine can't run with these settings; the line it logged last says why."
 
 
 @dataclass(slots=True)
@@ -113,9 +116,11 @@ class ModelClient(ABC):
         return completions
 
     async def wait_until_ready(self, timeout_s: float) -> None:
-        """Raises EngineUnavailable when it takes longer."""
+        """Raises EngineUnavailable when it takes longer, or will never be."""
         deadline = time.monotonic() + timeout_s
         while self.status != "ready":
+            if self.status == "refused":
+                raise EngineUnavailable(REFUSED)
             if time.monotonic() > deadline:
                 raise EngineUnavailable(f"The engine was not ready after {timeout_s:g} s.")
             await asyncio.sleep(0.02)
@@ -131,3 +136,5 @@ class ModelClient(ABC):
             raise EngineUnavailable("The model is still loading. Try again in a moment.")
         if self.status == "restarting":
             raise EngineRestarting("The engine is being restarted. Try again in a moment.")
+        if self.status == "refused":
+            raise EngineUnavailable(REFUSED)

@@ -27,7 +27,10 @@ _LAST_WORDS_S = 3.0
 
 
 def serve(app: FastAPI, settings: Settings) -> int:
-    """Until a signal ends it. Returns the exit code: 0 once drained, 128 + the signal when ended at once."""
+    """Until a signal ends it, or the engine refuses its settings.
+
+    Returns the exit code: 0 once drained, 1 if refused, 128 + the signal when ended at once.
+    """
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -66,6 +69,9 @@ class DrainingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second."""
+        if self._client.status == "refused":
+            self.exit_code = 1
+            self.should_exit = True
         if self._drain.is_draining and not self.should_exit:
             is_late = time.monotonic() >= self._deadline
             if is_late and self._drain.num_requests:

@@ -113,6 +113,23 @@ def test_what_it_has_read_before_makes_no_difference(drafts, texts, temperature)
         assert sequence.token_ids == text
 
 
+def test_what_it_has_read_of_one_key_is_read_again_for_another(drafts, monkeypatch):
+    draft = draft_of(drafts["another"].folder)
+    num_read, forward = [], draft._model.forward
+
+    def count(token_ids, *rest):
+        num_read.append(len(token_ids))
+        return forward(token_ids, *rest)
+
+    monkeypatch.setattr(draft._model, "forward", count)
+    for salt, expected in ((b"a", 30), (b"a", 1), (b"b", 30), (b"a", 30)):
+        num_read.clear()
+        sequence = sequence_of([1, 2, 3] * 10)
+        sequence.cache_salt = salt
+        draft(sequence)
+        assert num_read[0] == expected
+
+
 def test_it_guesses_no_further_than_its_positions_and_the_request_go(drafts):
     draft = draft_of(drafts["another"].folder)
     assert len(draft(sequence_of([1] * 61, ignore_eos=True))) == NUM_TOKENS

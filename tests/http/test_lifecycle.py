@@ -149,12 +149,22 @@ def test_idle_means_idle(fresh_server: Any) -> None:
     assert used_s / 2 < 0.1  # share of one core: timers, no busy loop
 
 
-def test_startup_errors_are_one_readable_line(tmp_path: Any) -> None:
-    command = [sys.executable, "-m", "zeroshot", "serve", "--model", str(tmp_path / "nothing" / "here" / "at all")]
+@pytest.mark.parametrize("flag", ["--model", "--speculative-model"])
+def test_startup_errors_are_one_readable_line(tmp_path: Any, flag: str) -> None:
+    command = [sys.executable, "-m", "zeroshot", "serve", flag, str(tmp_path / "nothing" / "here" / "at all")]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 1
     assert "Error:" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_what_only_the_engine_can_refuse_ends_the_server() -> None:
+    """Another engine would end the same way, again and again."""
+    command = [sys.executable, "-m", "zeroshot", "serve", "--port", "0", "--device", "cpu", "--kv-dtype", "fp8"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1
+    assert "kv_dtype fp8 is for GPUs" in result.stderr + result.stdout
+    assert "Traceback" not in result.stderr + result.stdout
 
 
 def test_an_idle_connection_can_be_used_again(server: Any) -> None:

@@ -28,6 +28,8 @@ class EngineReplica:
         settings = load_settings(**given)
         logs.configure(settings.log_format, settings.log_level, "replica")
         folder = await asyncio.to_thread(fetch_model, settings.model, settings.weights_dir)
+        if settings.speculative_model is not None:
+            await asyncio.to_thread(fetch_model, settings.speculative_model, settings.weights_dir)
         self._name = serve.get_replica_context().replica_id.unique_id
         self._client = EngineClient.of_server(settings, folder)
         await self._client.start()

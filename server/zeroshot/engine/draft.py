@@ -36,6 +36,8 @@ class Draft:
         self._block_table = torch.arange(num_blocks)[None]
         self._read: list[int] = []
         """Tokens whose keys and values are in its cache."""
+        self._salt = b""
+        """Of the sequence that they are of: how long a guess takes must not tell one key about another's prompt."""
         self._has_failed = False
 
     def __call__(self, sequence: Sequence) -> tuple[int, ...]:
@@ -52,6 +54,9 @@ class Draft:
 
     @torch.inference_mode()
     def _guess(self, sequence: Sequence, count: int) -> tuple[int, ...]:
+        if sequence.cache_salt != self._salt:
+            self._salt = sequence.cache_salt
+            self._read.clear()
         num_tokens, params = sequence.num_tokens, sequence.sampling_params
         ends = {*params.stop_token_ids} | (set() if params.ignore_eos else {self._model.config.eos_token_id})
         try:

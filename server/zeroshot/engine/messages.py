@@ -12,6 +12,8 @@ import msgspec
 from zeroshot.types import EngineStats, GenerateRequest, TokenOutput
 
 HEARTBEAT_S = 0.1
+EXIT_REFUSED = 78
+"""How an engine process ends that can't run what it was told to: another would end the same way."""
 STATE_TOPIC = b"state"
 
 

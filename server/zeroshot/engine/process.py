@@ -14,6 +14,7 @@ from zeroshot.engine.engine import Engine
 from zeroshot.engine.guide import Guide
 from zeroshot.engine.loader import load_engine
 from zeroshot.engine.messages import (
+    EXIT_REFUSED,
     HEARTBEAT_S,
     STATE_TOPIC,
     Abort,
@@ -24,7 +25,7 @@ from zeroshot.engine.messages import (
     encode,
 )
 from zeroshot.engine.outbox import Outbox
-from zeroshot.errors import GenerationFailed, ZeroshotError
+from zeroshot.errors import GenerationFailed, SettingsError, UnknownModel, WeightsError, ZeroshotError
 from zeroshot.settings import EngineSettings
 from zeroshot.telemetry import logs
 from zeroshot.types import GenerateRequest, SamplingParams, TokenOutput
@@ -158,7 +159,11 @@ def main() -> None:
     settings = EngineSettings.model_validate_json(bytes(launch.settings))
     logs.configure(settings.log_format, settings.log_level, "engine")
     started = time.monotonic()
-    engine = load_engine(settings)
+    try:
+        engine = load_engine(settings)
+    except (SettingsError, UnknownModel, WeightsError) as error:
+        logger.error("%s", error)
+        sys.exit(EXIT_REFUSED)
     engine.guides.warm_up()
     probe(engine)
     logger.info("ready in %.1f s (generation %d)", time.monotonic() - started, launch.generation)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from zeroshot.engine.messages import Launch
+from zeroshot.engine.messages import EXIT_REFUSED, Launch
 from zeroshot.settings import EngineSettings, engine_environment
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ def start_process() -> "subprocess.Popen[bytes]":
 class EngineSupervisor:
     """`on_down(reason)` is called as soon as an engine is known to be dead or hung, before the next one starts.
 
+    There is no next one if no engine was ever ready and one refused what it was told to load: `on_refused()`.
+
     `process`: one that was started already, so that it imports torch while this process imports what it needs.
     """
 
@@ -42,12 +44,14 @@ class EngineSupervisor:
         hang_timeout_s: float,
         start_timeout_s: float,
         on_down: Callable[[str], None],
+        on_refused: Callable[[], None],
         process: "subprocess.Popen[bytes] | None" = None,
     ) -> None:
         self._settings = settings
         self._hang_timeout_s = hang_timeout_s
         self._start_timeout_s = start_timeout_s
         self._on_down = on_down
+        self._on_refused = on_refused
         self._folder = Path(tempfile.mkdtemp(prefix="zeroshot-"))
         self._task: asyncio.Task[None] | None = None
         self._last_heard: float | None = None
@@ -73,10 +77,15 @@ class EngineSupervisor:
 
     async def _supervise(self) -> None:
         backoff_s = _FIRST_BACKOFF_S
+        was_ever_ready = False
         while True:
             self._spawn()
             reason = await self._watch()
             was_ready = self._last_heard is not None
+            was_ever_ready = was_ever_ready or was_ready
+            if not was_ever_ready and self.process is not None and self.process.returncode == EXIT_REFUSED:
+                self._on_refused()
+                return
             await self._kill()
             self._on_down(reason)
             backoff_s = _FIRST_BACKOFF_S if was_ready else min(2 * backoff_s, _MAX_BACKOFF_S)
