@@ -4,7 +4,10 @@ Hugging Face's rules (`generate(num_beams=...)`, transformers 5), so that the sa
 no tensors; `engine.py` runs the beams as sequences of one request and tells this what each may go on with.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from heapq import merge
+from itertools import islice
 
 from zeroshot.types import BeamParams
 
@@ -42,6 +45,7 @@ class BeamSearch:
         self.num_candidates = max(2, 1 + len(stop_token_ids)) * params.num_beams
         """Of each beam, and of all together: enough for `num_beams` that go on, even if all the others end."""
         self.candidates: dict[int, list[Candidate]] = {}
+        """The best first."""
         self.finished: list[Hypothesis] = []
         """The best first."""
         self.is_over = False
@@ -71,12 +75,13 @@ class BeamSearch:
         return going_on
 
     def _best_continuations(self) -> list[Continuation]:
-        found = [
-            Continuation(beam, token_id, self._logprobs[beam] + logprob)
-            for beam in sorted(self.candidates)
-            for token_id, logprob in self.candidates[beam]
-        ]
-        return sorted(found, key=lambda continuation: -continuation.logprob)[: self.num_candidates]
+        """Merged as far as they are wanted: 64 beams and 16 stop tokens make 70,000 of which 1,088 are."""
+        beams = map(self._continuations, sorted(self.candidates))
+        return list(islice(merge(*beams, key=lambda continuation: -continuation.logprob), self.num_candidates))
+
+    def _continuations(self, beam: int) -> Iterator[Continuation]:
+        for token_id, logprob in self.candidates[beam]:
+            yield Continuation(beam, token_id, self._logprobs[beam] + logprob)
 
     def _finish(self, continuation: Continuation, generated: list[int]) -> None:
         token_id = continuation.token_id
