@@ -32,7 +32,7 @@ DEV := $(VENV)/.dev
 CLUSTER := $(VENV)/.cluster
 WEB := server/zeroshot/api/playground/web
 
-.PHONY: setup serve test test-gpu test-cluster lint bench weights playground clean
+.PHONY: setup serve test test-gpu test-cluster lint bench bench-peers weights playground clean
 
 setup: $(DEV)
 
@@ -73,8 +73,10 @@ bench: $(DEV)
 	$(BIN)/python -m benchmarks.cpu
 
 # llama.cpp is compiled for this machine: about ten minutes on two cores.
+LLAMA_CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
+
 bench-peers: $(DEV)
-	CMAKE_ARGS="-DLLAVA_BUILD=OFF" $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[peers]'
+	CMAKE_ARGS="$(LLAMA_CMAKE_ARGS)" $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[peers]'
 
 weights: $(READY)
 	$(BIN)/zeroshot download $(MODEL)
