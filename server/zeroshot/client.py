@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -38,7 +39,7 @@ from zeroshot.telemetry.engine_collector import EngineReport, LifetimeTotals
 from zeroshot.telemetry.timeline import Timeline
 from zeroshot.text.detokenizer import Detokenizer
 from zeroshot.text.grammar import GrammarChecker
-from zeroshot.types import EngineStats, GenerateRequest, TokenOutput
+from zeroshot.types import EngineStats, GenerateRequest, TokenOutput, split
 
 logger = logging.getLogger(__name__)
 
@@ -140,6 +141,9 @@ class EngineClient(ModelClient):
     async def _run(self, request: GenerateRequest, is_patient: bool) -> AsyncGenerator[ChoiceDelta, None]:
         params = request.sampling_params
         is_patient = is_patient and not params.stop
+        # Any of the tokens that come together may be the one that meets a stop string. And a stream with
+        # log-probabilities has a piece for each, which is what TGI's clients expect.
+        is_one_by_one = bool(params.stop) or (params.logprobs is not None and not is_patient)
         mailbox = self._mailboxes[request.request_id] = Mailbox(is_patient=is_patient)
         timeline = self._timelines[request.request_id] = Timeline(self.metrics, request)
         timer = _deadline(mailbox)
@@ -152,7 +156,8 @@ class EngineClient(ModelClient):
         self._send(Generate(self._client_id, self.supervisor.generation, request, is_patient))
         try:
             while detokenizers:
-                for output in await mailbox.get():
+                outputs = await mailbox.get()
+                for output in chain.from_iterable(map(split, outputs)) if is_one_by_one else outputs:
                     if output.error_code is not None:
                         raise _error_of(output)
                     index = output.choice_index

@@ -109,6 +109,28 @@ class TokenOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
     """With beam search: the score of this choice, which was found as a whole."""
 
 
+def split(output: TokenOutput) -> list[TokenOutput]:
+    """One output a token, which joined say what `output` does."""
+    if len(output.token_ids) < 2:
+        return [output]
+    singles = [
+        TokenOutput(
+            request_id=output.request_id,
+            choice_index=output.choice_index,
+            token_ids=[token_id],
+            logprobs=output.logprobs[i : i + 1],
+            beam_score=output.beam_score,
+        )
+        for i, token_id in enumerate(output.token_ids)
+    ]
+    first, last = singles[0], singles[-1]
+    first.prompt_logprobs = output.prompt_logprobs
+    first.num_cached_tokens, first.scheduled_at = output.num_cached_tokens, output.scheduled_at
+    last.finish_reason, last.stop_token_id = output.finish_reason, output.stop_token_id
+    last.error_code, last.error_message, last.error_field = output.error_code, output.error_message, output.error_field
+    return singles
+
+
 def join(output: TokenOutput, later: TokenOutput) -> None:
     """Make `output` say what both say: `later` is the next one of the same choice."""
     output.token_ids += later.token_ids

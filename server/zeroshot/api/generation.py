@@ -30,7 +30,7 @@ class Generation:
         _check_size_of_answer(requests)
         self.client, self.requests = client, requests
         self.completion_tokens = 0
-        self._cached_tokens = [0] * len(requests)
+        self._cached_tokens = 0
 
     async def complete(self) -> list[list[Completion]]:
         """Each request's choices, in order. If one request fails, the others are aborted."""
@@ -41,9 +41,9 @@ class Generation:
         except* Exception as failures:
             raise failures.exceptions[0] from None
         completions = [task.result() for task in tasks]
-        for index, choices in enumerate(completions):
+        for choices in completions:
             for choice in choices:
-                self._count(index, choice)
+                self._count(choice)
         return completions
 
     async def deltas(self) -> AsyncGenerator[tuple[int, ChoiceDelta], None]:
@@ -70,7 +70,7 @@ class Generation:
                 if item is None:
                     unfinished -= 1
                 else:
-                    self._count(index, item)
+                    self._count(item)
                     yield index, item
         finally:
             for task in tasks:
@@ -83,12 +83,13 @@ class Generation:
             "prompt_tokens": prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": prompt_tokens + self.completion_tokens,
-            "cached_tokens": sum(self._cached_tokens),
+            "cached_tokens": self._cached_tokens,
         }
 
-    def _count(self, index: int, delta: ChoiceDelta) -> None:
+    def _count(self, delta: ChoiceDelta) -> None:
         self.completion_tokens += len(delta.token_ids)
-        self._cached_tokens[index] = max(self._cached_tokens[index], delta.num_cached_tokens)
+        if delta.index == 0:  # the others find in the cache what this one has put there
+            self._cached_tokens += delta.num_cached_tokens
 
 
 def _check_size_of_answer(requests: list[GenerateRequest]) -> None:

@@ -49,9 +49,9 @@ class ChoiceGeneration(Generation):
             self._choose(request, scored[index * count : (index + 1) * count])
             for index, request in enumerate(self.requests)
         ]
-        for index, chosen in enumerate(completions):
+        for chosen in completions:
             for completion in chosen:
-                self._count(index, completion)
+                self._count(completion)
         return completions
 
     async def deltas(self) -> AsyncGenerator[tuple[int, ChoiceDelta], None]:

@@ -30,7 +30,7 @@ class ChoiceWriter:
         self._tokenizer = tokenizer
         self._wanted = wanted
         self._has_begun = False
-        self._logprobs = _LogprobsWriter(tokenizer, tokens_as_ids=wanted.tokens_as_ids)
+        self._logprobs = _LogprobsWriter(tokenizer, begins_in_prompt=wanted.echo, tokens_as_ids=wanted.tokens_as_ids)
 
     def piece(self, delta: ChoiceDelta) -> dict[str, Any]:
         wanted, is_first = self._wanted, not self._has_begun
@@ -76,11 +76,11 @@ class ChoiceWriter:
 class _LogprobsWriter:
     """OpenAI's four parallel lists. `text_offset` counts the characters of `text` before each token."""
 
-    def __init__(self, tokenizer: Tokenizer, *, tokens_as_ids: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, begins_in_prompt: bool, tokens_as_ids: bool) -> None:
         self._tokenizer = tokenizer
         self._tokens_as_ids = tokens_as_ids
         self._offset = 0
-        self._is_in_prompt = True
+        self._is_in_prompt = begins_in_prompt
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._lists = _empty_lists()
 
@@ -109,7 +109,8 @@ class _LogprobsWriter:
         self._lists["token_logprobs"].append(logprob)
         self._lists["top_logprobs"].append(top)
         self._lists["text_offset"].append(self._offset)
-        self._offset += len(self._decoder.decode(self._tokenizer.token_bytes(token_id)))
+        if self._is_in_prompt or token_id not in self._tokenizer.special_ids:  # a completion's text leaves those out
+            self._offset += len(self._decoder.decode(self._tokenizer.token_bytes(token_id)))
 
     def _name(self, token_id: int) -> str:
         return f"token_id:{token_id}" if self._tokens_as_ids else self._tokenizer.token_text(token_id)

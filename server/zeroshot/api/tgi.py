@@ -130,7 +130,8 @@ class _Call:
         async with aclosing(self.generation.deltas()) as deltas:
             async for _, delta in deltas:
                 whole.add(delta)
-                yield self._event(delta, whole)
+                if delta.token_ids:  # none yet: a piece of a long prompt
+                    yield self._event(delta, whole)
 
     def _event(self, delta: ChoiceDelta, whole: Completion) -> dict[str, Any]:
         logprob = delta.logprobs[0]

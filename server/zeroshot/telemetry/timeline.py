@@ -22,7 +22,6 @@ class Timeline:
         "_is_prewarming",
         "_last_output_at",
         "_metrics",
-        "_num_cached_tokens",
         "_record",
         "_scheduled_at",
         "error_code",
@@ -36,7 +35,6 @@ class Timeline:
         self._scheduled_at = [0.0] * request.n
         self._first_token_at = [0.0] * request.n
         self._last_output_at = [0.0] * request.n
-        self._num_cached_tokens = 0
         self.error_code: str | None = None
         if self._record is not None:
             self._record.prompt_tokens += len(request.prompt_token_ids)
@@ -60,9 +58,8 @@ class Timeline:
         """What the caller was given of an output: nothing of those after a stop string."""
         if self._record is not None:
             self._record.completion_tokens += num_tokens
-            if num_cached_tokens > self._num_cached_tokens:  # of the prompt, which all choices share
-                self._record.cached_tokens += num_cached_tokens - self._num_cached_tokens
-                self._num_cached_tokens = num_cached_tokens
+            if index == 0:  # the others find in the cache what this one has put there
+                self._record.cached_tokens += num_cached_tokens
         if finish_reason is not None:
             self._choice_ended(index, finish_reason)
 

@@ -9,6 +9,8 @@ from zeroshot.text.tokenizer import Tokenizer
 class Detokenizer:
     """Streams text: what it returns, joined, equals decoding all tokens at once and cutting at the first stop.
 
+    Where there are stops, feed it one token at a time: a stop counts from the token after `min_tokens` on, and what
+    follows it in one call is not taken back.
     Bytes of an unfinished character wait for the rest of it (Python's incremental UTF-8 decoder).
     """
 
@@ -28,7 +30,7 @@ class Detokenizer:
         raw = b"".join(self._tokenizer.token_bytes(token_id) for token_id in token_ids if token_id not in special)
         text = self._decoder.decode(raw, final=is_last)
         self._tokens_before_stops -= len(token_ids)
-        if self._tokens_before_stops >= 0 and not is_last:
+        if self._tokens_before_stops >= 0:
             return text
         result = self._matcher.feed(text)
         if isinstance(result, StopMatch):
