@@ -9,7 +9,7 @@ import time
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
-from zeroshot.errors import InvalidRequest
+from zeroshot.errors import DeadlineExceeded, InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,9 @@ class Caller:
     def deadline(self) -> float:
         """`time.monotonic()` at which the request ends with DeadlineExceeded."""
         return self.arrival + self.timeout_s
+
+    def too_late(self) -> DeadlineExceeded:
+        return DeadlineExceeded(f"Not finished within {self.timeout_s:g} s, the request's timeout.")
 
 
 NOBODY = Caller()

@@ -25,7 +25,6 @@ from zeroshot.engine.messages import STATE_TOPIC, Abort, Command, Generate, deco
 from zeroshot.engine.supervisor import EngineSupervisor
 from zeroshot.errors import (
     GENERATION_ERRORS,
-    DeadlineExceeded,
     EngineRestarting,
     EngineUnavailable,
     GenerationFailed,
@@ -39,7 +38,7 @@ from zeroshot.telemetry.engine_collector import EngineReport, LifetimeTotals
 from zeroshot.telemetry.timeline import Timeline
 from zeroshot.text.detokenizer import Detokenizer
 from zeroshot.text.grammar import GrammarChecker
-from zeroshot.types import EngineStats, GenerateRequest, TokenOutput, split
+from zeroshot.types import EngineStats, GenerateRequest, Grammar, TokenOutput, split
 
 logger = logging.getLogger(__name__)
 
@@ -131,12 +130,21 @@ class EngineClient(ModelClient):
         request = msgspec.structs.replace(request, cache_salt=CALLER.get().cache_salt)
         grammar = request.sampling_params.grammar
         if grammar is not None:
-            await self._grammars.check(grammar)
+            await self._check_grammar(grammar)
         self.check(request)
         with self.admission.hold(request):
             async with aclosing(self._run(request, is_patient)) as deltas:
                 async for delta in deltas:
                     yield delta
+
+    async def _check_grammar(self, grammar: Grammar) -> None:
+        caller = CALLER.get()
+        remaining_s = None if caller.timeout_s == math.inf else max(0.0, caller.deadline - time.monotonic())
+        try:
+            async with asyncio.timeout(remaining_s):
+                await self._grammars.check(grammar)
+        except TimeoutError:
+            raise caller.too_late() from None
 
     async def _run(self, request: GenerateRequest, is_patient: bool) -> AsyncGenerator[ChoiceDelta, None]:
         params = request.sampling_params
@@ -270,6 +278,5 @@ def _deadline(mailbox: Mailbox) -> asyncio.TimerHandle | None:
     caller = CALLER.get()
     if caller.timeout_s == math.inf:
         return None
-    error = DeadlineExceeded(f"Not finished within {caller.timeout_s:g} s, the request's timeout.")
     remaining_s = max(0.0, caller.deadline - time.monotonic())
-    return asyncio.get_running_loop().call_later(remaining_s, mailbox.fail, error)
+    return asyncio.get_running_loop().call_later(remaining_s, mailbox.fail, caller.too_late())

@@ -219,3 +219,28 @@ def test_a_hostile_schema_stalls_nobody(server: Any) -> None:
     assert [answer.status_code for answer in answers] == [400] * len(HOSTILE)
     assert {answer.json()["error"]["param"] for answer in answers} == {"structured_outputs.json"}
     assert served > 10
+
+
+def test_a_deadline_counts_while_a_grammar_is_read(server: Any) -> None:
+    body = {"prompt": "a", "timeout": 0.01, "structured_outputs": {"regex": "[a-f]{3,7}x?y"}}
+    answer = server.http.post("/generate", json=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout"), answer.text
+
+
+@pytest.mark.parametrize(
+    ("wanted", "num_kept"),
+    [({"json": PERSON}, 1024 - 256), ({"choice": ["a b c d", "a"]}, 1024 - 4), (None, 1024 - 16)],
+)
+def test_a_prompt_is_truncated_to_leave_room_for_what_comes(server: Any, wanted: Any, num_kept: int) -> None:
+    body = {"prompt": "word " * 1500, "truncate_prompt_tokens": -1, "structured_outputs": wanted}
+    answer = server.http.post("/v1/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["usage"]["prompt_tokens"] == num_kept
+
+
+def test_choices_longer_than_any_text_are_refused_by_name(server: Any) -> None:
+    body = {"prompt": "a", "structured_outputs": {"choice": ["x" * 70_000, "y" * 70_000]}}
+    answer = server.http.post("/v1/completions", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "structured_outputs"
+    assert "140000 characters" in answer.json()["error"]["message"]

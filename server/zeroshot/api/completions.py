@@ -13,6 +13,7 @@ from zeroshot.api import fields
 from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import OPENAI_ERRORS
 from zeroshot.api.generation import as_prompts, by_probability, sampling_params, tokenize_prompts
+from zeroshot.api.guided_choice import encode_choices
 from zeroshot.api.openai_choice import ChoiceFormat, ChoiceWriter
 from zeroshot.api.openai_protocol import Frame, OpenAIBody, UsageInChunks, openai_usage
 from zeroshot.api.sse import STREAMED, event_stream
@@ -138,13 +139,12 @@ class _Call:
 
     def _request(self, index: int, token_ids: list[int]) -> GenerateRequest:
         body = self.body
-        default = STRUCTURED_MAX_TOKENS if self.grammar else DEFAULT_MAX_TOKENS
         params = sampling_params(
             body,
             self.client,
             num_prompt_tokens=len(token_ids),
             max_tokens=body.max_tokens,
-            default_max_tokens=default if body.choices is None else self.client.max_model_len,
+            default_max_tokens=_default_max_tokens(body, self.client),
             seed=self.seed,
             logprobs=0 if body.logprobs is None and body.num_generated > body.n else body.logprobs,
             prompt_logprobs=body.logprobs if body.echo else None,
@@ -163,5 +163,16 @@ def _num_kept(body: CompletionBody, client: ModelClient) -> int:
     """How many of a prompt's tokens are kept at most: 1 or more."""
     if body.truncate_prompt_tokens is not None and body.truncate_prompt_tokens > 0:
         return body.truncate_prompt_tokens
-    max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
+    if body.max_tokens is not None:
+        max_tokens = body.max_tokens
+    elif body.choices is not None:
+        max_tokens = max(map(len, encode_choices(body.choices, client)))
+    else:
+        max_tokens = _default_max_tokens(body, client)
     return max(1, client.max_model_len - max_tokens)
+
+
+def _default_max_tokens(body: CompletionBody, client: ModelClient) -> int:
+    if body.choices is not None:
+        return client.max_model_len
+    return DEFAULT_MAX_TOKENS if body.grammar() is None else STRUCTURED_MAX_TOKENS

@@ -8,7 +8,7 @@ import math
 import random
 from collections.abc import AsyncGenerator
 
-from zeroshot.api.generation import MAX_SEQS_PER_REQUEST, Generation
+from zeroshot.api.generation import MAX_SEQS_PER_REQUEST, MAX_TOKEN_BYTES, Generation
 from zeroshot.errors import ContextLengthExceeded, InvalidRequest
 from zeroshot.model_client import ChoiceDelta, Completion, ModelClient
 from zeroshot.tasks.scoring import probabilities
@@ -30,13 +30,21 @@ _NOT_TOGETHER = (
 )
 
 
+def encode_choices(choices: list[str], client: ModelClient) -> list[list[int]]:
+    """Raises InvalidRequest for more text than a context holds: it is tokenised while nothing else moves."""
+    num_chars, limit = sum(map(len, choices)), MAX_TOKEN_BYTES * client.max_model_len
+    if num_chars > limit:
+        raise InvalidRequest(f"The choices have {num_chars} characters, at most {limit} are read.", field=_FIELD)
+    return [client.tokenizer.encode(text) for text in choices]
+
+
 class ChoiceGeneration(Generation):
     """Instead of what its requests ask for, each of their continuations is one of `choices`."""
 
     def __init__(self, client: ModelClient, requests: list[GenerateRequest], choices: list[str]) -> None:
         """Raises InvalidRequest for what can't be combined with choices, and for what doesn't fit."""
         super().__init__(client, requests)
-        self._choices = [(text, client.tokenizer.encode(text)) for text in choices]
+        self._choices = list(zip(choices, encode_choices(choices, client), strict=True))
         for request in requests:
             self._check(request)
         scoring = [self._scoring_request(request, index) for request in requests for index in range(len(choices))]

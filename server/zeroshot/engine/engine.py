@@ -86,14 +86,15 @@ class Engine:
             kernels=self.model.backend.states,
         )
 
-    def add_request(self, request: GenerateRequest) -> None:
+    def add_request(self, request: GenerateRequest, guide: Guide | None = None) -> None:
         """Queue a request. Raises InvalidRequest if it could never run or its tokens are not in the vocabulary.
 
-        Compiles its grammar, if there is one that `guides` doesn't know yet.
+        guide: its grammar as `guides` has compiled it, which may take seconds; else that is done here.
         """
         self._check(request)
         grammar = request.sampling_params.grammar
-        guide = None if grammar is None else self.guides.compile(grammar)
+        if grammar is not None and guide is None:
+            guide = self.guides.compile(grammar)
         sequences = [
             Sequence(
                 request_id=request.request_id,

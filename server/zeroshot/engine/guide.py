@@ -76,12 +76,15 @@ class GuideCompiler:
         """A guide at the beginning of a text. Raises InvalidRequest for a grammar that can't be used."""
         key = (grammar.kind, grammar.source)
         with self._lock:
-            if key not in self._compiled:
-                self._compiled[key] = self._compile(grammar)
+            compiled = self._compiled.get(key)
+        if compiled is None:  # seconds, in which nobody who asks for another one waits
+            compiled = self._compile(grammar)
+        with self._lock:
+            self._compiled[key] = compiled
             self._compiled.move_to_end(key)
             while len(self._compiled) > _MAX_COMPILED:
                 self._compiled.popitem(last=False)
-            return self._compiled[key].fork(grammar)
+            return compiled.fork(grammar)
 
     def _compile(self, grammar: Grammar) -> Guide:
         self.warm_up()

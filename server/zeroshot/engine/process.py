@@ -89,15 +89,17 @@ class EngineProcess:
             case Generate():
                 self._add(command)
             case Abort(request_id=request_id, choice_index=choice_index):
-                self.compiling.pop(request_id, None)
+                if request_id in self.compiling:
+                    _, future = self.compiling.pop(request_id)
+                    future.cancel()  # one that is running goes on, and is kept for whoever asks next
                 self.engine.abort(request_id, choice_index)
                 if not self.engine.is_active(request_id):
                     self.outbox.forget(request_id)
 
-    def _add(self, command: Generate) -> None:
+    def _add(self, command: Generate, guide: Guide | None = None) -> None:
         request = command.request
         try:
-            self.engine.add_request(request)
+            self.engine.add_request(request, guide)
             self.outbox.expect(command)
         except ZeroshotError as error:
             self._publish_to(command.client_id, [_refusal(request, error)])
@@ -110,7 +112,7 @@ class EngineProcess:
             del self.compiling[request_id]
             error = future.exception()
             if error is None:
-                self._add(command)
+                self._add(command, future.result())
                 continue
             if not isinstance(error, ZeroshotError):
                 logger.error("a grammar could not be compiled", exc_info=error)

@@ -161,7 +161,20 @@ def _json_value(completion: Completion, params: SamplingParams) -> Any:
             "strings, numbers and lists.",
             field="max_tokens",
         )
-    return json.loads(completion.text)
+    return json.loads(completion.text, parse_float=_finite, parse_int=_finite)
+
+
+def _finite(digits: str) -> float | int:
+    """Raises OutputIncomplete for a number that Python can't hold, or JSON not say again."""
+    try:
+        value = int(digits) if digits.lstrip("-").isdigit() else float(digits)
+    except ValueError:  # more digits than Python reads
+        value = math.inf
+    if isinstance(value, float) and math.isinf(value):
+        raise OutputIncomplete(
+            f"The model wrote a number that is too large, {digits[:40]}. Bound the schema's numbers."
+        )
+    return value
 
 
 def _usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> TaskUsage:

@@ -11,6 +11,7 @@ import re
 import resource
 import sys
 from collections import OrderedDict
+from functools import partial
 from typing import Any
 
 import llguidance
@@ -38,13 +39,15 @@ _CHECK_CPU_S = 4  # of processor time, so that a busy machine refuses nothing th
 _CHECK_TIMEOUT_S = 60
 _CHECK_MEMORY_BYTES = 2 * 2**30
 _MAX_CHECKS_AT_ONCE = 2
+_MAX_CHECKS_WAITING = 64  # of different grammars, those at work included
 _MAX_REMEMBERED = 256
 
 _JSON_LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """As `json.dumps` writes it. Where any white space may stand, a small model writes nothing else."""
 
+# A class that is never closed goes on to the end: it is looked for once, not again from each of its characters.
 _REGEX_PART = re.compile(
-    r"\\(?:[xuUpP]\{[^}]*\}|.)|\[\^?\]?(?:\\.|[^\]\\])*\]|(?P<open>\()|(?P<close>\))"
+    r"\\(?:[xuUpP]\{[^}]*\}|.)|\[\^?\]?(?:\\.?|[^\]\\])*+(?:\]|\Z)|(?P<open>\()|(?P<close>\))"
     r"|\{(?P<least>\d{1,9})(?:,(?P<most>\d{0,9}))?\}|(?P<again>[*+?])|.",
     re.DOTALL,
 )
@@ -60,15 +63,17 @@ def json_grammar(schema: Any, *, field: str) -> Grammar:
     """The text is JSON that fits the schema. Raises InvalidRequest for a schema that is too large or too deep."""
     if not isinstance(schema, dict):
         raise InvalidRequest(f"{field}: a JSON schema must be an object.", field=field)
-    _check_schema(schema, field)
     try:
         source = json.dumps(schema, allow_nan=False)
     except ValueError:
         raise InvalidRequest(f"{field}: the schema has a number that JSON doesn't have.", field=field) from None
+    except RecursionError:
+        raise _too_deep(field) from None
     if len(source) > MAX_SCHEMA_BYTES:
         raise InvalidRequest(
             f"{field}: the schema has {len(source)} bytes, at most {MAX_SCHEMA_BYTES} are read.", field=field
         )
+    _check_schema(schema, field)
     return Grammar(kind="json_schema", source=source, field=field)
 
 
@@ -109,20 +114,37 @@ class GrammarChecker:
 
     def __init__(self) -> None:
         self._answers: OrderedDict[tuple[str, str], str | None] = OrderedDict()
+        self._checks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(_MAX_CHECKS_AT_ONCE)
 
     async def check(self, grammar: Grammar) -> None:
         """Raises InvalidRequest for a grammar with a mistake in it, or that takes too much to read, and Overloaded."""
         key = (grammar.kind, grammar.source)
         if key not in self._answers:
-            async with self._slots:
-                self._answers[key] = await _mistake_found_elsewhere(grammar)
+            # Everybody who waits for the same one waits for the same check, which outlives those who leave.
+            await asyncio.shield(self._checks.get(key) or self._begin(key, grammar))
         self._answers.move_to_end(key)
         message = self._answers[key]
         while len(self._answers) > _MAX_REMEMBERED:
             self._answers.popitem(last=False)
         if message is not None:
             raise refusal(grammar, message)
+
+    def _begin(self, key: tuple[str, str], grammar: Grammar) -> "asyncio.Task[None]":
+        if len(self._checks) >= _MAX_CHECKS_WAITING:
+            raise Overloaded("The server has many new grammars to read. Try again.", retry_after_s=5)
+        task = self._checks[key] = asyncio.create_task(self._answer(key, grammar))
+        task.add_done_callback(partial(self._end, key))
+        return task
+
+    def _end(self, key: tuple[str, str], task: "asyncio.Task[None]") -> None:
+        del self._checks[key]
+        if not task.cancelled():
+            task.exception()  # whoever waited has been told; where nobody did, nobody need be
+
+    async def _answer(self, key: tuple[str, str], grammar: Grammar) -> None:
+        async with self._slots:
+            self._answers[key] = await _mistake_found_elsewhere(grammar)
 
 
 async def _mistake_found_elsewhere(grammar: Grammar) -> str | None:
@@ -189,12 +211,16 @@ def expanded_size(expression: str) -> int:
     return sum(groups)
 
 
+def _too_deep(field: str) -> InvalidRequest:
+    return InvalidRequest(f"{field}: the schema is nested deeper than {MAX_SCHEMA_DEPTH} levels.", field=field)
+
+
 def _check_schema(schema: dict[str, Any], field: str) -> None:
     left: list[tuple[Any, int]] = [(schema, 1)]
     while left:
         value, depth = left.pop()
         if depth > MAX_SCHEMA_DEPTH:
-            raise InvalidRequest(f"{field}: the schema is nested deeper than {MAX_SCHEMA_DEPTH} levels.", field=field)
+            raise _too_deep(field)
         if isinstance(value, str):
             if len(value) > MAX_SCHEMA_STRING:
                 raise InvalidRequest(

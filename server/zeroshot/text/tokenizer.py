@@ -46,11 +46,11 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Everything in `text` is text: "<|endoftext|>" becomes seven ordinary tokens."""
-        return list(self._plain_bpe.encode(text, add_special_tokens=False).ids)
+        return _ids(self._plain_bpe, text)
 
     def encode_with_special(self, text: str) -> list[int]:
         """The same, but "<|endoftext|>" is the end-of-text token."""
-        return list(self._special_bpe.encode(text, add_special_tokens=False).ids)
+        return _ids(self._special_bpe, text)
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes a token stands for; none for an id the tokenizer doesn't know (a padded vocabulary)."""
@@ -67,6 +67,12 @@ class Tokenizer:
             return raw.decode("utf-8")
         except UnicodeDecodeError:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
+
+
+def _ids(bpe: BPETokenizer, text: str) -> list[int]:
+    """As a batch of one, during which other threads run: the library's `encode` holds Python's lock."""
+    (encoding,) = bpe.encode_batch([text], add_special_tokens=False)
+    return list(encoding.ids)
 
 
 def _from_vocab_and_merges(vocab: Path, merges: Path) -> BPETokenizer:

@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from zeroshot.errors import OutputIncomplete, PromptFileError
+from zeroshot.model_client import Completion
 from zeroshot.tasks import checks
+from zeroshot.tasks.task import _json_value
+from zeroshot.types import SamplingParams
 
 HEAD = """name: t
 summary: A task.
@@ -100,3 +103,14 @@ def test_beams_are_hugging_faces(make_task: Any, run: Any, hf: Any, tokenizer: A
 def test_mistakes_are_found_when_the_file_is_read(rest: str, place: str, message: str) -> None:
     with pytest.raises(PromptFileError, match=f"{place}: .*{message}"):
         checks.parse("t.yaml", (HEAD + rest).encode())
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1E400", "1" * 5000, "-" + "9" * 4400])
+def test_a_number_that_nothing_can_hold_is_no_answer(number: str) -> None:
+    with pytest.raises(OutputIncomplete, match="too large"):
+        _json_value(Completion(0, text=f'{{"a": [{number}]}}', finish_reason="stop"), SamplingParams())
+
+
+def test_other_numbers_stay_what_they_are() -> None:
+    value = _json_value(Completion(0, text="[1, -20, 1.5, 2e3, -0]", finish_reason="stop"), SamplingParams())
+    assert list(map(repr, value)) == ["1", "-20", "1.5", "2000.0", "0"]

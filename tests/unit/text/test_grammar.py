@@ -1,6 +1,9 @@
 """What is accepted as a grammar, and that texts made from small expressions match them."""
 
+import asyncio
 import re
+import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -10,8 +13,9 @@ from hypothesis import strategies as st
 
 from tests.conftest import DEMO, GPT2_VOCAB_SIZE
 from zeroshot.engine.guide import GuideCompiler
-from zeroshot.errors import InvalidRequest
-from zeroshot.text.grammar import expanded_size, json_grammar, mistake_in, regex_grammar
+from zeroshot.errors import InvalidRequest, Overloaded
+from zeroshot.text import grammar as grammars
+from zeroshot.text.grammar import GrammarChecker, expanded_size, json_grammar, mistake_in, regex_grammar
 
 EOS = GPT2_VOCAB_SIZE - 1
 
@@ -69,6 +73,75 @@ def test_guides_of_one_grammar_go_their_own_ways(guides: Any) -> None:
     second.compute_mask()
     first.compute_mask()
     assert (first.mask != second.mask).any()
+
+
+def test_nobody_waits_while_another_grammar_is_compiled(guides: Any) -> None:
+    known, slow = regex_grammar("ab|ac", field="regex"), json_grammar({"multipleOf": 300007}, field="json")
+    guides.compile(known)
+    thread = threading.Thread(target=guides.compile, args=[slow])
+    thread.start()
+    time.sleep(0.1)
+    guides.compile(known)
+    assert thread.is_alive(), "a second and more"
+    thread.join()
+
+
+def test_all_who_wait_for_a_grammar_wait_for_one_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[str] = []
+    check = grammars._mistake_found_elsewhere
+
+    async def count(grammar: Any) -> str | None:
+        checked.append(grammar.source)
+        return await check(grammar)
+
+    monkeypatch.setattr(grammars, "_mistake_found_elsewhere", count)
+
+    async def all_at_once() -> list[Any]:
+        checker = GrammarChecker()
+        good, bad = (regex_grammar(source, field="regex") for source in ("[a-c]+", "("))
+        leaving = asyncio.create_task(checker.check(good))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        return await asyncio.gather(*[checker.check(g) for g in [good, bad] * 20], return_exceptions=True)
+
+    results = asyncio.run(all_at_once())
+    assert sorted(checked) == ["(", "[a-c]+"]
+    assert results[::2] == [None] * 20
+    assert all(isinstance(error, InvalidRequest) for error in results[1::2])
+
+
+def test_more_new_grammars_than_can_be_read_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def take_long(_: Any) -> None:
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(grammars, "_mistake_found_elsewhere", take_long)
+
+    async def all_at_once() -> list[Any]:
+        checker = GrammarChecker()
+        wanted = [regex_grammar(f"a{{{i}}}", field="regex") for i in range(1, grammars._MAX_CHECKS_WAITING + 4)]
+        tasks = [asyncio.create_task(checker.check(grammar)) for grammar in wanted]
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return [task.exception() for task in done]
+
+    errors = asyncio.run(all_at_once())
+    assert len(errors) == 3
+    assert all(isinstance(error, Overloaded) for error in errors)
+
+
+@pytest.mark.parametrize("expression", ["[" * 2000, "[" * 1000 + "\\", "[a\\]" * 400])
+def test_a_class_that_is_never_closed_is_looked_for_once(expression: str) -> None:
+    """Not from each of its characters: that took half a minute for 4 MB of them."""
+    assert len(list(grammars._REGEX_PART.finditer(expression))) == 1
+
+
+def test_a_schema_is_measured_before_it_is_read() -> None:
+    with pytest.raises(InvalidRequest, match="bytes, at most"):
+        json_grammar({"anyOf": [{"pattern": "a{3000}"}] * 2000}, field="json")
+    nested: dict[str, Any] = {}
+    for _ in range(5000):
+        nested = {"not": nested}
+    with pytest.raises(InvalidRequest, match=r"nested deeper|bytes, at most"):
+        json_grammar(nested, field="json")
 
 
 @pytest.mark.parametrize(
