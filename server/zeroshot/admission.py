@@ -4,6 +4,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from zeroshot.errors import InvalidRequest, Overloaded
 from zeroshot.types import EngineStats, GenerateRequest
@@ -12,50 +13,85 @@ _MAX_RETRY_AFTER_S = 120
 _RATE_WINDOW_S = 10.0
 
 
+@dataclass(slots=True)
+class Load:
+    """Sequences and tokens: a request weighs its prompt and all it may generate, once for each choice."""
+
+    num_seqs: int = 0
+    num_tokens: int = 0
+
+    @classmethod
+    def of(cls, requests: Iterable[GenerateRequest]) -> "Load":
+        requests = list(requests)
+        return cls(sum(map(num_seqs, requests)), sum(map(weight, requests)))
+
+    def __add__(self, other: "Load") -> "Load":
+        return Load(self.num_seqs + other.num_seqs, self.num_tokens + other.num_tokens)
+
+    def __sub__(self, other: "Load") -> "Load":
+        return Load(self.num_seqs - other.num_seqs, self.num_tokens - other.num_tokens)
+
+    def fits(self, limit: "Load") -> bool:
+        return self.num_seqs <= limit.num_seqs and self.num_tokens <= limit.num_tokens
+
+    def __str__(self) -> str:
+        return f"{self.num_seqs} sequences and {self.num_tokens} tokens"
+
+
 class Admission:
-    """Counts sequences and tokens: a request weighs its prompt and all it may generate, once for each choice."""
+    """What is held in all, and for each caller."""
 
     def __init__(self, *, max_seqs: int, max_tokens: int) -> None:
-        self.max_seqs = max_seqs
-        self.max_tokens = max_tokens
-        self.num_seqs = 0
-        self.num_tokens = 0
+        self.limit = self.limit_of_one = Load(max_seqs, max_tokens)
+        self.held = Load()
+        self._held_by: dict[bytes, Load] = {}
         self.rate = ServiceRate()
 
-    def check(self, requests: Iterable[GenerateRequest]) -> None:
-        """Raises Overloaded if these don't fit now, InvalidRequest if they never will."""
-        requests = list(requests)
-        seqs, tokens = sum(map(num_seqs, requests)), sum(map(weight, requests))
-        if seqs > self.max_seqs or tokens > self.max_tokens:
+    def share_among(self, num_callers: int) -> None:
+        """Where there are several, one may hold half at most: it could shut out all others for minutes."""
+        if num_callers > 1:
+            self.limit_of_one = Load(-(-self.limit.num_seqs // 2), -(-self.limit.num_tokens // 2))
+
+    def check(self, requests: Iterable[GenerateRequest], caller: bytes = b"") -> None:
+        """Raises Overloaded if these don't fit now, InvalidRequest if they never will.
+
+        caller: its `cache_salt`. Nothing is everybody's without keys, and with them the server's own.
+        """
+        wanted, limit = Load.of(requests), self.limit_of_one if caller else self.limit
+        if not wanted.fits(limit):
             raise InvalidRequest(
-                f"This request is {seqs} sequences of {tokens} tokens in all; the server holds at most "
-                f"{self.max_seqs} sequences and {self.max_tokens} tokens. Send it in parts."
+                f"This request is {wanted} in all; the server holds at most {limit} for a caller. Send it in parts."
             )
-        if self.num_seqs + seqs > self.max_seqs or self.num_tokens + tokens > self.max_tokens:
-            raise Overloaded(
-                f"The server holds {self.num_seqs} of at most {self.max_seqs} sequences and {self.num_tokens} of at "
-                f"most {self.max_tokens} tokens.",
-                retry_after_s=self.retry_after_s(),
-            )
+        for who, held, most in (
+            ("in all", self.held, self.limit),
+            ("for you", self._held_by.get(caller, Load()), limit),
+        ):
+            if not (held + wanted).fits(most):
+                raise Overloaded(
+                    f"The server holds {held} {who}, of at most {most}.", retry_after_s=self.retry_after_s()
+                )
 
     @contextmanager
     def hold(self, request: GenerateRequest) -> Iterator[None]:
         """The request is in the server. Raises what `check` does."""
-        self.check([request])
-        self.num_seqs += num_seqs(request)
-        self.num_tokens += weight(request)
+        caller, load = request.cache_salt, Load.of([request])
+        self.check([request], caller)
+        self.held += load
+        self._held_by[caller] = self._held_by.get(caller, Load()) + load
         try:
             yield
         finally:
-            self.num_seqs -= num_seqs(request)
-            self.num_tokens -= weight(request)
+            self.held -= load
+            self._held_by[caller] -= load
+            if not self._held_by[caller].num_seqs:
+                del self._held_by[caller]
 
     def retry_after_s(self) -> int:
         """How long half of what is held takes at the rate measured: whole seconds, from 1 to 120."""
         per_second = self.rate.tokens_per_second
         if not per_second:
             return 1
-        return max(1, min(_MAX_RETRY_AFTER_S, math.ceil(self.num_tokens / 2 / per_second)))
+        return max(1, min(_MAX_RETRY_AFTER_S, math.ceil(self.held.num_tokens / 2 / per_second)))
 
 
 def num_seqs(request: GenerateRequest) -> int:

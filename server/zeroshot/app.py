@@ -94,6 +94,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(DrainMiddleware, drain=app.state.drain)
     quotas = Quotas(requests_per_minute=settings.requests_per_minute, max_concurrent=settings.max_concurrent_requests)
     keys = ApiKeys.load(settings)
+    app.state.client.share_among(len(keys))
     hosts = HostCheck.wanted_by(settings, keys)
     app.add_middleware(
         AccessMiddleware, keys=keys, hosts=hosts, quotas=quotas, max_timeout_s=settings.request_timeout_s

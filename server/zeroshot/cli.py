@@ -88,7 +88,7 @@ def serve(
         max_num_seqs=max_num_seqs,
         kv_dtype=kv_dtype,
         speculative_model=speculative_model,
-        api_keys=api_key or None,
+        api_keys=_with_environment(api_key),
         log_format=log_format,
         log_level=log_level,
         log_prompts=log_prompts,
@@ -333,6 +333,13 @@ def _announce(settings: Settings, model: str) -> None:
 def _settings(**given: Any) -> Settings:
     """Flags that were given win over the environment."""
     return load_settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def _with_environment(api_keys: list[str] | None) -> list[str] | None:
+    """A key given as a flag must not shut out those who have one from the environment."""
+    if not api_keys:
+        return None
+    return [*(key.get_secret_value() for key in load_settings().api_keys), *api_keys]
 
 
 def _checked_model(settings: Settings) -> Path:

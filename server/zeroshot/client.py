@@ -189,10 +189,13 @@ class EngineClient(ModelClient):
                 self._abort(request, None)
             del self._mailboxes[request.request_id], self._timelines[request.request_id]
 
+    def share_among(self, num_callers: int) -> None:
+        self.admission.share_among(num_callers)
+
     def check_room(self, requests: Sequence[GenerateRequest]) -> None:
         for request in requests:
             self.check(request)
-        self.admission.check(requests)
+        self.admission.check(requests, CALLER.get().cache_salt)
 
     def _delta(self, output: TokenOutput, detokenizer: Detokenizer) -> ChoiceDelta:
         text = detokenizer.feed(output.token_ids, is_last=output.finish_reason is not None)

@@ -92,6 +92,9 @@ class ModelClient(ABC):
     @abstractmethod
     async def stop(self) -> None: ...
 
+    def share_among(self, num_callers: int) -> None:  # noqa: B027 - optional
+        """So many have a key. Where the client bounds what it holds, one of several may have half of it."""
+
     @abstractmethod
     def generate(self, request: GenerateRequest, *, is_patient: bool = False) -> AsyncGenerator[ChoiceDelta, None]:
         """Deltas of all choices as they come; ends when every choice has finished. Leaving early aborts the rest.

@@ -35,7 +35,7 @@ def serve(app: FastAPI, settings: Settings) -> int:
         app,
         host=settings.host,
         port=settings.port,
-        http=_protocol(settings.receive_timeout_s),
+        http=_protocol(settings.receive_timeout_s, settings.send_timeout_s),
         ws="none",
         log_config=None,  # ours
         access_log=False,  # ours says more
@@ -89,11 +89,12 @@ class DrainingServer(uvicorn.Server):
             await self.lifespan.shutdown()
 
 
-def _protocol(head_timeout_s: float) -> type[HttpToolsProtocol]:
-    """The protocol with a time limit for a request's head, as `uvicorn.Config` wants it: a class."""
+def _protocol(head_timeout_s: float, read_timeout_s: float) -> type[HttpToolsProtocol]:
+    """The protocol with its time limits, as `uvicorn.Config` wants it: a class."""
 
     class Protocol(LimitedProtocol):
         timeout_s = head_timeout_s
+        send_timeout_s = read_timeout_s
 
     return Protocol
 
@@ -101,20 +102,23 @@ def _protocol(head_timeout_s: float) -> type[HttpToolsProtocol]:
 class LimitedProtocol(HttpToolsProtocol):
     """uvicorn's, with limits on the size of a request's head and on the time it takes, and errors as JSON.
 
+    A client that doesn't read what it is sent is cut off too: the answer would wait in memory for as long as it likes.
+
     What is refused here is no HTTP request yet: no route, no surface, so errors have our own envelope.
     """
 
     timeout_s: float
+    send_timeout_s: float
     _refusal: tuple[int, str, str] | None = None
     _num_head_bytes = 0
     _is_in_head = True
     _has_ended_head = False
     """In the data received last: what is left of that may be a body."""
     _timer: Any = None
+    _send_timer: Any = None
 
     def data_received(self, data: bytes) -> None:
-        if self._timer is None and self._is_in_head:
-            self._timer = self.loop.call_later(self.timeout_s, self._on_slow_head)
+        self._expect_head()
         was_in_head, self._has_ended_head = self._is_in_head, False
         super().data_received(data)
         if was_in_head and self._is_in_head and not self._has_ended_head:
@@ -125,11 +129,25 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._timer = self.loop.call_later(self.timeout_s, self._on_slow_head)
+        self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stop_send_timer()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._send_timer = self.loop.call_later(self.send_timeout_s, self._on_slow_reader)
+
+    def resume_writing(self) -> None:
+        self._stop_send_timer()
+        super().resume_writing()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._num_head_bytes and not self.transport.is_closing():
+            self._expect_head()  # the next request's, some of which came meanwhile
 
     def on_message_begin(self) -> None:
         self._is_in_head = True
@@ -161,6 +179,16 @@ class LimitedProtocol(HttpToolsProtocol):
     def _refuse_large_head(self) -> None:
         self._refusal = (431, "headers_too_large", f"The request's head is larger than {MAX_HEAD_BYTES} bytes.")
 
+    def _expect_head(self) -> None:
+        """Not while an answer is on its way: a 408 would end up in the middle of it."""
+        is_answering = self.cycle is not None and not self.cycle.response_complete
+        if self._timer is None and self._is_in_head and not is_answering:
+            self._timer = self.loop.call_later(self.timeout_s, self._on_slow_head)
+
+    def _on_slow_reader(self) -> None:
+        logger.warning("a client has not read what it was sent for %g s: cut off", self.send_timeout_s)
+        self.transport.abort()
+
     def _on_slow_head(self) -> None:
         if self.transport.is_closing():
             return
@@ -174,3 +202,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _stop_send_timer(self) -> None:
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+            self._send_timer = None

@@ -108,6 +108,7 @@ class Settings(BaseSettings):
     engine_start_timeout_s: float = Field(default=600.0, gt=0, description="Loading that takes longer is begun again.")
     drain_timeout_s: float = Field(default=30.0, ge=0, description="How long a stopping server lets requests finish.")
     receive_timeout_s: float = Field(default=30.0, gt=0, description="How long a request's head, or body, may take.")
+    send_timeout_s: float = Field(default=60.0, gt=0, description="How long a client may leave an answer unread.")
     request_timeout_s: float = Field(default=600.0, gt=0, description="How long a request may take to be answered.")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_comma_separated)] = ()
     api_keys_file: Path | None = Field(default=None, description="More keys, one a line.")

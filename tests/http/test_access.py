@@ -258,3 +258,29 @@ def test_a_page_that_points_its_name_here(server: Any, path: str) -> None:
 def test_liveness_has_no_names(server: Any) -> None:
     for path, status in (("/health/live", 200), ("/health/ready", 200), ("/health", 403), ("/openapi.json", 403)):
         assert exchange(server.url, f"GET {path} HTTP/1.1\r\nHost: evil.example\r\n\r\n".encode()).status == status
+
+
+def test_one_key_can_hold_half_of_the_server(start_server: StartServer) -> None:
+    limits = {"ZEROSHOT_API_KEYS": f"{FIRST},{SECOND}", "ZEROSHOT_MAX_QUEUED_SEQS": "64"}
+    with start_server(**limits) as server:
+        first, second = ({"authorization": f"Bearer {key}"} for key in (FIRST, SECOND))
+        answer = server.http.post("/generate", json={"prompt": "a", "n": 33, "max_tokens": 2}, headers=first)
+        assert answer.status_code == 400
+        assert "at most 32 sequences" in answer.json()["error"]["message"]
+        body = {"prompt": "a", "n": 32, "max_tokens": 900, "ignore_eos": True}
+        with ThreadPoolExecutor(1) as pool:
+            held = pool.submit(server.http.post, "/generate", json=body, headers=first)
+            while server.http.get("/health", headers=first).json()["engine"]["num_running"] == 0:
+                assert not held.done()
+            mine = server.http.post("/generate", json=BODY, headers=first)
+            theirs = server.http.post("/generate", json=BODY, headers=second)
+            assert (mine.status_code, theirs.status_code) == (429, 200), mine.text + theirs.text
+            assert "for you" in mine.json()["error"]["message"]
+            assert held.result().status_code == 200
+
+
+def test_a_key_given_as_a_flag_shuts_nobody_out(start_server: StartServer) -> None:
+    with start_server("--api-key", SECOND, ZEROSHOT_API_KEYS=FIRST) as server:
+        for key in (FIRST, SECOND):
+            answer = server.http.post("/generate", json=BODY, headers={"authorization": f"Bearer {key}"})
+            assert answer.status_code == 200, answer.text

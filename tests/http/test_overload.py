@@ -194,3 +194,37 @@ def test_a_body_that_comes_too_slowly(start_server: StartServer) -> None:
             kept.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert read_answer(kept).status == 200
         server.wait_until_idle()
+
+
+def test_a_client_that_reads_nothing_is_cut_off(start_server: StartServer) -> None:
+    """Else its answer would wait in memory for as long as it likes."""
+    with start_server(ZEROSHOT_SEND_TIMEOUT_S="1") as server:
+        body = {"prompt": "a", "max_tokens": 1000, "n": 16, "ignore_eos": True, "stream": True, "logprobs": 5}
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.connect(("127.0.0.1", int(server.url.rsplit(":", 1)[1])))
+            content = json.dumps(body).encode()
+            head = f"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n"
+            deaf.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + content)
+            server.wait_until(lambda health: health["engine"]["num_running"] > 0)
+            server.wait_until_idle()
+            assert server.health()["engine"]["generation_tokens_total"] < 16_000, "what it asked for goes on for nobody"
+            assert "has not read" in server.log.read_text()
+
+
+def test_the_beginning_of_the_next_request_breaks_no_answer(start_server: StartServer) -> None:
+    """It has its time from the end of the answer on: before, its 408 would end up in the middle of it."""
+    with start_server(ZEROSHOT_RECEIVE_TIMEOUT_S="0.2") as server, connect(server.url) as connection:
+        body = {"prompt": "a", "max_tokens": 800, "ignore_eos": True, "stream": True}
+        content = json.dumps(body).encode()
+        head = f"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n"
+        connection.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + content)
+        connection.recv(1)
+        connection.sendall(b"GET /health/live HT")
+        received = b""
+        while piece := connection.recv(65536):
+            received += piece
+        answer, _, rest = received.partition(b"data: [DONE]")
+        assert answer.count(b"data: ") > 700
+        assert b"HTTP/1.1 408" not in answer
+        assert b"HTTP/1.1 408" in rest

@@ -1,10 +1,13 @@
 """The bound on the queue, and the advice to those it refuses."""
 
+from typing import Any
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zeroshot.admission import Admission, ServiceRate, weight
+from zeroshot.admission import Admission, Load, ServiceRate, weight
 from zeroshot.caller import CALLER, limit_time, new_caller
 from zeroshot.errors import InvalidRequest, Overloaded
 from zeroshot.types import EngineStats, GenerateRequest, SamplingParams
@@ -17,12 +20,16 @@ def request(prompt_tokens: int = 10, max_tokens: int = 10, n: int = 1) -> Genera
 
 def test_both_bounds() -> None:
     admission = Admission(max_seqs=4, max_tokens=100)
-    with admission.hold(request(n=2)), admission.hold(request(n=2)), pytest.raises(Overloaded, match="4 of at most 4"):
+    with (
+        admission.hold(request(n=2)),
+        admission.hold(request(n=2)),
+        pytest.raises(Overloaded, match=r"4 sequences .* of at most 4"),
+    ):
         admission.check([request(1, 1)])
-    with admission.hold(request(40, 41)), pytest.raises(Overloaded, match="81 of at most 100"):
+    with admission.hold(request(40, 41)), pytest.raises(Overloaded, match=r"81 tokens in all, of at most .* 100"):
         admission.check([request()])
     admission.check([request(40, 60)])
-    assert (admission.num_seqs, admission.num_tokens) == (0, 0)
+    assert admission.held == Load()
 
 
 @pytest.mark.parametrize("requests", [[request(n=5)], [request()] * 5, [request(90, 11)], [request(1, 20)] * 5])
@@ -43,14 +50,54 @@ def test_never_more_than_the_bound_and_all_given_back(events: list[tuple[int, in
             refusals.append(error.retry_after_s)
         else:
             held.append((context, weight(request(prompt_tokens, max_tokens, n))))
-        assert admission.num_seqs <= 6
-        assert admission.num_tokens == sum(tokens for _, tokens in held) <= 200
+        assert admission.held.num_seqs <= 6
+        assert admission.held.num_tokens == sum(tokens for _, tokens in held) <= 200
         if ends_one and held:
             held.pop()[0].__exit__(None, None, None)
     assert all(1 <= retry_after_s <= 120 for retry_after_s in refusals)
     for context, _ in held:
         context.__exit__(None, None, None)
-    assert (admission.num_seqs, admission.num_tokens) == (0, 0)
+    assert admission.held == Load()
+    assert admission._held_by == {}
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([b"a", b"b", b"c"]), st.integers(1, 3), st.integers(1, 60)), max_size=30),
+    st.data(),
+)
+def test_one_of_several_callers_holds_half_at_most(events: list[tuple[bytes, int, int]], data: st.DataObject) -> None:
+    admission = Admission(max_seqs=7, max_tokens=200)
+    admission.share_among(3)
+    held: dict[bytes, list[Any]] = {b"a": [], b"b": [], b"c": []}
+    for caller, n, prompt_tokens in events:
+        wanted = msgspec.structs.replace(request(prompt_tokens, 0, n), cache_salt=caller)
+        context = admission.hold(wanted)
+        try:
+            context.__enter__()
+        except (Overloaded, InvalidRequest):
+            pass
+        else:
+            held[caller].append((context, wanted))
+        for who, contexts in held.items():
+            of_one = Load.of([wanted for _, wanted in contexts])
+            assert of_one.fits(Load(4, 100))
+            assert admission._held_by.get(who, Load()) == of_one
+        if held[caller] and data.draw(st.booleans()):
+            held[caller].pop()[0].__exit__(None, None, None)
+    for contexts in held.values():
+        for context, _ in contexts:
+            context.__exit__(None, None, None)
+    assert admission.held == Load()
+
+
+def test_the_only_caller_and_the_server_itself_may_hold_it_all() -> None:
+    admission = Admission(max_seqs=4, max_tokens=100)
+    admission.share_among(1)
+    admission.check([request(50, 50)], b"a")
+    admission.share_among(2)
+    admission.check([request(50, 50)], b"")
+    with pytest.raises(InvalidRequest, match="at most 2 sequences and 50 tokens for a caller"):
+        admission.check([request(50, 50)], b"a")
 
 
 def stats(tokens: int) -> EngineStats:

@@ -19,7 +19,7 @@ from zeroshot.api.openai_protocol import Frame, OpenAIBody, UsageInChunks, opena
 from zeroshot.api.sse import STREAMED, event_stream
 from zeroshot.api.structured_outputs import generation_of
 from zeroshot.caller import limit_time
-from zeroshot.errors import InvalidRequest
+from zeroshot.errors import ContextLengthExceeded, InvalidRequest
 from zeroshot.model_client import ChoiceDelta, ModelClient
 from zeroshot.text.tokenizer import Tokenizer
 from zeroshot.types import MAX_SEED, GenerateRequest, TokenLogprob
@@ -113,6 +113,8 @@ class _Call:
             grammar=grammar,
             beams=beams,
         )
+        if len(token_ids) + params.max_tokens > client.max_model_len:
+            raise ContextLengthExceeded(len(token_ids), params.max_tokens, client.max_model_len, field="messages")
         request = GenerateRequest(
             request_id=self.frame.id, prompt_token_ids=token_ids, sampling_params=params, n=body.n
         )

@@ -28,6 +28,10 @@ class NullsAreDefaults(BaseModel):
     _drop_nulls = model_validator(mode="before")(_without_nulls)
 
 
+MAX_PROMPT_TOKENS = 2**18
+"""Token ids in all prompts of a request: as many as 256 full contexts of GPT-2."""
+
+
 def check_encodable(text: str) -> str:
     try:
         text.encode("utf-8")
@@ -43,6 +47,9 @@ def is_token_ids(value: Any) -> bool:
 def _check_prompt_type(value: Any) -> Any:
     """One message instead of one for each member of the union."""
     items = value if isinstance(value, list) else [value]
+    num_items = max(len(items), sum(len(item) for item in items if isinstance(item, list)))
+    if num_items > MAX_PROMPT_TOKENS:  # before each is looked at, which takes a second for the 4 MB of a body
+        raise ValueError(f"{num_items} token ids or texts are too many: at most {MAX_PROMPT_TOKENS} are read")
     is_texts = bool(items) and all(isinstance(item, str) for item in items)
     is_rows = isinstance(value, list) and bool(value) and all(is_token_ids(item) for item in value)
     if not (is_texts or is_rows or is_token_ids(value)):

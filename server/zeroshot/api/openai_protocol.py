@@ -116,6 +116,8 @@ class OpenAIBody(fields.NullsAreDefaults, fields.SamplingBody):
             raise InvalidRequest("With use_beam_search, n is the number of beams: at least 2.", field="n")
         if asks and self.n > MAX_BEAMS:
             raise InvalidRequest(f"n is {self.n}: there can be {MAX_BEAMS} beams at most.", field="n")
+        if asks and getattr(self, "max_tokens", None) == 0:
+            raise InvalidRequest("With use_beam_search, max_tokens is at least 1.", field="max_tokens")
         penalty = None if not asks and self.length_penalty == 1.0 else self.length_penalty
         stopping = None if not asks and self.early_stopping is False else self.early_stopping
         return beam_params(self, num_beams=self.n if asks else 1, length_penalty=penalty, early_stopping=stopping)

@@ -24,6 +24,7 @@ _SUFFIXES = (".yaml", ".yml")
 _DEBOUNCE_MS = 600
 _STEP_MS = 200  # how often the watching thread wakes up: five times a second costs nothing
 _LOOK_AGAIN_MS = 500  # how often to see whether the folder is still the one that is watched
+_WATCH_AGAIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +126,12 @@ class Catalog:
             identity = self._folder_identity()
             if identity is None:
                 await asyncio.sleep(_LOOK_AGAIN_MS / 1000)
-            else:
+                continue
+            try:
                 await self._watch(identity)
+            except Exception:  # gone since it was looked at, or the system watches all it can: it may yet be possible
+                logger.exception("%s can't be watched; trying again in %g s", self.folder, _WATCH_AGAIN_S)
+                await asyncio.sleep(_WATCH_AGAIN_S)
 
     async def _watch(self, identity: tuple[int, int]) -> None:
         """Until the folder is another one, or none."""

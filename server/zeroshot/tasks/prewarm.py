@@ -16,23 +16,20 @@ MIN_PREFIX_TOKENS = 16
 """The prefix cache keeps whole blocks: of fewer tokens nothing would stay."""
 
 _CHECK_INTERVAL_S = 0.5
+_RETRY_INTERVAL_S = 5.0
 
 
 async def prewarm(catalog: Catalog, client: ModelClient) -> int:
-    """Returns how many prefixes were run. What the engine can't do now, it does at the first request."""
+    """Returns how many prefixes were run. Raises ZeroshotError for what the engine can't do now."""
     prefixes = [token_ids for token_ids in catalog.prefixes() if len(token_ids) >= MIN_PREFIX_TOKENS]
-    for number, token_ids in enumerate(prefixes):
+    for token_ids in prefixes:
         request = GenerateRequest(
             request_id=uuid.uuid4().hex,
             prompt_token_ids=token_ids[: client.max_model_len],
             sampling_params=SamplingParams(max_tokens=0),
             pin_prompt=True,
         )
-        try:
-            await client.complete(request)
-        except ZeroshotError as error:
-            logger.warning("prompt prefixes were not prefilled: %s", error.message)
-            return number
+        await client.complete(request)
     return len(prefixes)
 
 
@@ -41,7 +38,12 @@ async def keep_warm(catalog: Catalog, client: ModelClient) -> None:
     warmed: tuple[Hashable, int] | None = None
     while True:
         wanted = (client.engines, catalog.generation)
+        pause_s = _CHECK_INTERVAL_S
         if client.status == "ready" and warmed != wanted:
-            await prewarm(catalog, client)
-            warmed = wanted
-        await asyncio.sleep(_CHECK_INTERVAL_S)
+            try:
+                await prewarm(catalog, client)
+                warmed = wanted
+            except ZeroshotError as error:  # a full queue, or an engine that is being replaced
+                logger.warning("prompt prefixes were not prefilled, trying again: %s", error.message)
+                pause_s = _RETRY_INTERVAL_S
+        await asyncio.sleep(pause_s)

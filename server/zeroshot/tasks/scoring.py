@@ -47,8 +47,15 @@ def continuation(prompt: str, text: str) -> str:
 
 
 async def score(client: ModelClient, candidates: Iterable[Candidate]) -> list[Scored]:
-    """The candidates' log-probabilities in nats, in their order, all at once."""
-    return await together(_score_one(client, candidate) for candidate in candidates)
+    """The candidates' log-probabilities in nats, in their order, all at once.
+
+    Raises InvalidRequest for more than the server can ever hold, and Overloaded for more than it can now.
+    """
+    candidates = list(candidates)
+    requests = [_scoring_request(candidate) for candidate in candidates]
+    client.check_room(requests)
+    pairs = zip(candidates, requests, strict=True)
+    return await together(_score_one(client, candidate, request) for candidate, request in pairs)
 
 
 async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
@@ -61,17 +68,21 @@ async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
             task.cancel()
 
 
-async def _score_one(client: ModelClient, candidate: Candidate) -> Scored:
+def _scoring_request(candidate: Candidate) -> GenerateRequest:
     token_ids = candidate.prompt_ids + candidate.target_ids
     params = SamplingParams(max_tokens=0, prompt_logprobs=0, prompt_logprobs_start=len(candidate.prompt_ids))
-    request = GenerateRequest(request_id=uuid.uuid4().hex, prompt_token_ids=token_ids, sampling_params=params)
+    return GenerateRequest(request_id=uuid.uuid4().hex, prompt_token_ids=token_ids, sampling_params=params)
+
+
+async def _score_one(client: ModelClient, candidate: Candidate, request: GenerateRequest) -> Scored:
     completion = (await client.complete(request))[0]
     if len(completion.prompt_logprobs) != len(candidate.target_ids):
         raise GenerationFailed(
             f"The engine scored {len(completion.prompt_logprobs)} tokens of {len(candidate.target_ids)}."
         )
     logprob = math.fsum(token.logprob for token in completion.prompt_logprobs)
-    return Scored(logprob, len(candidate.target_ids), len(token_ids), completion.num_cached_tokens)
+    num_tokens = len(request.prompt_token_ids)
+    return Scored(logprob, len(candidate.target_ids), num_tokens, completion.num_cached_tokens)
 
 
 def probabilities(values: Sequence[float]) -> list[float]:
