@@ -85,7 +85,7 @@ def test_a_stream_says_the_same_as_a_plain_answer(create: Any, max_tokens: int) 
         ({"messages": [{"role": "tool", "content": "a"}]}, "messages.0.role"),
         ({"messages": [{"role": "user"}]}, "messages.0.content"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "messages.0.content"),
-        ({"messages": [{"role": "user", "content": "a " * 1100}]}, "prompt"),
+        ({"messages": [{"role": "user", "content": "a " * 1100}]}, "messages"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
         ({"response_format": {"type": "xml"}}, "response_format.type"),
         ({"top_logprobs": 2}, "top_logprobs"),

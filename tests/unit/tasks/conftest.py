@@ -1,7 +1,7 @@
 """A real engine in this process, behind the part of EngineClient's interface that tasks use."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pytest
 from fastapi import FastAPI
 from transformers import GPT2LMHeadModel
 
+from zeroshot.admission import Admission
 from zeroshot.api import errors
 from zeroshot.api import tasks as tasks_api
 from zeroshot.engine.engine import Engine
@@ -39,7 +40,11 @@ class InProcessClient:
         self.eos_token_id = engine.model.config.eos_token_id
         self.requests: list[GenerateRequest] = []
         self.metrics = Metrics("test")
+        self.admission = Admission(max_seqs=512, max_tokens=2**18)
         self._outputs: dict[str, list[TokenOutput]] = {}
+
+    def check_room(self, requests: Iterable[GenerateRequest]) -> None:
+        self.admission.check(requests)
 
     async def complete(self, request: GenerateRequest) -> list[Completion]:
         self.engine.add_request(request)

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from zeroshot.errors import PromptFileError, UnknownTask
+from zeroshot.errors import Overloaded, PromptFileError, UnknownTask
+from zeroshot.tasks import catalog as catalog_module
 from zeroshot.tasks.catalog import Catalog
-from zeroshot.tasks.prewarm import prewarm
+from zeroshot.tasks.prewarm import keep_warm, prewarm
 from zeroshot.text.tokenizer import Tokenizer
 
 FILE = """\
@@ -203,6 +204,56 @@ def test_a_folder_that_was_deleted_and_made_again_is_watched_again(
         await asyncio.gather(watcher, return_exceptions=True)
 
     asyncio.run(replace_while_watching())
+
+
+def test_watching_goes_on_after_the_system_refused_it(
+    catalog: Catalog, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All watches in use: that passes."""
+    monkeypatch.setattr("zeroshot.tasks.catalog._WATCH_AGAIN_S", 0.01)
+    awatch, refusals = catalog_module.awatch, [OSError(28, "No space left on device"), FileNotFoundError()]
+
+    def scarce(*arguments: Any, **options: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        return awatch(*arguments, **options)
+
+    monkeypatch.setattr(catalog_module, "awatch", scarce)
+
+    async def edit_while_watching() -> None:
+        watcher = asyncio.create_task(catalog.watch())
+        write("two.yaml", name="two")
+        async with asyncio.timeout(10):
+            while "two" not in [task.name for task in catalog.tasks]:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        watcher.cancel()
+        await asyncio.gather(watcher, return_exceptions=True)
+
+    asyncio.run(edit_while_watching())
+
+
+def test_prewarming_is_tried_again_until_it_is_done(bundled: Any, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zeroshot.tasks.prewarm._RETRY_INTERVAL_S", 0.01)
+    complete, refusals = client.complete, [Overloaded("full", retry_after_s=1)] * 2
+    client.status, client.engines = "ready", 1
+
+    async def refuse_first(request: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        return await complete(request)
+
+    monkeypatch.setattr(client, "complete", refuse_first)
+
+    async def warm() -> None:
+        warming = asyncio.create_task(keep_warm(bundled.catalog, client))
+        async with asyncio.timeout(30):
+            while len(client.requests) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        warming.cancel()
+        await asyncio.gather(warming, return_exceptions=True)
+
+    asyncio.run(warm())
+    assert refusals == []
 
 
 def test_prewarming_puts_few_shot_examples_into_the_prefix_cache(bundled: Any, client: Any) -> None:

@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import GPT2LMHeadModel
 
+from zeroshot.admission import Admission
+from zeroshot.errors import InvalidRequest
 from zeroshot.tasks.scoring import contextual, continuation, pmi_dc, probabilities
 from zeroshot.tasks.task import Task
 from zeroshot.text.tokenizer import Tokenizer
@@ -81,6 +83,15 @@ def test_label_scores_are_hugging_faces(
     assert {score.label: score.probability for score in result.scores} == pytest.approx(shares, abs=1e-4)
     assert result.output == max(expected, key=lambda label: expected[label]) == result.scores[0].label
     assert result.calibration == "none"
+
+
+def test_more_labels_than_the_server_can_ever_hold_are_no_matter_of_waiting(
+    mood: Task, run: Callable[..., Any], client: Any
+) -> None:
+    client.admission = Admission(max_seqs=2, max_tokens=10_000)
+    with pytest.raises(InvalidRequest, match="3 sequences"):
+        run(mood, text="Good.")
+    assert client.requests == []
 
 
 def test_labels_share_the_prompts_blocks(mood: Task, run: Callable[..., Any], client: Any) -> None:
