@@ -267,7 +267,7 @@ def test_one_key_can_hold_half_of_the_server(start_server: StartServer) -> None:
         answer = server.http.post("/generate", json={"prompt": "a", "n": 33, "max_tokens": 2}, headers=first)
         assert answer.status_code == 400
         assert "at most 32 sequences" in answer.json()["error"]["message"]
-        body = {"prompt": "a", "n": 32, "max_tokens": 900, "ignore_eos": True}
+        body = {"prompt": "a", "n": 32, "max_tokens": 300, "ignore_eos": True}
         with ThreadPoolExecutor(1) as pool:
             held = pool.submit(server.http.post, "/generate", json=body, headers=first)
             while server.http.get("/health", headers=first).json()["engine"]["num_running"] == 0:
