@@ -12,7 +12,10 @@ import { NUM_POINTS, read, toPoint, type Point, type Reading } from "./series";
 
 const EVERY_MS = 1000;
 const BURST = 16;
-const BURST_TOKENS = 120;
+/** Enough for several readings on a fast machine. */
+const BURST_TOKENS = 900;
+/** More than the tokens of a burst's prompt. */
+const BURST_PROMPT_ROOM = 64;
 
 export function Engine({ isShown, health }: { isShown: boolean; health: Health }) {
   const { points, error } = usePoints(isShown);
@@ -29,7 +32,7 @@ export function Engine({ isShown, health }: { isShown: boolean; health: Health }
           {burst.isRunning ? (
             <button type="button" onClick={burst.stop}>Stop them</button>
           ) : (
-            <button type="button" onClick={() => burst.start(sendBurst)}>Send {BURST} prompts at once</button>
+            <button type="button" onClick={() => burst.start((signal) => sendBurst(health, signal))}>Send {BURST} prompts at once</button>
           )}
           {!burst.isRunning && <span class="hint">and see them batched.</span>}
         </div>
@@ -85,8 +88,9 @@ function usePoints(isShown: boolean): { points: Point[]; error: ApiError | null 
  * One request with many prompts: a browser opens only six connections to a host, and streams would hold them all while
  * the readings wait. The prompts begin alike, so that the prefix cache has something to do.
  */
-async function sendBurst(signal: AbortSignal): Promise<void> {
+async function sendBurst(health: Health, signal: AbortSignal): Promise<void> {
   const beginning = "The old captain looked out over the harbour, where the boats lay still in the morning light.";
   const prompt = Array.from({ length: BURST }, (_, day) => `${beginning} Day ${day + 1}:`);
-  for await (const _ of generate({ prompt, max_tokens: BURST_TOKENS, ignore_eos: true }, signal));
+  const max_tokens = Math.min(BURST_TOKENS, (health.maxModelLen ?? Infinity) - BURST_PROMPT_ROOM);
+  for await (const _ of generate({ prompt, max_tokens, ignore_eos: true }, signal));
 }
