@@ -4,9 +4,8 @@
     out = residual + attention @ weight^T + bias,
     attention[h] = sum_s w[s, h] output[s, h] / sum_s w[s, h] sum[s, h],    w[s, h] = exp2(max[s, h] - max_s max[s, h])
 
-Every program merges all heads anew, a few splits at a time and always in the order of
-the context, into one row in registers: it is 25 KB from the L2 cache at a context of 512 for 124M. So programs own more
-rows of the weight than in `projection/kernel.py`, where the rest of the scheme is described.
+Every program merges all heads anew, split by split in the order of the context, into one row in registers: it is 25 KB
+from the L2 cache at a context of 512 for 124M. So programs own more rows of the weight than in `projection/kernel.py`, where the rest of the scheme is described.
 
 Splits: float32, of `split_attention`; weight and bias: fp32, fp16 or bf16; the residual stream is float32.
 """
@@ -20,12 +19,12 @@ from zeroshot_kernels.projection.kernel import check_linear, check_rows, launch_
 from zeroshot_kernels.split_attention.reference import SPLIT_SIZE
 
 _TILE_ELEMENTS = 8192
-"""Of the weight: 8 rows to a program for 124M, 4 for 1.5B, 96 and 400 programs. With twice as many rows for 1.5B, 117
-registers in 512 threads would leave no room on an SM for the grid that follows."""
+"""Of the weight: 8 rows to a program for 124M, 4 for 1.5B, 96 and 400 programs. Twice as many rows for 1.5B would take
+512 threads, and with more than 64 registers each leave no room on an SM for the grid that follows."""
 
 _SPLIT_ELEMENTS = 4096
-"""Of the splits' outputs that are read at once: 4 splits for 124M, 2 for 1.5B. One alone would wait for the other; four
-of 1.5B's take 173 registers."""
+"""Of the splits' outputs that are on their way at once: 4 splits for 124M, 2 for 1.5B. The loop over them is unrolled,
+and the compiler moves its loads to the front."""
 
 
 def merge_projection(
@@ -83,6 +82,7 @@ def merge_projection(
         N_OUT=n_out,
         SPLIT_SIZE=SPLIT_SIZE,
         BLOCK_S=max(1, min(4, _SPLIT_ELEMENTS // block_k)),
+        BLOCK_D=head_dim & -head_dim,  # the largest power of 2 that divides it
         **launch_options(block_n, n_head * head_dim, use_pdl=use_pdl),
     )
     return out
@@ -107,6 +107,7 @@ def merge_projection_kernel(
     N_OUT: tl.constexpr,
     SPLIT_SIZE: tl.constexpr,
     BLOCK_S: tl.constexpr,
+    BLOCK_D: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     USE_PDL: tl.constexpr,
@@ -129,11 +130,11 @@ def merge_projection_kernel(
             partial_sum_ptr,
             row * max_splits,
             num_splits,
-            offs_k,
             N_HEAD,
             HEAD_DIM,
             BLOCK_S,
-            BLOCK_K,
+            BLOCK_K // BLOCK_D,
+            BLOCK_D,
         )
         product = tl.sum(weight.to(tl.float32) * attended[None, :], axis=1)
         tl.store(out_ptr + row * stride_out_row + offs_n, residual + (product + bias), mask=mask_n)
@@ -146,30 +147,35 @@ def _merged(
     partial_sum_ptr,  # [..., N_HEAD]
     first_split,
     num_splits,
-    offs_k,
     N_HEAD: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     BLOCK_S: tl.constexpr,
-    BLOCK_K: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_D: tl.constexpr,
 ):
-    """Attention's output of one row: [BLOCK_K] float32, all heads, zeros outside. Each element merges by itself."""
-    head = offs_k // HEAD_DIM
-    acc_max = tl.full([BLOCK_K], -1e38, tl.float32)  # finite, so that nothing in it yet gives no inf - inf
-    acc_sum = tl.zeros([BLOCK_K], tl.float32)
-    acc_output = tl.zeros([BLOCK_K], tl.float32)
+    """Attention's output of one row: [BLOCK_C * BLOCK_D] float32, all heads, zeros outside.
+
+    In pieces of BLOCK_D elements, which are of one head: its maximum and sum are loaded once a piece.
+    """
+    offs_c = tl.arange(0, BLOCK_C)
+    offs_d = tl.arange(0, BLOCK_D)
+    head = offs_c * BLOCK_D // HEAD_DIM
+    acc_max = tl.full([BLOCK_C], -1e38, tl.float32)  # finite, so that nothing in it yet gives no inf - inf
+    acc_sum = tl.zeros([BLOCK_C], tl.float32)
+    acc_output = tl.zeros([BLOCK_C, BLOCK_D], tl.float32)
     for start in range(0, num_splits, BLOCK_S):
-        offs_s = start + tl.arange(0, BLOCK_S)
-        mask = (offs_s < num_splits)[:, None] & (head < N_HEAD)[None, :]
-        splits = (first_split + offs_s)[:, None] * N_HEAD
-        heads = splits + head[None, :]
-        split_max = tl.load(partial_max_ptr + heads, mask=mask, other=float("-inf"), cache_modifier=".cg")
-        split_sum = tl.load(partial_sum_ptr + heads, mask=mask, other=0.0, cache_modifier=".cg")
-        output_ptrs = partial_output_ptr + splits * HEAD_DIM + offs_k[None, :]
-        output = tl.load(output_ptrs, mask=mask, other=0.0, cache_modifier=".cg")
-        new_max = tl.maximum(acc_max, tl.max(split_max, axis=0))
-        rescale = tl.exp2(acc_max - new_max)
-        scale = tl.exp2(split_max - new_max[None, :])
-        acc_sum = acc_sum * rescale + tl.sum(split_sum * scale, axis=0)
-        acc_output = acc_output * rescale + tl.sum(output * scale, axis=0)
-        acc_max = new_max
-    return acc_output / tl.where(acc_sum == 0.0, 1.0, acc_sum)
+        for s in tl.static_range(BLOCK_S):
+            mask = head < tl.where(start + s < num_splits, N_HEAD, 0)
+            first = (first_split + start + s) * N_HEAD
+            split_max = tl.load(partial_max_ptr + first + head, mask=mask, other=float("-inf"), cache_modifier=".cg")
+            split_sum = tl.load(partial_sum_ptr + first + head, mask=mask, other=0.0, cache_modifier=".cg")
+            output_ptrs = partial_output_ptr + first * HEAD_DIM + (offs_c * BLOCK_D)[:, None] + offs_d[None, :]
+            output = tl.load(output_ptrs, mask=mask[:, None], other=0.0, cache_modifier=".cg")
+            new_max = tl.maximum(acc_max, split_max)
+            rescale = tl.exp2(acc_max - new_max)
+            scale = tl.exp2(split_max - new_max)
+            acc_sum = acc_sum * rescale + split_sum * scale
+            acc_output = acc_output * rescale[:, None] + output * scale[:, None]
+            acc_max = new_max
+    attended = acc_output / tl.where(acc_sum == 0.0, 1.0, acc_sum)[:, None]
+    return tl.reshape(attended, [BLOCK_C * BLOCK_D])
