@@ -18,7 +18,12 @@ from zeroshot.model.ops import Ops
 
 logger = logging.getLogger(__name__)
 
-_BLOCK_SIZE = 16
+PROBE_LENS = (300, 70)
+"""Contexts of the sequences that ops are tried on: several splits, pages and loads, the last of each in part."""
+PROBE_BLOCK_SIZE = 64
+PROBE_BLOCKS = 8
+_PROBE_VOCAB_SIZE = 1500
+"""More than one of the tiles that are worked on at once, and a part of one."""
 TOLERANCES = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """On norm(kernel - reference) / norm(reference): catches a wrong result, not a rounding."""
 
@@ -97,10 +102,15 @@ def probe_scales(kv_dtype: torch.dtype | None, n_head: int, device: torch.device
     return torch.exp2(-5.0 + heads % 3), torch.exp2(-4.0 - heads % 3)
 
 
+def probe_tables(device: torch.device) -> Tensor:
+    """The pages of both sequences, in no order; what a sequence has no use for is another's."""
+    return torch.tensor([[2, 0, 7, 3, 5], [6, 1, 2, 2, 2]], dtype=torch.int32, device=device)
+
+
 def _probes(
     config: GPT2Config, dtype: torch.dtype, device: torch.device, kv_dtype: torch.dtype | None
 ) -> dict[str, Probe]:
-    """Two sequences of 20 and 3 tokens, heads and rows as wide as the model's, a vocabulary of 300."""
+    """Two sequences, one with 21 new tokens and one with two; heads and rows as wide as the model's."""
     generator = torch.Generator().manual_seed(0)
 
     def randn(*shape: int) -> Tensor:
@@ -111,34 +121,43 @@ def _probes(
 
     n_head, n_embd = config.n_head, config.n_embd
     query, key, value = randn(23, 3, n_head, config.head_dim).unbind(1)
-    caches = randn(4, n_head, 2, _BLOCK_SIZE, config.head_dim).to(kv_dtype or dtype).permute(2, 0, 3, 1, 4)
+    memory = randn(PROBE_BLOCKS, n_head, 2, PROBE_BLOCK_SIZE, config.head_dim).to(kv_dtype or dtype)
+    caches = memory.permute(2, 0, 3, 1, 4)
     scales = probe_scales(kv_dtype, n_head, device)
-    tables = ints(2, 0, 1, 1).view(2, 2)
-    lens = ints(20, 3)
-    hidden, lm_head, weight, bias = randn(2, n_embd), randn(300, n_embd), randn(n_embd), randn(n_embd)
+    tables, lens, query_lens = probe_tables(device), ints(*PROBE_LENS), ints(21, 2)
+    hidden, lm_head = randn(2, n_embd), randn(_PROBE_VOCAB_SIZE, n_embd)
+    weight, bias = randn(n_embd), randn(n_embd)
     inner, inner_bias = randn(2, config.n_inner), randn(config.n_inner)
-    logits = 3 * randn(2, 300).float()
+    many = randn(64, n_embd)
+    logits = 3 * randn(2, _PROBE_VOCAB_SIZE).float()
     off, one, two = torch.zeros(2, device=device), torch.ones(2, device=device), ints(3, 5, dtype=torch.int64)
 
     def kv_append(op: Callable[..., Any]) -> list[Tensor]:
         written = caches.clone()
-        op(key[:2], value[:2], ints(17, 5), *written, *scales)
+        op(key[:2], value[:2], ints(170, 5), *written, *scales)
         return [written.to(dtype)]
 
     def logit_adjustment(op: Callable[..., Any]) -> list[Tensor]:
         written = logits.clone()
-        op(written, ints(0, 1, -1), ints(7, 299, 0), off.new_tensor([2.0, 0, 0]), ints(1, 1, 0) > 0, lens[[0, 1, 1]],
+        op(written, ints(0, 1, -1), ints(7, 1499, 0), off.new_tensor([2.0, 0, 0]), ints(1, 1, 0) > 0, ints(20, 3, 3),
            one + 0.5, one, one)  # fmt: skip
         return [written]
 
-    greedy = (off, two, two, two)
+    def lm_head_sampling(op: Callable[..., Any]) -> list[Tensor]:
+        """Other numbers of rows are other tiles. Greedy: a draw may turn on a rounding."""
+        outputs: list[Tensor] = []
+        for num_rows in (1, 2, 33, 64):
+            zeros = torch.zeros(num_rows, device=device)
+            outputs += op(many[:num_rows], lm_head, zeros, *[zeros.long()] * 3)
+        return outputs
+
     return {
         "kv_append": kv_append,
         "decode_attention": lambda op: [op(query[:2], *caches, tables, lens, 0.125, *scales)],
-        "prefill_attention": lambda op: [op(query, *caches, tables, lens, lens, 0.125, *scales)],
+        "prefill_attention": lambda op: [op(query, *caches, tables, query_lens, lens, 0.125, *scales)],
         "layer_norm": lambda op: [*op(hidden, hidden, weight, bias, 1e-5)],
         "bias_gelu": lambda op: [op(inner, inner_bias)],
-        "lm_head_sampling": lambda op: [*op(hidden, lm_head, *greedy)],
+        "lm_head_sampling": lm_head_sampling,
         "sampling": lambda op: [*op(logits, one, ints(5, 5), one, off, two, two, two)],
         "logprobs": lambda op: [*op(hidden, lm_head, two)],
         "logit_adjustment": logit_adjustment,
