@@ -186,15 +186,15 @@ class CudaRunner:
         """
         given = batch.attention
         tables = np.zeros((_power_of_two(len(batch.sequences)), self._layout.max_blocks), np.int32)
-        lens = np.zeros((2, len(tables)), np.int32)
+        context_lens, query_lens = np.zeros((2, len(tables)), np.int32)
         tables[: len(batch.sequences), : given.block_tables.shape[1]] = given.block_tables.numpy()
-        lens[:, : len(batch.sequences)] = given.context_lens, given.query_lens
-        context_lens, query_lens = self._device.upload(lens)
+        context_lens[: len(batch.sequences)], query_lens[: len(batch.sequences)] = given.context_lens, given.query_lens
+        # Types and alignment as in `_compile_prefills`: another one would wait for a compiler.
         attention = AttentionMetadata(
-            slot_mapping=self._upload(given.slot_mapping),
+            slot_mapping=self._device.upload(given.slot_mapping.numpy().astype(np.int32)),
             block_tables=self._device.upload(tables),
-            context_lens=context_lens,
-            query_lens=query_lens,
+            context_lens=self._device.upload(context_lens),
+            query_lens=self._device.upload(query_lens),
             num_decodes=0,
         )
         token_ids, positions = self._upload(batch.token_ids), self._upload(batch.positions)

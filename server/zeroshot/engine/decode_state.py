@@ -17,26 +17,31 @@ Rows = slice | Tensor
 """The first n rows, or some rows by their numbers (int64)."""
 
 
+_ALIGNED_ROWS = 16
+"""Each of the arrays in one tensor begins at a multiple of 16 bytes: kernels are compiled for that."""
+
+
 class DecodeState:
     def __init__(self, num_rows: int, layout: Layout, device: Device) -> None:
         self._device = device
+        width = -(-num_rows // _ALIGNED_ROWS) * _ALIGNED_ROWS
 
         def zeros(*shape: int, dtype: torch.dtype) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=device.torch_device)
 
-        longs = zeros(6, num_rows, dtype=torch.int64)
+        longs = zeros(6, width, dtype=torch.int64)[:, :num_rows]
         self._longs = longs
         self.token_ids = longs[0]  # the newest token: the next one to run
         self.positions = longs[1]  # where it stands
         self.draw_positions = longs[2]  # where the token drawn after it will stand
         self.limits = longs[3]  # a row at its limit stays as it is
         self.seeds, self.choices = longs[4], longs[5]
-        self._words = words = zeros(4, num_rows, dtype=torch.int32)
+        self._words = words = zeros(4, width, dtype=torch.int32)[:, :num_rows]
         self.context_lens = words[0]  # tokens that attention sees: position + 1, or 0 for an empty row
         self.top_ks = words[1]
         self.num_entries = words[2]
         self.has_penalties = words[3]
-        self._floats = floats = zeros(6, num_rows, dtype=torch.float32)
+        self._floats = floats = zeros(6, width, dtype=torch.float32)[:, :num_rows]
         self.temperatures, self.top_ps, self.min_ps = floats[0], floats[1], floats[2]
         self.repetition_penalties, self.presence_penalties, self.frequency_penalties = floats[3], floats[4], floats[5]
         self.slot_table = zeros(

@@ -82,7 +82,8 @@ class DeviceSampler:
         token_ids, biases, is_seen, counts = state.entries[:, rows]
         row_numbers = torch.arange(len(raw), dtype=torch.int32, device=raw.device)[:, None]
         in_use = self._entry_columns() < state.num_entries[rows, None]
-        logits = raw.clone()
+        # With the strides of `raw`, whose rows are aligned: a clone would close the gaps.
+        logits = torch.empty_strided(raw.shape, raw.stride(), dtype=raw.dtype, device=raw.device).copy_(raw)
         self._ops.logit_adjustment(
             logits,
             torch.where(in_use, row_numbers, -1).flatten(),
