@@ -1,5 +1,6 @@
 """(d) The engine without HTTP: decode at several batch sizes, prefill of long prompts, for each of GPT-2's shapes."""
 
+import statistics
 import time
 import zlib
 from functools import partial
@@ -22,6 +23,7 @@ from zeroshot.settings import EngineSettings, FusedDecode
 from zeroshot.types import GenerateRequest, SamplingParams
 
 _WARM_UP_TOKENS = 8
+_PREFILLS = 5
 
 
 def measure(run: Run) -> None:
@@ -123,19 +125,26 @@ def _step(engine: Engine) -> int:
     return sum(len(output.token_ids) for output in outputs)
 
 
+def _all_decode(engine: Engine, batch: int) -> bool:
+    running = engine.scheduler.running
+    return len(running) == batch and all(sequence.is_decoding for sequence in running)
+
+
 def decode_case(run: Run, engine: Engine, batch: int) -> dict[str, float]:
-    """From a moment when all of the batch decodes until it ends, all at once."""
+    """While all of the batch decodes: from when the last one has begun until the first one ends."""
     sizes, config = run.sizes, engine.model.config
     _requests(engine, batch, sizes.prompt_tokens, sizes.output_tokens + _WARM_UP_TOKENS, f"decode{batch}-")
-    num_tokens = 0
-    while num_tokens < 2 * batch:  # everybody has a token, and one decode step is behind
-        num_tokens += _step(engine)
+    while not _all_decode(engine, batch):
+        _step(engine)
     run.synchronize()
-    counted, start = 0, time.perf_counter()
+    counted, seconds, start = 0, 0.0, time.perf_counter()
     _step(engine)  # its tokens were drawn before the clock started; what it launches counts
+    while num_drawn := _step(engine):
+        if len(engine.scheduler.running) < batch:
+            break
+        counted, seconds = counted + num_drawn, time.perf_counter() - start
     while engine.has_work:
-        counted += _step(engine)
-    seconds = time.perf_counter() - start
+        _step(engine)
     if counted == 0:
         raise RuntimeError("there was nothing left to measure")
     floor = decode_floor_s(
@@ -157,15 +166,17 @@ def decode_case(run: Run, engine: Engine, batch: int) -> dict[str, float]:
 
 
 def _prefill(run: Run, engine: Engine) -> dict[str, float]:
-    """Prompts of nearly the whole context, a token each; the second time, when everything is warm."""
+    """Prompts of nearly the whole context, a token each; the median of several times, when everything is warm."""
     config, count = engine.model.config, run.sizes.num_prefills
     length = config.n_positions - 1
-    for name in ("warm", "timed"):
-        _requests(engine, count, length, 1, f"prefill-{name}-")
+    times = []
+    for repeat in range(1 + _PREFILLS):
+        _requests(engine, count, length, 1, f"prefill{repeat}-")
         start = time.perf_counter()
         while engine.has_work:
             _step(engine)
         run.synchronize()
-        seconds = time.perf_counter() - start
+        times.append(time.perf_counter() - start)
+    seconds = statistics.median(times[1:])
     floor = count * prefill_flop(config, length) / run.results["card"]["matrix_flop_per_s"]
     return {"tokens_per_s": count * length / seconds, "of_matrix_rate": floor / seconds}

@@ -1,6 +1,7 @@
 """(f) The server over HTTP, under a load from several processes: one could not make requests as fast."""
 
 import multiprocessing
+import sys
 import tempfile
 from functools import partial
 from multiprocessing.pool import Pool
@@ -10,7 +11,7 @@ from typing import Any
 from benchmarks.cpu import random_prompts, request_body
 from benchmarks.gpu import load
 from benchmarks.gpu.run import Run
-from benchmarks.http_server import running_server
+from benchmarks.http_server import server_process
 from benchmarks.random_checkpoint import random_checkpoint
 
 
@@ -22,10 +23,15 @@ def measure(run: Run) -> None:
         pool.map(load.ready, range(sizes.http_processes), chunksize=1)
         checkpoint = random_checkpoint(sizes.http_model, Path(folder))
         arguments = ("--device", "cpu" if run.is_dry else "cuda", "--max-num-seqs", str(sizes.http_requests))
-        with running_server(checkpoint, *arguments, ZEROSHOT_MAX_NUM_BATCHED_TOKENS="8192") as url:
-            _tokens_per_s(run, pool, url, "plain", seed=0)  # warms everything up
-            for seed, name in enumerate(("plain", "stream"), 1):
-                run.attempt(into, name, partial(_measured, run, pool, url, name, seed))
+        log = Path(folder) / "server.log"
+        try:
+            with server_process(checkpoint, *arguments, log=log, ZEROSHOT_MAX_NUM_BATCHED_TOKENS="8192") as (url, _):
+                _tokens_per_s(run, pool, url, "plain", seed=0)  # warms everything up
+                for seed, name in enumerate(("plain", "stream"), 1):
+                    run.attempt(into, name, partial(_measured, run, pool, url, name, seed))
+        except Exception:
+            sys.stderr.write(log.read_text(errors="replace")[-4000:])
+            raise
 
 
 def _measured(run: Run, pool: Pool, url: str, name: str, seed: int) -> dict[str, Any]:

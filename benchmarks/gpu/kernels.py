@@ -1,6 +1,7 @@
 """(c) Every kernel at GPT-2 124M's shapes: time, and its share of the read bandwidth or of the matrix rate."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from benchmarks.gpu.run import Run
 from zeroshot.model.triton_ops import load_kernel
+from zeroshot_kernels.decode_attention.kernel import DecodeWorkspace
 
 Case = tuple[str, Callable[[], object], float, float]
 """Name, what to launch, bytes it must move, FLOP it must do."""
@@ -46,10 +48,11 @@ def _attention(run: Run) -> Iterator[Case]:
         tables = torch.randperm(num_seqs * blocks, device=run.device).int().view(num_seqs, blocks)
         lens = torch.full((num_seqs,), context, dtype=torch.int32, device=run.device)
         qkv = _randn(run, num_seqs, 3, n_head, head_dim)
+        workspace = DecodeWorkspace.allocate(num_seqs, n_head, head_dim, blocks * PAGE_SIZE, run.device)
         num_bytes = (2 * num_seqs * context * n_head * head_dim + 2 * qkv[:, 0].numel()) * dtype.itemsize
         yield (
             f"decode_attention, {num_seqs} x {context}",
-            _call("decode_attention", qkv[:, 0], *caches, tables, lens, head_dim**-0.5),
+            _call("decode_attention", qkv[:, 0], *caches, tables, lens, head_dim**-0.5, workspace=workspace),
             num_bytes,
             0.0,
         )
@@ -82,9 +85,10 @@ def _attention_fp8(run: Run) -> Iterator[Case]:
     lens = torch.full((num_seqs,), context, dtype=torch.int32, device=run.device)
     query = _randn(run, num_seqs, n_head, head_dim)
     scales = torch.ones(n_head, device=run.device), torch.ones(n_head, device=run.device)
+    workspace = DecodeWorkspace.allocate(num_seqs, n_head, head_dim, blocks * PAGE_SIZE, run.device)
     yield (
         f"decode_attention, {num_seqs} x {context}, FP8 cache",
-        _call("decode_attention", query, *caches, tables, lens, head_dim**-0.5, *scales),
+        _call("decode_attention", query, *caches, tables, lens, head_dim**-0.5, *scales, workspace=workspace),
         2 * num_seqs * context * n_head * head_dim + 2 * query.numel() * dtype.itemsize,
         0.0,
     )
@@ -131,6 +135,5 @@ def _head(run: Run) -> Iterator[Case]:
     yield f"logprobs, {num_rows} rows", scores, head_bytes, 2.0 * num_rows * lm_head.numel()
 
 
-def _call(name: str, *arguments: Any) -> Callable[[], object]:
-    kernel = load_kernel(name)
-    return lambda: kernel(*arguments)
+def _call(name: str, *arguments: Any, **options: Any) -> Callable[[], object]:
+    return partial(load_kernel(name), *arguments, **options)

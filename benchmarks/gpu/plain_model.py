@@ -20,6 +20,8 @@ class PlainModel:
         self.cache = torch.zeros(shape, device=device, dtype=dtype)
         self.token_ids = torch.zeros(batch, dtype=torch.int64, device=device)
         self.position = torch.zeros(1, dtype=torch.int64, device=device)
+        # Rows of logits that are aligned: cuBLAS is several times as fast as on rows of 50,257.
+        self._lm_head = F.pad(weights.lm_head, (0, 0, 0, -config.vocab_size % 64))
         self._columns = torch.arange(context, device=device)
 
     def step(self) -> None:
@@ -40,7 +42,8 @@ class PlainModel:
             h = F.gelu(torch.addmm(layer.fc_bias, h, layer.fc_weight), approximate="tanh")
             x = torch.addmm(x + layer.fc_proj_bias, h, layer.fc_proj_weight)
         x = F.layer_norm(x, shape, weights.ln_f_weight, weights.ln_f_bias, eps)
-        self.token_ids.copy_((x @ weights.lm_head.t()).argmax(-1))
+        logits = (x @ self._lm_head.t())[:, : config.vocab_size]
+        self.token_ids.copy_(logits.argmax(-1))
         self.position += 1
 
     def recorded_step(self) -> Callable[[], None]:

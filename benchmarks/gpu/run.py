@@ -1,8 +1,10 @@
 """What every section is given: sizes, a clock, a deadline, and what was measured so far."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,7 +42,7 @@ class Sizes:
 
 
 FULL = Sizes(SHAPES, (1, 8, 64, 256, 512), (1, 64, 512), 448, 128, 8, torch.bfloat16, 512, 8, "124m", 128)
-DRY = Sizes({"tiny": TINY}, (1, 2), (), 8, 12, 2, torch.float32, 4, 2, "tiny", 4)
+DRY = Sizes({"tiny": TINY}, (1, 2), (), 8, 28, 2, torch.float32, 4, 2, "tiny", 4)
 
 
 @dataclass
@@ -50,6 +52,8 @@ class Run:
     sizes: Sizes
     results: dict[str, Any] = field(default_factory=dict)
     deadline: float = 0.0
+    state: Path | None = None
+    """The file of the results, which keeps what was measured when the process is killed."""
 
     @property
     def is_late(self) -> bool:
@@ -59,14 +63,22 @@ class Run:
         """One case of a section. What fails (memory, most likely) or comes too late is reported; the rest goes on."""
         if self.is_late:
             into[name] = {"skipped": "the section's time was up"}
+            self.save()
             return
         try:
             into[name] = function()
         except Exception as error:  # whatever it was, it is in the report
             first_line = next(iter(str(error).splitlines()), "")
             into[name] = {"failed": f"{type(error).__name__}: {first_line[:200]}"}
+        self.save()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def save(self) -> None:
+        if self.state is not None:
+            partial = self.state.with_suffix(".partial")
+            partial.write_text(json.dumps(self.results))
+            partial.replace(self.state)
 
     def synchronize(self) -> None:
         if self.device.type == "cuda":

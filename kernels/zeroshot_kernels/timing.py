@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import torch
 
-_FLUSHED_BYTES = 512 * 2**20  # ten times the L2 cache of an H200: a measured kernel finds nothing of its data in it
+_OTHER_BYTES = 512 * 2**20  # ten times the L2 cache of an H200: a measured kernel finds nothing of its data in it
 _TIMED_RUNS = 50
+_WARM_CALLS = 10
 _READ_BYTES = 4 * 2**30
 
 
@@ -18,23 +19,30 @@ def require_cuda() -> torch.device:
 
 
 def seconds(function: Callable[[], object], *, is_cold: bool = True) -> float:
-    """Median time of a call on the device, without the host's: captured in a graph. Cold: with an empty L2 cache."""
+    """Median time of a call on the device, without the host's: captured in a graph.
+
+    Cold: with nothing of it in the L2 cache, once. What stands there instead was only read, so that nothing is written
+    back meanwhile, and reading it takes longer than the host takes to launch the graph. Not cold: several calls in a
+    row, in one graph.
+    """
     function()
     torch.cuda.synchronize()
+    num_calls = 1 if is_cold else _WARM_CALLS
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        function()
-    flushed = torch.empty(_FLUSHED_BYTES, dtype=torch.int8, device="cuda") if is_cold else None
+        for _ in range(num_calls):
+            function()
+    other = torch.zeros(_OTHER_BYTES // 4, device="cuda") if is_cold else None
     times: list[float] = []
     for _ in range(_TIMED_RUNS):
-        if flushed is not None:
-            flushed.zero_()
+        if other is not None:
+            other.amax()
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         start.record()
         graph.replay()
         end.record()
         torch.cuda.synchronize()
-        times.append(start.elapsed_time(end) / 1e3)
+        times.append(start.elapsed_time(end) / 1e3 / num_calls)
     return statistics.median(times)
 
 

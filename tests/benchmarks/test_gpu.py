@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.gpu import __main__ as gpu_main
 from benchmarks.gpu import fused
+from benchmarks.gpu import tests as gpu_tests
 from benchmarks.gpu.roofline import decode_floor_s, fused_layer_bytes, kv_bytes, prefill_flop, weight_bytes
 from benchmarks.gpu.run import DRY, SHAPES, Run
 from benchmarks.gpu.table import markdown
@@ -22,7 +24,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.mark.skipif(
-    "GPU_DRY_RUN" not in os.environ, reason="takes many minutes in the interpreter: set GPU_DRY_RUN=1 to run it"
+    "GPU_DRY_RUN" not in os.environ, reason="takes minutes in the interpreter: set GPU_DRY_RUN=1 to run it"
 )
 @pytest.mark.timeout(900)
 def test_dry_run(tmp_path):
@@ -115,3 +117,51 @@ def test_roofline():
     assert everything == weight_bytes(config, 2)
     assert config.n_layer * layer["split_attention"] == kv_bytes(config, 512, 2)
     assert prefill_flop(config, 1024) == pytest.approx(193e9, rel=0.01)
+
+
+XDIST = """\
+tests/gpu/test_kernels.py::test_logprobs[dtype0]
+[gw1] [  1%] PASSED tests/gpu/test_kernels.py::test_logprobs[dtype0]
+tests/gpu/test_engine.py::test_a_kernel_that_fails_gives_way
+[gw0] [  2%] FAILED tests/gpu/test_engine.py::test_a_kernel_that_fails_gives_way
+[gw2] [  3%] SKIPPED tests/gpu/test_kv_fp8.py::test_x[a b]
+FAILED tests/gpu/test_engine.py::test_a_kernel_that_fails_gives_way - AssertionError
+"""
+ALONE = """\
+tests/gpu/test_kernels.py::test_logprobs[dtype0] PASSED                  [  1%]
+tests/gpu/test_engine.py::test_a_kernel_that_fails_gives_way FAILED      [  2%]
+tests/gpu/test_kv_fp8.py::test_x[a b] SKIPPED (there is no CUDA device)  [  3%]
+tests/gpu/test_kv_fp8.py::test_that_was_running
+"""
+
+
+@pytest.mark.parametrize("text", [XDIST, ALONE])
+def test_tests_that_have_ended_count_when_the_others_were_stopped(text):
+    found = gpu_tests.read(text, is_whole=False)
+    assert found == {
+        "summary": "1 failed, 1 passed, 1 skipped; then its time was up",
+        "failures": ["tests/gpu/test_engine.py::test_a_kernel_that_fails_gives_way"],
+    }
+    assert gpu_tests.read("", is_whole=True)["summary"] == "no test has ended"
+
+
+def test_a_section_that_is_killed_leaves_what_it_has_measured(tmp_path, monkeypatch):
+    """The parent's part: its limit, the outcome, and the results so far."""
+    state = tmp_path / "results.json"
+    state.write_text(json.dumps({"sections": {}, "date": "2026-01-01T00:00:00", "command": "x"}))
+    section = tmp_path / "section.py"
+    section.write_text(
+        "import json, pathlib, sys, time\n"
+        "state = pathlib.Path(sys.argv[2])\n"
+        "state.write_text(json.dumps(json.loads(state.read_text()) | {'card_name': 'A Card'}))\n"
+        "time.sleep(60)\n"
+    )
+    monkeypatch.setattr(gpu_main, "SECTIONS", {"card": 1.0})
+    monkeypatch.setattr(gpu_main, "_GRACE_S", 1.0)
+    monkeypatch.setattr(gpu_main, "_SECTION", [str(section)])
+    result = gpu_main.run_section("card", state, is_dry=False)
+    assert result["sections"]["card"]["outcome"] == "stopped: its time was up"
+    assert result["card_name"] == "A Card"
+    gpu_main.write(result, tmp_path)
+    assert json.loads((tmp_path / "a-card-2026-01-01.json").read_text()) == result
+    assert "stopped: its time was up" in (tmp_path / "a-card-2026-01-01.md").read_text()
