@@ -12,6 +12,8 @@ from zeroshot.model.triton_ops import load_kernel
 
 LENS = [1, 63, 100, 1023, 1024, 64, 257, 512]
 TOLERANCES = {torch.float32: 5e-6, torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
+SUMS_TOLERANCE = 2e-5
+"""Of float32 sums of half-precision products: tensor cores add with fewer bits than float32 has."""
 
 
 @pytest.fixture(params=TOLERANCES, ids=lambda dtype: str(dtype).removeprefix("torch."))
@@ -26,8 +28,11 @@ def randn(dtype, cuda):
 
 
 def assert_close(found, expected, dtype):
-    error = float((found.double().cpu() - expected).norm() / expected.norm())
-    assert error < TOLERANCES[dtype]
+    assert relative_error(found, expected) < TOLERANCES[dtype]
+
+
+def relative_error(found, expected):
+    return float((found.double().cpu() - expected).norm() / expected.norm())
 
 
 def doubles(*tensors):
@@ -124,7 +129,7 @@ def test_logits_of_lm_head_sampling_and_their_best(randn, dtype, cuda, num_rows)
         hidden, lm_head, greedy, longs, longs, longs, logits=logits
     )
     expected = torch.nn.functional.linear(*doubles(hidden, lm_head))
-    assert_close(logits, expected, torch.float32)
+    assert relative_error(logits, expected) < SUMS_TOLERANCE
     assert is_valid.all()
     assert torch.equal(token_ids, logits.argmax(-1))
     chosen = logits.double().log_softmax(-1).gather(1, token_ids[:, None]).squeeze(1)
@@ -136,7 +141,7 @@ def test_logprobs(randn, dtype, cuda):
     targets = torch.arange(300, device=cuda) * 167
     logprobs, ranks = load_kernel("logprobs")(hidden, lm_head, targets)
     expected, expected_ranks = Ops().logprobs(*doubles(hidden, lm_head), targets.cpu())
-    assert_close(logprobs, expected, torch.float32)
+    assert relative_error(logprobs, expected) < SUMS_TOLERANCE
     assert float((ranks.cpu() - expected_ranks).abs().max()) <= 2, "float32 sums may swap neighbours"
 
 
