@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.kernels.buffers import GuardedBuffers, kernel_of, random, relative_error
-from tests.kernels.test_decode_attention_kernel import PagedCache
+from tests.kernels.paged import PagedCache
 from tests.kernels.test_ln_qkv_append import inputs as qkv_inputs
 from zeroshot_kernels.decode_attention.reference import decode_attention_reference
 from zeroshot_kernels.kv_append.reference import kv_append_reference

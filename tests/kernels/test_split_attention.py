@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.kernels.buffers import GuardedBuffers, kernel_of, random, relative_error
-from tests.kernels.test_decode_attention_kernel import PagedCache
+from tests.kernels.paged import PagedCache
 from zeroshot_kernels.split_attention.reference import SPLIT_SIZE, split_attention_reference
 
 kernel = kernel_of("split_attention")
