@@ -104,6 +104,12 @@ def _rows(run: Run) -> Iterator[Case]:
         inner, inner_bias = _randn(run, num_rows, config.n_inner), _randn(run, config.n_inner)
         yield f"bias_gelu, {num_rows} rows", _call("bias_gelu", inner, inner_bias), 2 * inner.numel() * itemsize, 0.0
 
+    wte, wpe = _randn(run, config.vocab_size, config.n_embd), _randn(run, config.n_positions, config.n_embd)
+    for num_rows in run.sizes.first_batches[:2]:
+        tokens = torch.arange(num_rows, device=run.device)
+        start = _call("embedding", tokens, tokens, wte, wpe)
+        yield f"embedding, {num_rows} rows", start, num_rows * config.n_embd * (2 * itemsize + 4), 0.0
+
 
 def _head(run: Run) -> Iterator[Case]:
     config, device = next(iter(run.sizes.shapes.values())), run.device
@@ -123,6 +129,10 @@ def _head(run: Run) -> Iterator[Case]:
             draw = _call("sampling", logits, *filters, longs, longs, longs)
             yield f"sampling, {num_rows} rows, {name}", draw, num_bytes, 0.0
     entries = (longs.int(), longs.int(), off, off > 0, longs.int())
+    state = (longs, longs.clone(), longs.clone(), longs.clone(), longs.int())
+    slot_table = torch.zeros(num_rows, config.n_positions, device=device, dtype=torch.int32)
+    moved = _call("advance", longs, ones > 0, None, *state, slot_table, longs.int(), longs.clone())
+    yield f"advance, {num_rows} rows", moved, 117.0 * num_rows, 0.0
     yield (
         f"logit_adjustment, {num_rows} entries",
         _call("logit_adjustment", logits, *entries, ones, off, off),

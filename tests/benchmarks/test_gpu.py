@@ -52,7 +52,7 @@ def test_dry_run(tmp_path):
     assert len(cases) == 2 + 5 + 2 + 1
     for name, case in cases.items():
         assert case.get("tokens_per_s", 0) > 0, (name, case)
-    assert len(result["kernels"]) == 17
+    assert len(result["kernels"]) == 20
     for name, case in result["kernels"].items():
         assert case.get("us", 0) > 0, (name, case)
     assert path.with_suffix(".md").read_text() == done.stdout

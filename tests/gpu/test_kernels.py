@@ -178,3 +178,29 @@ def test_logit_adjustment(cuda):
     load_kernel("logit_adjustment")(found, *(argument.to(cuda) for argument in arguments))
     Ops().logit_adjustment(expected, *arguments)
     torch.testing.assert_close(found.cpu(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_embedding(randn, dtype, cuda):
+    token_ids, positions = torch.tensor([50256, 0, 7], device=cuda), torch.tensor([1023, 0, 9], device=cuda)
+    wte, wpe = randn(50257, 768), randn(1024, 768)
+    for use_pdl in (False, True) if torch.cuda.get_device_capability() >= (9, 0) else (False,):
+        found = load_kernel("embedding")(token_ids, positions, wte, wpe, use_pdl=use_pdl)
+        assert torch.equal(found, wte[token_ids].float() + wpe[positions].float())
+
+
+@pytest.mark.parametrize("rows", [None, [299, 3, 150]])
+def test_advance(cuda, rows):
+    generator = torch.Generator().manual_seed(5)
+
+    def longs(high, count=300):
+        return torch.randint(0, high, (count,), generator=generator)
+
+    positions, count = longs(1000), 300 if rows is None else len(rows)
+    words = (positions + 1).int(), torch.randint(0, 99, (300, 1024), generator=generator).int()
+    state = [longs(1000), longs(99), positions, positions + 1, *words, longs(99).int(), longs(99)]
+    drawn = longs(50257, count), longs(2, count) > 0, None if rows is None else torch.tensor(rows)
+    found = [tensor.to(cuda) for tensor in state]
+    load_kernel("advance")(*(tensor if tensor is None else tensor.to(cuda) for tensor in drawn), *found)
+    Ops().advance(*drawn, *state)
+    for tensor, expected in zip(found, state, strict=True):
+        assert torch.equal(tensor.cpu(), expected)

@@ -203,6 +203,22 @@ def launch_logit_adjustment() -> None:
     logit_adjustment(torch.zeros(2, VOCAB_SIZE), *per_entry, *torch.zeros(3, 2))
 
 
+def launch_advance() -> None:
+    from zeroshot_kernels.advance.kernel import advance
+
+    for rows in (None, longs(2)):
+        state = (*torch.zeros(4, 4, dtype=torch.int64), ints(4), ints(4, 1024), ints(4), longs(4))
+        advance(longs(2), torch.zeros(2, dtype=torch.bool), rows, *state)
+
+
+def launch_embedding() -> None:
+    from zeroshot_kernels.embedding.kernel import embedding
+
+    for dtype, d, use_pdl in IN_SUCCESSION:
+        tables = torch.zeros(8, d, dtype=dtype), torch.zeros(8, d, dtype=dtype)
+        embedding(longs(1), longs(1), *tables, use_pdl=use_pdl)
+
+
 def launch_sampling() -> None:
     from zeroshot_kernels.sampling.kernel import sampling
 

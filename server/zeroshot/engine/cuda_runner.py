@@ -202,7 +202,10 @@ class CudaRunner:
 
     @torch.inference_mode()
     def _compile_prefills(self) -> None:
-        """A prefill of every number of sequences that is compiled for: of single tokens, which nothing keeps."""
+        """A prefill of every number of sequences that is compiled for: of single tokens, which nothing keeps.
+
+        And a draw for rows by their numbers, here for one that is nobody's.
+        """
         for exponent in range(_power_of_two(self._buckets[-1]).bit_length()):
             num_seqs = 2**exponent
             zeros, ones = (np.full(num_seqs, value, np.int32) for value in (0, 1))
@@ -214,7 +217,8 @@ class CudaRunner:
                 num_decodes=0,
             )
             tokens = self._device.upload(zeros)
-            self.model.forward(tokens, tokens, self.kv_cache, attention)
+            hidden = self.model.forward(tokens, tokens, self.kv_cache, attention)
+        self._sampler.draw(hidden[:1], self._device.upload(np.zeros(1, np.int64)), StepKind.PLAIN)
 
     def _finish_prefill(self, prefill: Prefill, sampled: list[tuple[Sequence, SampledToken]]) -> StepResult:
         batch = prefill.batch
@@ -254,7 +258,7 @@ class CudaRunner:
         """One token for each of the first rows. Reads and writes nothing but the state and the KV cache."""
         state, rows = self._state, slice(0, num_rows)
         attention = AttentionMetadata(
-            slot_mapping=state.slots(num_rows),
+            slot_mapping=state.slots[rows],
             block_tables=state.block_tables[rows],
             context_lens=state.context_lens[rows],
             query_lens=state.context_lens[rows],  # not read: every sequence is a decode

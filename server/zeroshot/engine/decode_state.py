@@ -44,9 +44,8 @@ class DecodeState:
         self._floats = floats = zeros(6, width, dtype=torch.float32)[:, :num_rows]
         self.temperatures, self.top_ps, self.min_ps = floats[0], floats[1], floats[2]
         self.repetition_penalties, self.presence_penalties, self.frequency_penalties = floats[3], floats[4], floats[5]
-        self.slot_table = zeros(
-            num_rows, layout.n_positions, dtype=torch.int32
-        )  # position -> KV slot; -1: keep nothing
+        self.slot_table = zeros(num_rows, layout.n_positions, dtype=torch.int32)  # position -> KV slot; -1: none
+        self.slots = zeros(num_rows, dtype=torch.int32)  # of the newest tokens; -1 at a limit and for an empty row
         self.block_tables = zeros(num_rows, layout.max_blocks, dtype=torch.int32)
         # Tokens whose logits have a bias or a penalty: id, bias (float32 bits), is it in prompt or output, how often in
         # the output.
@@ -57,6 +56,17 @@ class DecodeState:
         self.drawn = zeros(num_rows, dtype=torch.int64)
         self.logprobs = zeros(num_rows, 1 + MAX_TOP_LOGPROBS, dtype=torch.float32)  # the drawn token's, then the best
         self.logprob_ids = zeros(num_rows, 1 + MAX_TOP_LOGPROBS, dtype=torch.int64)  # the drawn one's rank, then ids
+        # What the op `advance` reads and writes, in its order.
+        self.advanced = (
+            self.limits,
+            self.token_ids,
+            self.positions,
+            self.draw_positions,
+            self.context_lens,
+            self.slot_table,
+            self.slots,
+            self.drawn,
+        )
         self.write(list(range(num_rows)), [Record.empty(layout)] * num_rows)
 
     def write(self, rows: list[int], records: list[Record]) -> None:
@@ -72,6 +82,8 @@ class DecodeState:
         self._words.index_copy_(1, at, upload("words", 1))
         self._floats.index_copy_(1, at, upload("floats", 1))
         self.slot_table.index_copy_(0, at, upload("slots", 0))
+        newest = [record.slots[record.longs[1]] for record in records]
+        self.slots.index_copy_(0, at, self._device.upload(np.array(newest, np.int32)))
         self.block_tables.index_copy_(0, at, upload("blocks", 0))
         self.token_mask.index_fill_(0, at, True)
         for row, record in zip(rows, records, strict=True):
@@ -81,19 +93,3 @@ class DecodeState:
         if adjusted:
             rows, records = [rows[index] for index in adjusted], [records[index] for index in adjusted]
             self.entries.index_copy_(1, self._device.upload(np.array(rows, np.int64)), upload("entries", 1))
-
-    def slots(self, num_rows: int) -> Tensor:
-        """[num_rows] int32: where the newest tokens' keys and values go; -1 for a row at its limit or empty."""
-        return self.slot_table[:num_rows].gather(1, self.positions[:num_rows, None]).squeeze(1)
-
-    def advance(self, rows: Rows, token_ids: Tensor) -> None:
-        """The drawn tokens become the newest. Rows at their limit stay there; what they drew is nobody's."""
-        is_running = self.positions[rows] < self.limits[rows]
-        if isinstance(rows, slice):
-            self.token_ids[rows] = token_ids
-            self._longs[1:3, rows].add_(is_running)
-            self.context_lens[rows].add_(is_running)
-        else:
-            self.token_ids.index_copy_(0, rows, token_ids)
-            self._longs[1:3].index_add_(1, rows, is_running.long().expand(2, -1))
-            self.context_lens.index_add_(0, rows, is_running.int())

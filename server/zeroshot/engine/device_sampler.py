@@ -73,8 +73,7 @@ class DeviceSampler:
             if logits is not raw:
                 self._note_logprobs(raw, rows, token_ids)
                 self._note_entries(rows, token_ids)
-        state.drawn[rows] = torch.where(is_valid, token_ids, -1)
-        state.advance(rows, token_ids)
+        self._ops.advance(token_ids, is_valid, None if isinstance(rows, slice) else rows, *state.advanced)
 
     def _adjusted(self, raw: Tensor, rows: Rows) -> Tensor:
         """A copy of the logits with bias and penalties: [num_rows, vocab_size]."""

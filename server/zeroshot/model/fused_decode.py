@@ -1,8 +1,8 @@
-"""A decode step of a few sequences in five launches a layer, where `gpt2.py` takes nine. The same numbers, but for
-rounding: the LayerNorms' and attention's outputs stay in float32 here.
+"""A decode step of a few sequences: one launch for the embeddings, then five a layer, where `gpt2.py` takes nine. The
+same numbers, but for rounding: the LayerNorms' and attention's outputs stay in float32 here.
 
-    residual ─ ln_qkv_append ─ split_attention ─ merge_projection ─ ln_fc_gelu ─ projection ─ residual
-                    └─ KV cache ──┘
+    embedding ─ residual ─ ln_qkv_append ─ split_attention ─ merge_projection ─ ln_fc_gelu ─ projection ─ residual
+                                └─ KV cache ──┘
 
 Up to `MAX_FUSED_ROWS` rows the time goes to the boundaries between kernels and not to their bytes, so there are few,
 and each kernel has its weights in registers before the one ahead has ended. With more rows cuBLAS reads the weights
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from zeroshot.model.layer_norm import Norm, PendingSum
+from zeroshot_kernels.embedding.reference import embedding_reference
 from zeroshot_kernels.ln_fc_gelu.reference import ln_fc_gelu_reference
 from zeroshot_kernels.ln_qkv_append.reference import ln_qkv_append_reference
 from zeroshot_kernels.merge_projection.reference import merge_projection_reference
@@ -34,6 +34,7 @@ MAX_FUSED_ROWS = 8
 class FusedOps:
     """Arguments, shapes and dtypes: the docstring of each in `zeroshot_kernels/<op>/reference.py`."""
 
+    embedding: Callable[..., Tensor] = embedding_reference
     ln_qkv_append: Callable[..., Tensor] = ln_qkv_append_reference
     split_attention: Callable[..., tuple[Tensor, Tensor, Tensor]] = split_attention_reference
     merge_projection: Callable[..., Tensor] = merge_projection_reference
@@ -56,7 +57,7 @@ class FusedDecode:
         self, token_ids: Tensor, positions: Tensor, kv_cache: "KVCache", attention: "AttentionMetadata"
     ) -> Tensor:
         """The same as `GPT2.forward` for at most MAX_FUSED_ROWS sequences with one new token each."""
-        residual = F.embedding(positions, self._wpe).float() + F.embedding(token_ids, self._wte)
+        residual = self._ops.embedding(token_ids, positions, self._wte, self._wpe)
         for index, layer in enumerate(self._layers):
             residual = self._layer(layer, residual, kv_cache.layer(index), attention)
         hidden, _ = self._ln_f(PendingSum(residual, self._nothing[: len(residual)]))

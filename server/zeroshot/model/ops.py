@@ -14,6 +14,7 @@ from zeroshot.model.fused_decode import FusedOps
 from zeroshot.model.int8_linear import int8_linear_factory
 from zeroshot.model.layer_norm import DeferredLayerNorm, LayerNorm, Norm, Residual, embed, embed_deferred
 from zeroshot.model.linear import LinearFactory, deferred_linear_factory, linear_factory
+from zeroshot_kernels.advance.reference import advance_reference
 from zeroshot_kernels.bias_gelu.reference import bias_gelu_reference
 from zeroshot_kernels.decode_attention.reference import decode_attention_reference
 from zeroshot_kernels.kv_append.reference import kv_append_reference
@@ -38,6 +39,7 @@ class Ops:
     sampling: Callable[..., tuple[Tensor, Tensor, Tensor]] = sampling_reference
     logprobs: Callable[..., tuple[Tensor, Tensor]] = logprobs_reference
     logit_adjustment: Callable[..., None] = logit_adjustment_reference
+    advance: Callable[..., None] = advance_reference
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,8 @@ class _Probe:
             return torch.randn(shape, generator=generator).to(device, dtype)
 
         d, inner = config.n_embd, config.n_inner
-        self.residual = randn(2, d).float()
+        self.tokens = torch.tensor([1, 6], device=device), torch.tensor([0, 3], device=device)  # and their positions
+        self.embeddings = randn(7, d), randn(4, d)
         self.norm = (randn(d), randn(d), config.layer_norm_epsilon)
         self.qkv, self.attn_proj = (randn(3 * d, d) * d**-0.5, randn(3 * d)), (randn(d, d) * d**-0.5, randn(d))
         self.fc, self.fc_proj = (randn(inner, d) * d**-0.5, randn(inner)), (randn(d, inner) * inner**-0.5, randn(d))
@@ -143,7 +144,7 @@ class _Probe:
 
     def run(self, ops: FusedOps, num_layers: int) -> list[Tensor]:
         """The same layer several times over. Returns the residual and the cache."""
-        residual, memory = self.residual, self.caches.clone()
+        residual, memory = ops.embedding(*self.tokens, *self.embeddings), self.caches.clone()
         key, value = memory.permute(2, 0, 3, 1, 4)
         for _ in range(num_layers):
             query = ops.ln_qkv_append(residual, *self.norm, *self.qkv, self.slots, key, value, *self.scales)

@@ -143,6 +143,13 @@ def _probes(
            one + 0.5, one, one)  # fmt: skip
         return [written]
 
+    def advance(op: Callable[..., Any]) -> list[Tensor]:
+        longs = ints(*range(20), dtype=torch.int64).view(5, 4).clone()
+        words = ints(*range(8)).view(2, 4).clone()
+        table = ints(*range(100)).view(4, 25)
+        op(two, ints(1, 0) > 0, None, *longs[[4, 0, 1, 2]], words[0], table, words[1], longs[3])
+        return [longs, words]
+
     def lm_head_sampling(op: Callable[..., Any]) -> list[Tensor]:
         """Other numbers of rows are other tiles. Greedy: a draw may turn on a rounding."""
         outputs: list[Tensor] = []
@@ -161,4 +168,5 @@ def _probes(
         "sampling": lambda op: [*op(logits, one, ints(5, 5), one, off, two, two, two)],
         "logprobs": lambda op: [*op(hidden, lm_head, two)],
         "logit_adjustment": logit_adjustment,
+        "advance": advance,
     }

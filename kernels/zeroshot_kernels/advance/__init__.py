@@ -1,0 +1,1 @@
+"""The end of a decode step: what was drawn becomes the newest token of its row."""
