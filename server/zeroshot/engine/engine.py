@@ -37,9 +37,12 @@ from zeroshot.types import BeamParams, EngineStats, FinishReason, GenerateReques
 logger = logging.getLogger(__name__)
 
 _KV_CACHE_BYTES = {"cpu": 2 * 2**30, "cuda": 16 * 2**30}
-# A prompt of 1000 tokens holds up running streams for a step of so many: benchmarks/results/fairness.json.
-_STEP_TOKENS = {"cpu": 256, "cuda": 512}
 """Most the KV cache takes unless `kv_cache_tokens` says otherwise. A full GPT-2 124M context in fp32 is 75 MB."""
+
+_STEP_TOKENS = {"cpu": 256, "cuda": 2048}
+"""A long prompt holds up running streams for a step of so many tokens: how long on a CPU is in
+`benchmarks/results/fairness.json`. On a GPU prefills are launched op by op, some hundred times a step, and with few
+tokens the host takes longer to launch them than the device to run them."""
 
 
 class Engine:
