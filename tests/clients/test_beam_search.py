@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from zeroshot.api import envelopes
+from zeroshot.errors import InvalidRequest
+
 PROMPT = [464, 2068, 7586, 21831]
 
 
@@ -63,6 +66,12 @@ def test_many_prompts_and_many_searches_at_once(server: Any) -> None:
 def test_what_makes_no_sense_is_refused(server: Any, wrong: dict[str, Any], status: int, field: str) -> None:
     response = server.http.post("/generate", json={"prompt": "a", "max_tokens": 3, "num_beams": 4} | wrong)
     assert (response.status_code, response.json()["error"]["field"]) == (status, field)
+
+
+def test_what_the_engine_refuses_has_each_surfaces_name_for_it() -> None:
+    refused = InvalidRequest("64 beams of 900 tokens: there is room for 8.", field="num_beams")
+    assert envelopes.own(refused)[1]["error"]["field"] == "num_beams"
+    assert envelopes.openai(refused)[1]["error"]["param"] == "n"
 
 
 def test_leaving_a_search(server: Any) -> None:

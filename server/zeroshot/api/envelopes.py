@@ -26,6 +26,10 @@ class ErrorResponse(BaseModel):
     error: ErrorDetail
 
 
+_OPENAI_FIELDS = {"num_beams": "n"}
+"""What the engine knows under another name than `/v1` gives it."""
+
+
 class OpenAIErrorDetail(BaseModel):
     message: str
     type: str
@@ -58,7 +62,8 @@ def openai(error: ZeroshotError) -> tuple[int, dict[str, Any]]:
     else:
         kind = "rate_limit_error" if isinstance(error, Overloaded) else "invalid_request_error"
     code = "model_not_found" if isinstance(error, UnknownModel) else error.code
-    detail = OpenAIErrorDetail(message=error.printable_message, type=kind, param=error.field, code=code)
+    param = _OPENAI_FIELDS.get(error.field or "", error.field)
+    detail = OpenAIErrorDetail(message=error.printable_message, type=kind, param=param, code=code)
     return status, OpenAIErrorResponse(error=detail).model_dump()
 
 

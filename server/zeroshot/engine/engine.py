@@ -357,7 +357,7 @@ class Engine:
         if beams.num_beams > min(room, self.scheduler.max_num_seqs):
             limit = min(room, self.scheduler.max_num_seqs)
             raise InvalidRequest(
-                f"num_beams is {beams.num_beams}: there is room for {limit} at {num_tokens} tokens.", field="num_beams"
+                f"{beams.num_beams} beams of {num_tokens} tokens: there is room for {limit}.", field="num_beams"
             )
 
 
