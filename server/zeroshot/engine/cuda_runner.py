@@ -9,13 +9,15 @@ is not looked at, and the slot it has filled is behind all that the host counts 
 sequence's own when the step was launched; the stream's order lets the block's next owner write after it.
 
 Decodes and prefills are steps of their own: decodes replay a graph, recorded at the start for numbers of rows and kinds
-of steps; prefills have new shapes each time and are launched op by op.
+of steps; prefills have new shapes each time and are launched op by op, and so are beams, whose every token the host has
+to decide on.
 """
 
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +33,7 @@ from zeroshot.engine.device_sampler import DeviceSampler, StepKind, step_kind
 from zeroshot.engine.downloaded import sampled_tokens, scored
 from zeroshot.engine.model_runner import StepResult
 from zeroshot.engine.prompt_scorer import PromptScorer
-from zeroshot.engine.sampler import SampledToken
+from zeroshot.engine.sampler import SampledToken, sample
 from zeroshot.engine.scheduler import ScheduledSequence
 from zeroshot.engine.seats import Seats
 from zeroshot.engine.sequence import Sequence
@@ -100,6 +102,8 @@ class CudaRunner:
         self.kv_cache.clear(block_ids)
 
     def _execute(self, scheduled: list[ScheduledSequence]) -> StepResult:
+        beams = [item for item in scheduled if item.sequence.beams is not None]
+        scheduled = [item for item in scheduled if item.sequence.beams is None]
         decodes = [item.sequence for item in scheduled if item.sequence.is_decoding]
         prefills = [item for item in scheduled if not item.sequence.is_decoding]
         drawing = [item.sequence for item in prefills if item.needs_sample]
@@ -111,10 +115,11 @@ class CudaRunner:
         prefill = self._launch_prefill(prefills, drawing) if prefills else None
         self._ahead = self._launch_ahead(decodes + drawing)
         # From here on the host waits, for what was launched before the step ahead.
-        sampled = _landed(flight, decodes) if flight else []
+        searched = self._search(beams) if beams else StepResult([], [], [])
+        sampled = searched.sampled + (_landed(flight, decodes) if flight else [])
         if prefill is None:
-            return StepResult(sampled, [], [])
-        return self._finish_prefill(prefill, sampled)
+            return StepResult(sampled, [], searched.not_finite)
+        return self._finish_prefill(prefill, sampled, searched.not_finite)
 
     def _take_ahead(self, decodes: list[Sequence]) -> Flight | None:
         """The step that is on its way, if it is the one that the host wants for all of these sequences."""
@@ -179,6 +184,22 @@ class CudaRunner:
             is_finite=self._device.download([last.sum(-1).isfinite()]),
         )
 
+    def _search(self, beams: list[ScheduledSequence]) -> StepResult:
+        """A step of beams, whose host decides on every token: launched op by op, candidates found on the host."""
+        batch = build_batch(beams, self.block_size, torch.device("cpu"))
+        hidden = self._forward(batch)
+        is_finite = hidden[self._upload(batch.last_rows)].sum(-1).isfinite()
+        logits = self.model.compute_logits(hidden[self._upload(batch.sampled_rows)])
+        finite, rows = self._device.download([is_finite, logits])()
+        return StepResult(
+            sampled=list(zip(batch.sampled, self._candidates(rows, batch.sampled), strict=True)),
+            prompt_logprobs=[],
+            not_finite=_not_finite(batch.sequences, finite),
+        )
+
+    def _candidates(self, logits: np.ndarray[Any, Any], beams: list[Sequence]) -> list[SampledToken]:
+        return sample(torch.from_numpy(logits), beams, self.model.config.eos_token_id) if beams else []
+
     def _forward(self, batch: Batch) -> Tensor:
         """A packed prefill. To its kernel a prompt's single last token is a prefill too.
 
@@ -220,7 +241,9 @@ class CudaRunner:
             hidden = self.model.forward(tokens, tokens, self.kv_cache, attention)
         self._sampler.draw(hidden[:1], self._device.upload(np.zeros(1, np.int64)), StepKind.PLAIN)
 
-    def _finish_prefill(self, prefill: Prefill, sampled: list[tuple[Sequence, SampledToken]]) -> StepResult:
+    def _finish_prefill(
+        self, prefill: Prefill, sampled: list[tuple[Sequence, SampledToken]], not_finite: list[Sequence]
+    ) -> StepResult:
         batch = prefill.batch
         if prefill.draws is not None:
             rows = range(len(batch.sampled))
@@ -229,7 +252,7 @@ class CudaRunner:
         return StepResult(
             sampled=sampled,
             prompt_logprobs=[(sequence, scored(sequence, download())) for sequence, download in prefill.scores],
-            not_finite=[sequence for sequence, ok in zip(batch.sequences, is_finite.tolist(), strict=True) if not ok],
+            not_finite=not_finite + _not_finite(batch.sequences, is_finite),
         )
 
     def _drawn(self, rows: Rows, kind: StepKind) -> list[Tensor]:
@@ -277,6 +300,10 @@ def decode_buckets(max_num_seqs: int) -> list[int]:
 def _power_of_two(number: int) -> int:
     """The smallest one that is not below it."""
     return 1 << (number - 1).bit_length()
+
+
+def _not_finite(sequences: list[Sequence], is_finite: np.ndarray[Any, Any]) -> list[Sequence]:
+    return [sequence for sequence, ok in zip(sequences, is_finite.tolist(), strict=True) if not ok]
 
 
 def _landed(flight: Flight, decodes: list[Sequence]) -> list[tuple[Sequence, SampledToken]]:

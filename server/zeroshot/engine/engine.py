@@ -252,9 +252,7 @@ class Engine:
         if len(beams) == 1:
             beams += self._fork(beam, search.num_beams - 1)
         parents = [continuation.beam for continuation in continuations]
-        copies = self.block_manager.regroup(beams, parents)
-        if isinstance(self.runner, ModelRunner):  # `_check_beams` lets no search run on another
-            self.runner.copy_blocks(copies)
+        self.runner.kv_cache.copy_blocks(self.block_manager.regroup(beams, parents))
         token_ids = [[*beams[c.beam].token_ids, c.token_id] for c in continuations]
         for sequence, new in zip(beams, token_ids, strict=True):
             sequence.token_ids = new
@@ -346,8 +344,6 @@ class Engine:
             raise InvalidRequest(f"Request id {request.request_id} is in use.")
 
     def _check_beams(self, request: GenerateRequest, beams: BeamParams) -> None:
-        if not isinstance(self.runner, ModelRunner):
-            raise InvalidRequest("Beam search is not there on a GPU yet: serve with --device cpu.", field="num_beams")
         num_tokens = len(request.prompt_token_ids) + request.sampling_params.max_tokens
         if not 1 <= request.n <= beams.num_beams or request.sampling_params.max_tokens < 1:
             raise InvalidRequest(

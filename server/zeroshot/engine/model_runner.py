@@ -69,13 +69,6 @@ class ModelRunner:
         """Zero the blocks: attention reads whole blocks, and even a masked NaN would spread."""
         self.kv_cache.clear(block_ids)
 
-    def copy_blocks(self, copies: list[tuple[int, int]]) -> None:
-        """(source, target) of each; a source may be the target of another copy, and is read before."""
-        if copies:
-            sources, targets = (list(blocks) for blocks in zip(*copies, strict=True))
-            self.kv_cache.key[:, targets] = self.kv_cache.key[:, sources]
-            self.kv_cache.value[:, targets] = self.kv_cache.value[:, sources]
-
     def _score(self, hidden: torch.Tensor, scores: PromptScores) -> list[TokenLogprob | None]:
         num_top = scores.sequence.sampling_params.prompt_logprobs or 0
         result: list[TokenLogprob | None] = []

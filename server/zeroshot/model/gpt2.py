@@ -36,6 +36,13 @@ class KVCache:
         for content in (self.key, self.value):
             indexable(content)[:, block_ids] = 0
 
+    def copy_blocks(self, copies: list[tuple[int, int]]) -> None:
+        """(source, target) of each, in all layers; a source may be the target of another copy, and is read before."""
+        if copies:
+            sources, targets = (list(blocks) for blocks in zip(*copies, strict=True))
+            for content in (self.key, self.value):
+                indexable(content)[:, targets] = indexable(content)[:, sources]
+
     def layer(self, index: int) -> "LayerCache":
         scales = () if self.scales is None else self.scales[index].unbind()
         return LayerCache(self.key[index], self.value[index], scales)

@@ -13,6 +13,7 @@ from zeroshot.model.config import GPT2Config
 from zeroshot.model.fused_decode import FusedOps
 from zeroshot.model.ops import Ops
 from zeroshot.settings import EngineSettings
+from zeroshot.types import BeamParams
 
 kernel_of("layer_norm")  # skips all of this with the reason, where kernels can't run
 
@@ -67,6 +68,16 @@ def test_every_kind_of_request_gets_the_cpu_paths_tokens(
     for a, b in zip(found["3", 0].logprobs, expected["3", 0].logprobs, strict=True):
         assert (a.token_id, a.rank, [i for i, _ in a.top]) == (b.token_id, b.rank, [i for i, _ in b.top])
         assert a.logprob == pytest.approx(b.logprob, abs=1e-4)
+
+
+def test_beams_are_the_cpu_paths_beside_others(tiny, engine_on_kernels, load_cpu_engine, run, request_of, prompts_of):
+    prompts = prompts_of(6, [20, 3], vocab_size=96)
+    requests = [
+        request_of("a", prompts[0], max_tokens=6, n=2, beams=BeamParams(num_beams=3)),
+        request_of("b", prompts[1], max_tokens=8, temperature=1.0, seed=3),
+    ]
+    found, expected = run(engine_on_kernels, *requests), run(load_cpu_engine(tiny.folder), *requests)
+    assert {key: result.token_ids for key, result in found.items()} == {k: r.token_ids for k, r in expected.items()}
 
 
 def test_prompt_scores_are_the_cpu_paths(tiny, engine_on_kernels, load_cpu_engine, run, request_of, prompts_of):
