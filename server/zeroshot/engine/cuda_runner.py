@@ -113,13 +113,15 @@ class CudaRunner:
             self._seat(decodes)
             flight = self._launch(decodes)
         prefill = self._launch_prefill(prefills, drawing) if prefills else None
+        search = self._launch_search(beams) if beams else None
         self._ahead = self._launch_ahead(decodes + drawing)
         # From here on the host waits, for what was launched before the step ahead.
-        searched = self._search(beams) if beams else StepResult([], [], [])
-        sampled = searched.sampled + (_landed(flight, decodes) if flight else [])
-        if prefill is None:
-            return StepResult(sampled, [], searched.not_finite)
-        return self._finish_prefill(prefill, sampled, searched.not_finite)
+        results = [search()] if search else []
+        if flight:
+            results.append(StepResult(_landed(flight, decodes), [], []))
+        if prefill:
+            results.append(self._finish_prefill(prefill))
+        return StepResult.joined(results)
 
     def _take_ahead(self, decodes: list[Sequence]) -> Flight | None:
         """The step that is on its way, if it is the one that the host wants for all of these sequences."""
@@ -184,21 +186,21 @@ class CudaRunner:
             is_finite=self._device.download([last.sum(-1).isfinite()]),
         )
 
-    def _search(self, beams: list[ScheduledSequence]) -> StepResult:
-        """A step of beams, whose host decides on every token: launched op by op, candidates found on the host."""
+    def _launch_search(self, beams: list[ScheduledSequence]) -> Callable[[], StepResult]:
+        """A step of beams. Returns what waits for it and finds their candidates, on the host."""
         batch = build_batch(beams, self.block_size, torch.device("cpu"))
         hidden = self._forward(batch)
         is_finite = hidden[self._upload(batch.last_rows)].sum(-1).isfinite()
         logits = self.model.compute_logits(hidden[self._upload(batch.sampled_rows)])
-        finite, rows = self._device.download([is_finite, logits])()
-        return StepResult(
-            sampled=list(zip(batch.sampled, self._candidates(rows, batch.sampled), strict=True)),
-            prompt_logprobs=[],
-            not_finite=_not_finite(batch.sequences, finite),
-        )
+        download = self._device.download([is_finite, logits])
 
-    def _candidates(self, logits: np.ndarray[Any, Any], beams: list[Sequence]) -> list[SampledToken]:
-        return sample(torch.from_numpy(logits), beams, self.model.config.eos_token_id) if beams else []
+        def wait() -> StepResult:
+            finite, rows = download()
+            tokens = sample(torch.from_numpy(rows), batch.sampled, self.model.config.eos_token_id)
+            sampled = list(zip(batch.sampled, tokens, strict=True))
+            return StepResult(sampled, [], _not_finite(batch.sequences, finite))
+
+        return wait
 
     def _forward(self, batch: Batch) -> Tensor:
         """A packed prefill. To its kernel a prompt's single last token is a prefill too.
@@ -241,10 +243,8 @@ class CudaRunner:
             hidden = self.model.forward(tokens, tokens, self.kv_cache, attention)
         self._sampler.draw(hidden[:1], self._device.upload(np.zeros(1, np.int64)), StepKind.PLAIN)
 
-    def _finish_prefill(
-        self, prefill: Prefill, sampled: list[tuple[Sequence, SampledToken]], not_finite: list[Sequence]
-    ) -> StepResult:
-        batch = prefill.batch
+    def _finish_prefill(self, prefill: Prefill) -> StepResult:
+        batch, sampled = prefill.batch, list[tuple[Sequence, SampledToken]]()
         if prefill.draws is not None:
             rows = range(len(batch.sampled))
             sampled += zip(batch.sampled, sampled_tokens(prefill.draws(), batch.sampled, rows), strict=True)
@@ -252,7 +252,7 @@ class CudaRunner:
         return StepResult(
             sampled=sampled,
             prompt_logprobs=[(sequence, scored(sequence, download())) for sequence, download in prefill.scores],
-            not_finite=not_finite + _not_finite(batch.sequences, is_finite),
+            not_finite=_not_finite(batch.sequences, is_finite),
         )
 
     def _drawn(self, rows: Rows, kind: StepKind) -> list[Tensor]:

@@ -1,5 +1,6 @@
 """Runs one step on the device: owns the model and the KV cache. Called by `engine.py` with scheduled sequences."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,15 @@ class StepResult:
     prompt_logprobs: list[tuple[Sequence, list[TokenLogprob | None]]]
     not_finite: list[Sequence]
     """Sequences whose hidden states became NaN or inf: what they put into the KV cache is not to be trusted."""
+
+    @classmethod
+    def joined(cls, results: Iterable["StepResult"]) -> "StepResult":
+        parts = list(results)
+        return cls(
+            [item for part in parts for item in part.sampled],
+            [item for part in parts for item in part.prompt_logprobs],
+            [sequence for part in parts for sequence in part.not_finite],
+        )
 
 
 class ModelRunner:
