@@ -41,8 +41,8 @@ _KV_CACHE_BYTES = {"cpu": 2 * 2**30, "cuda": 16 * 2**30}
 
 _STEP_TOKENS = {"cpu": 256, "cuda": 2048}
 """A long prompt holds up running streams for a step of so many tokens: how long on a CPU is in
-`benchmarks/results/fairness.json`. On a GPU prefills are launched op by op, some hundred times a step, and with few
-tokens the host takes longer to launch them than the device to run them."""
+`benchmarks/results/fairness.json`. On a GPU prefills are launched op by op, more than a hundred launches a step: with
+few tokens the device would wait for the host. How many are enough is not yet measured."""
 
 
 class Engine:
