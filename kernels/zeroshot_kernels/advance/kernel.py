@@ -25,12 +25,7 @@ def advance(
     slots: Tensor,
     drawn: Tensor,
 ) -> None:
-    """In place: token_ids [n] int64 were drawn for `rows` [n] int64, each named once, or for the first n rows.
-
-    drawn: the token, or -1 where is_valid [n] bool says no; newest: the token; where the position is below its limit,
-    positions, draw_positions and context_lens grow by one; slots: slot_table [num_rows, n_positions] int32 at the
-    position reached. The rest: [num_rows], context_lens and slots int32, the others int64.
-    """
+    """What `reference.py` says, in one launch. Raises ValueError for lengths that don't go together."""
     num_drawn = len(token_ids)
     if len(is_valid) != num_drawn or (num_drawn > len(limits) if rows is None else len(rows) != num_drawn):
         raise ValueError(

@@ -26,10 +26,6 @@ _ELEMENTS_PER_THREAD = 32
 """Of the weight tile: four 16-byte loads of bf16 in flight a thread. At 62 to 92 registers (sm_90) a grid of 124M has
 half to nine tenths of an SM's registers: the first programs of the next one start beside it, the others as it ends."""
 
-_HALF_OF_THE_REGISTERS = 2**16 // 2
-"""Of an SM. A program with more would leave no room for one of the next grid. Triton 3.6 needs telling: without a limit
-it takes 216 registers a thread where 3.9 takes 126."""
-
 
 def projection(
     hidden: Tensor, weight: Tensor, bias: Tensor, residual: Tensor, *, out: Tensor | None = None, use_pdl: bool = False
@@ -96,9 +92,7 @@ def launch_options(block_n: int, n_in: int, *, use_pdl: bool) -> dict[str, Any]:
     block_k = triton.next_power_of_2(n_in)
     num_warps = min(16, max(1, block_n * block_k // (32 * _ELEMENTS_PER_THREAD)))
     options = {"BLOCK_N": block_n, "BLOCK_K": block_k, "USE_PDL": use_pdl, "num_warps": num_warps}
-    if not use_pdl:  # nor does the interpreter know such options
-        return options
-    return options | {"launch_pdl": True, "maxnreg": min(255, _HALF_OF_THE_REGISTERS // (32 * num_warps))}
+    return options | ({"launch_pdl": True} if use_pdl else {})  # the interpreter knows no such option
 
 
 @triton.jit(do_not_specialize=["num_rows"])  # or a first batch of 1 would wait for a compiler
