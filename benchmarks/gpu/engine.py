@@ -135,6 +135,8 @@ def decode_case(run: Run, engine: Engine, batch: int) -> dict[str, float]:
     sizes, config = run.sizes, engine.model.config
     _requests(engine, batch, sizes.prompt_tokens, sizes.output_tokens + _WARM_UP_TOKENS, f"decode{batch}-")
     while not _all_decode(engine, batch):
+        if not engine.has_work:
+            raise RuntimeError(f"there was no moment when all {batch} decoded")
         _step(engine)
     run.synchronize()
     counted, seconds, start = 0, 0.0, time.perf_counter()

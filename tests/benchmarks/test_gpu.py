@@ -58,6 +58,21 @@ def test_dry_run(tmp_path):
     assert path.with_suffix(".md").read_text() == done.stdout
 
 
+def test_a_dry_run_of_the_peers(tmp_path):
+    """Whole commands and processes, without the interpreter."""
+    command = [sys.executable, "-m", "benchmarks.gpu", "--dry-run", "--only", "peers", "--results", str(tmp_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (path,) = tmp_path.glob("dry-run-*.json")
+    result = json.loads(path.read_text())
+    assert {name: section["outcome"] for name, section in result["sections"].items()} == {
+        "card": "done",
+        "peers": "done",
+    }
+    assert min(case["tokens_per_s"] for peer in result["peers"]["tiny"].values() for case in peer.values()) > 0
+    assert path.with_suffix(".md").read_text() == done.stdout
+
+
 def check_fused(found, batch):
     assert set(found["engine"]["start, on"]["kernels"].values()) == {"triton"}
     assert "fused_decode" not in found["engine"]["start, off"]["kernels"]

@@ -26,10 +26,6 @@ class ErrorResponse(BaseModel):
     error: ErrorDetail
 
 
-_OPENAI_FIELDS = {"num_beams": "n"}
-"""What the engine knows under another name than `/v1` gives it."""
-
-
 class OpenAIErrorDetail(BaseModel):
     message: str
     type: str
@@ -52,6 +48,10 @@ class TGIErrorResponse(BaseModel):
 
 def own(error: ZeroshotError) -> tuple[int, dict[str, Any]]:
     return error.status, error.as_body()
+
+
+_OPENAI_FIELDS = {"num_beams": "n"}
+"""What the engine knows under another name than `/v1` gives it."""
 
 
 def openai(error: ZeroshotError) -> tuple[int, dict[str, Any]]:

@@ -1,6 +1,6 @@
 """The fused decode path as Triton kernels, tried on its device before it is trusted. Only a GPU's model imports this.
 
-All five or none: where one of them does not work, small batches take the plain path as large ones do, and the state of
+All or none: where one of them does not work, small batches take the plain path as large ones do, and the state of
 `fused_decode` in `GET /health` says why.
 """
 
@@ -35,8 +35,6 @@ logger = logging.getLogger(__name__)
 _PDL_CAPABILITY = (9, 0)
 _CHAINED_LAYERS = 48
 _REPLAYS = 10
-
-Case = Callable[[FusedOps], list[Tensor]]
 
 
 def triton_fused_ops(
