@@ -88,7 +88,7 @@ class TokenLogprob(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class TokenOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What one step gave one choice: a token or, from a GPU, several; perhaps some prompt scores, perhaps the end."""
+    """What a step or several gave one choice: tokens, perhaps some prompt scores, perhaps the end."""
 
     request_id: str
     choice_index: int = 0

@@ -35,7 +35,7 @@ class Wire:
 
     def step(self):
         """The outputs each client is sent for one step: at most one message."""
-        self.process._publish(self.process.engine.step(), everything=False)
+        self.process._publish(self.process.engine.step(), now=0.0, everything=False)
         return self.received()
 
     def received(self):

@@ -22,7 +22,7 @@ class Generate(msgspec.Struct, tag=True, frozen=True):
     generation: int
     request: GenerateRequest
     is_patient: bool = False
-    """Its outputs may come together: with the first token, with every heartbeat, and at the end."""
+    """Its outputs may come together: with the first token, with every heartbeat, and at the end. See `outbox.py`."""
 
 
 class Abort(msgspec.Struct, tag=True, frozen=True):

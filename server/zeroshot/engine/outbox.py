@@ -1,7 +1,8 @@
-"""What the engine has to tell of each request, to whom, and when: streams at once, the rest when there is an occasion.
+"""What the engine has to tell of each request, to whom, and when: streams soon, the rest when there is an occasion.
 
 Who waits for the whole text gains nothing from a message a token, and on a CPU the two processes share their cores:
-each message wakes the other one in the middle of a step. Plain Python, called by `process.py`.
+each message wakes the other one in the middle of a step. Of many streams each can wait for a few milliseconds, or HTTP
+would send fewer tokens a second than the engine makes. Plain Python, called by `process.py`.
 """
 
 from collections import defaultdict
@@ -10,19 +11,27 @@ from dataclasses import dataclass, field
 from zeroshot.engine.messages import Generate
 from zeroshot.types import TokenOutput, join
 
+CROWD = 9
+"""From so many requests on a stream's tokens may come together."""
+MOST_HELD = 8
+"""Tokens, then they are sent."""
+LONGEST_HELD_S = 0.010
+"""Since a stream was sent something. Nobody can see it, and a step that takes as long holds nothing."""
+
 
 @dataclass(slots=True)
 class _Recipient:
     client_id: bytes
     is_patient: bool
-    begun: set[int] = field(default_factory=set)  # choices whose first token has been sent
+    sent_at: dict[int, float] = field(default_factory=dict)  # choice -> when its newest tokens so far were sent
 
 
 class Outbox:
     """`put` a step's outputs, then `take` those that are due, by client.
 
-    A patient request's choice is due with its first token, which ends the wait that `time_to_first_token` measures,
-    with its last, and whenever everything is taken. What it got in between is one output.
+    A choice's first token is due at once, which ends the wait that `time_to_first_token` measures, and so is its last.
+    Those in between are held for a patient request until everything is taken, and for a stream in a crowd until they
+    are a few, or a few milliseconds old. What was held is one output.
     """
 
     def __init__(self) -> None:
@@ -51,21 +60,27 @@ class Outbox:
             else:
                 self._held[key] = output
 
-    def take(self, *, everything: bool) -> dict[bytes, list[TokenOutput]]:
-        """Client id -> its outputs, in the order in which they came."""
+    def take(self, now: float, *, everything: bool) -> dict[bytes, list[TokenOutput]]:
+        """Client id -> its outputs, in the order in which they came. now: in seconds, of a clock that never goes back.
+
+        everything: what could be held as well.
+        """
         due: dict[bytes, list[TokenOutput]] = defaultdict(list)
         for key, output in list(self._held.items()):
             recipient = self._recipients[output.request_id]
-            if everything or _is_due(output, recipient):
+            if everything or self._is_due(output, recipient, now):
                 if output.token_ids:
-                    recipient.begun.add(output.choice_index)
+                    recipient.sent_at[output.choice_index] = now
                 due[recipient.client_id].append(self._held.pop(key))
         return due
 
-
-def _is_due(output: TokenOutput, recipient: _Recipient) -> bool:
-    return (
-        not recipient.is_patient
-        or output.finish_reason is not None
-        or (bool(output.token_ids) and output.choice_index not in recipient.begun)
-    )
+    def _is_due(self, output: TokenOutput, recipient: _Recipient, now: float) -> bool:
+        if output.finish_reason is not None:
+            return True
+        if not recipient.is_patient and len(self) < CROWD:
+            return True
+        sent_at = recipient.sent_at.get(output.choice_index)
+        if sent_at is None:
+            return bool(output.token_ids)
+        is_old = now - sent_at >= LONGEST_HELD_S
+        return not recipient.is_patient and (is_old or len(output.token_ids) >= MOST_HELD)

@@ -68,7 +68,7 @@ class EngineProcess:
                 last_heartbeat = now
                 state = EngineState(self.generation, os.getpid(), self.engine.stats())
                 self.outputs.send_multipart([STATE_TOPIC, encode(state)])
-            self._publish(outputs, everything=is_heartbeat)
+            self._publish(outputs, now, everything=is_heartbeat)
 
     def _receive(self, timeout_ms: int) -> None:
         if self.commands.poll(timeout_ms):
@@ -119,10 +119,10 @@ class EngineProcess:
                 error = GenerationFailed("The engine failed on this request's grammar; see its log.")
             self._publish_to(command.client_id, [_refusal(command.request, error)])
 
-    def _publish(self, outputs: list[TokenOutput], *, everything: bool) -> None:
+    def _publish(self, outputs: list[TokenOutput], now: float, *, everything: bool) -> None:
         """One message per client at most."""
         self.outbox.put(outputs)
-        for client_id, due in self.outbox.take(everything=everything).items():
+        for client_id, due in self.outbox.take(now, everything=everything).items():
             self._publish_to(client_id, due)
         for output in outputs:
             if not self.engine.is_active(output.request_id):
