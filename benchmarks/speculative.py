@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default=str(DEMO), help="a name or folder, as for zeroshot serve")
     parser.add_argument("--draft", help="a smaller model with the same tokens")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", default="fp32")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--prompts", type=int, default=8)
@@ -53,12 +54,13 @@ def main() -> None:
         "WikiText-2": [text[i * length : (i + 1) * length] for i in range(arguments.prompts)],
         "repetitive": [tokenizer.encode(prompt) for prompt in REPETITIVE],
     }
-    engines = load_engines(folder, arguments.draft, arguments.dtype)
+    engines = load_engines(folder, arguments.draft, arguments.dtype, arguments.device)
     result = {
         "command": "python -m benchmarks.speculative " + " ".join(sys.argv[1:]),
         "machine": describe_machine(),
         "model": folder.name,
         "draft": arguments.draft,
+        "device": arguments.device,
         "dtype": arguments.dtype,
         "weights_sha256": weights_sha256(folder),
         "text": FILE,
@@ -69,13 +71,13 @@ def main() -> None:
     print(json.dumps(result["gains"], indent=2))
 
 
-def load_engines(model_folder: Path, draft: str | None, dtype: str) -> dict[str, Engine]:
+def load_engines(model_folder: Path, draft: str | None, dtype: str, device: str = "cpu") -> dict[str, Engine]:
     """Who guesses -> an engine. The first one is without."""
     options: dict[str, dict[str, Any]] = {"off": {}}
     options |= {f"{ngram}-gram": {"speculative_ngram": ngram} for ngram in (1, 2, 3)}
     if draft is not None:
         options["draft"] = {"speculative_model": draft, "weights_dir": ROOT / "model_weights"}
-    settings = {"model_folder": model_folder, "device": "cpu", "dtype": dtype}
+    settings = {"model_folder": model_folder, "device": device, "dtype": dtype}
     return {name: load_engine(EngineSettings.model_validate(settings | chosen)) for name, chosen in options.items()}
 
 

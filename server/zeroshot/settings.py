@@ -90,10 +90,10 @@ class Settings(BaseSettings):
         description="auto: the model's, or fp16 beside int8; fp32, fp16: CPU; fp8: half of bf16's memory, GPU.",
     )
     speculative_ngram: int = Field(
-        default=0, ge=0, le=8, description="CPU: guess a single stream's tokens from n-grams of its text. 0: don't."
+        default=0, ge=0, le=8, description="Guess a single stream's tokens from n-grams of its text. 0: don't."
     )
     speculative_model: str | None = Field(
-        default=None, description="CPU: guess a single stream's tokens with this smaller model, named as `model` is."
+        default=None, description="Guess a single stream's tokens with this smaller model, named as `model` is."
     )
     speculative_tokens: int = Field(default=4, ge=1, le=16, description="How many tokens it guesses for a step.")
     kv_cache_tokens: int | None = Field(default=None, ge=1)

@@ -7,12 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engine.cuda_runner.conftest import model_on_references
 from tests.engine.test_speculative import KINDS, assert_same
 from zeroshot.engine.draft import Draft
-from zeroshot.engine.engine import Engine
 from zeroshot.engine.loader import load_engine as load
 from zeroshot.engine.loader import load_model
+from zeroshot.engine.model_runner import ModelRunner
 from zeroshot.engine.sequence import Sequence
 from zeroshot.errors import SettingsError, UnknownModel
 from zeroshot.settings import EngineSettings
@@ -52,7 +51,9 @@ def engines(small, load_engine, dtype, drafts):
 
 
 def draft_of(folder):
-    return Draft(load_model(EngineSettings(model_folder=folder, device="cpu", dtype="fp32")), NUM_TOKENS)
+    model = load_model(EngineSettings(model_folder=folder, device="cpu", dtype="fp32"))
+    block_size = model.backend.kv_block_size
+    return Draft(ModelRunner(model, model.allocate_kv_cache(128 // block_size, block_size)), NUM_TOKENS)
 
 
 def sequence_of(token_ids, **params):
@@ -115,13 +116,13 @@ def test_what_it_has_read_before_makes_no_difference(drafts, texts, temperature)
 
 def test_what_it_has_read_of_one_key_is_read_again_for_another(drafts, monkeypatch):
     draft = draft_of(drafts["another"].folder)
-    num_read, forward = [], draft._model.forward
+    num_read, forward = [], draft._runner.model.forward
 
     def count(token_ids, *rest):
         num_read.append(len(token_ids))
         return forward(token_ids, *rest)
 
-    monkeypatch.setattr(draft._model, "forward", count)
+    monkeypatch.setattr(draft._runner.model, "forward", count)
     for salt, expected in ((b"a", 30), (b"a", 1), (b"b", 30), (b"a", 30)):
         num_read.clear()
         sequence = sequence_of([1, 2, 3] * 10)
@@ -168,7 +169,8 @@ def test_an_aborted_stream_leaves_nothing_behind(plain, engines, run, request_of
 
 def test_nan_in_the_draft_is_no_guess(drafts):
     draft = draft_of(drafts["another"].folder)
-    draft._model.ln_f.weight = draft._model.ln_f.weight * torch.nan
+    ln_f = draft._runner.model.ln_f
+    ln_f.weight = ln_f.weight * torch.nan
     assert draft(sequence_of([1, 2, 3])) == ()
 
 
@@ -181,7 +183,7 @@ def test_a_draft_that_fails_is_left_alone(small, drafts, load_engine, run, reque
         calls.append(1)
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(engine.scheduler.guess._model, "forward", fail)
+    monkeypatch.setattr(engine.scheduler.guess._runner.model, "forward", fail)
     request = request_of("a", [1, 2, 3], max_tokens=20)
     with caplog.at_level(logging.ERROR):
         assert run(engine, request)["a", 0].token_ids == run(plain, request)["a", 0].token_ids
@@ -207,8 +209,3 @@ def test_a_draft_that_is_not_there_is_refused_by_name(small, tmp_path):
 def test_only_one_may_guess():
     with pytest.raises(ValueError, match="exclude each other"):
         EngineSettings(speculative_ngram=2, speculative_model="demo")
-
-
-def test_a_gpu_refuses_it_by_name(small):
-    with pytest.raises(SettingsError, match="speculative_model is for CPUs"):
-        Engine(model_on_references(small.folder), EngineSettings(kv_block_size=16, speculative_model="demo"))

@@ -4,12 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engine.cuda_runner.conftest import model_on_references
-from zeroshot.engine.engine import Engine
 from zeroshot.engine.sequence import Sequence
 from zeroshot.engine.speculative import MAX_GUESSED, look_up
-from zeroshot.errors import SettingsError
-from zeroshot.settings import EngineSettings
 from zeroshot.types import SamplingParams
 
 KINDS = [
@@ -48,7 +44,7 @@ def sequence_of(token_ids, max_tokens=50):
 
 
 def assert_same(found, expected, engine):
-    """To the last bit where the C++ kernels run: in PyTorch's products a row depends on how many there are."""
+    """To the last bit where the C++ kernels run: in other products a row may depend on how many there are."""
     tolerance = 0.0 if engine.model.layer_loop is not None else 1e-4
     assert found.token_ids == expected.token_ids
     assert (found.finish_reason, found.stop_token_id) == (expected.finish_reason, expected.stop_token_id)
@@ -88,19 +84,15 @@ def test_the_outputs_are_those_without(plain, speculative, run, request_of, prom
     assert_same(run(speculative, request)["a", 0], run(plain, request)["a", 0], plain)
 
 
-def test_text_that_repeats_itself_takes_fewer_steps(plain, speculative, run, request_of):
+def test_text_that_repeats_itself_takes_fewer_steps(speculative, run, request_of):
     request = request_of("a", [1, 2, 3], max_tokens=100, logit_bias={7: 1000.0})
-    steps = []
     before = speculative.stats()
-    for engine in (plain, speculative):
-        num_before = engine.stats().steps_total
-        assert len(run(engine, request)["a", 0].token_ids) == 100
-        steps.append(engine.stats().steps_total - num_before)
-    assert steps[0] == 100
-    assert steps[1] <= 20, "seven a step, once it is known what comes"
+    assert len(run(speculative, request)["a", 0].token_ids) == 100
     after = speculative.stats()
+    num_steps = after.steps_total - before.steps_total
+    assert num_steps <= 20, "seven a step, once it is known what comes"
     num_accepted = after.accepted_tokens_total - before.accepted_tokens_total
-    assert num_accepted == 100 - steps[1], "a step draws one token and one more after each right guess"
+    assert num_accepted == 100 - num_steps, "a step draws one token and one more after each right guess"
     assert num_accepted <= after.guessed_tokens_total - before.guessed_tokens_total <= num_accepted + 6
 
 
@@ -110,8 +102,3 @@ def test_two_streams_are_decoded_one_by_one_until_one_is_left(plain, speculative
     assert {k: r.token_ids for k, r in run(speculative, *requests).items()} == {
         k: r.token_ids for k, r in expected.items()
     }
-
-
-def test_a_gpu_refuses_it_by_name(small):
-    with pytest.raises(SettingsError, match="speculative_ngram is for CPUs"):
-        Engine(model_on_references(small.folder), EngineSettings(kv_block_size=16, speculative_ngram=3))

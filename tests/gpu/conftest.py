@@ -49,8 +49,9 @@ def load_engine(cuda: torch.device) -> Callable[..., Engine]:
         dtype = options.pop("dtype", "fp32")
         # Kernels want whole tiles in a block; whoever asks for odd blocks asks about prefixes, and is on the CPU.
         options["kv_block_size"] = -(-options.get("kv_block_size", 16) // 16) * 16
-        options = {"max_num_seqs": 16} | options
-        return Engine(cuda_model(folder, dtype), EngineSettings(model_folder=folder, **options))
+        settings = EngineSettings(**{"model_folder": folder, "max_num_seqs": 16} | options)
+        draft = settings.speculative_model and cuda_model(Path(settings.speculative_model), dtype)
+        return Engine(cuda_model(folder, dtype), settings, draft or None)
 
     return load
 

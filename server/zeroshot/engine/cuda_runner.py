@@ -10,12 +10,12 @@ sequence's own when the step was launched; the stream's order lets the block's n
 
 Decodes and prefills are steps of their own: decodes replay a graph, recorded at the start for numbers of rows and kinds
 of steps; prefills have new shapes each time and are launched op by op, and so are beams, whose every token the host has
-to decide on.
+to decide on. Nor is there a step ahead of a guess, which the host makes from the newest token.
 """
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -27,20 +27,21 @@ from torch import Tensor
 
 from zeroshot.engine.batch import Batch, build_batch
 from zeroshot.engine.decode_record import Layout, last_position
-from zeroshot.engine.decode_state import DecodeState, Rows
+from zeroshot.engine.decode_state import MAX_STEPS, DecodeState, Rows
 from zeroshot.engine.device import Device, Download
 from zeroshot.engine.device_sampler import DeviceSampler, StepKind, step_kind
 from zeroshot.engine.downloaded import sampled_tokens, scored
 from zeroshot.engine.model_runner import StepResult
 from zeroshot.engine.prompt_scorer import PromptScorer
-from zeroshot.engine.sampler import SampledToken, sample
+from zeroshot.engine.sampler import SampledToken, sample, up_to_first_wrong
 from zeroshot.engine.scheduler import ScheduledSequence
 from zeroshot.engine.seats import Seats
 from zeroshot.engine.sequence import Sequence
 from zeroshot.model.gpt2 import GPT2, AttentionMetadata, KVCache
 
-MAX_STEPS = 8
-"""Decode steps that are launched at once when nobody waits. The host reads and sends their tokens together."""
+_ROWS_TOGETHER = 8
+"""Up to so many rows, `MAX_STEPS` steps are also recorded as one: a step is so short there that what lies between two
+graphs, and the copy of its tokens, would be a good part of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,8 @@ class Flight:
     starts: dict[Sequence, int]
     """The position at which the device has begun with each sequence."""
     rows: dict[Sequence, int]
-    num_steps: int
     downloads: list[Download]
+    """One after the other, of one step or several: [num_steps, num_rows, ...] each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +64,16 @@ class Prefill:
 
 
 class CudaRunner:
-    def __init__(self, model: GPT2, kv_cache: KVCache, device: Device, *, max_num_seqs: int) -> None:
+    def __init__(self, model: GPT2, kv_cache: KVCache, device: Device, *, max_rows: int) -> None:
+        """max_rows: of the largest decode step; a sequence has one, or one for its newest token and each guess."""
         self.model = model
         self.kv_cache = kv_cache
         self.block_size = kv_cache.key.shape[2]
-        self.someone_waits = False
-        """Set by the engine before each step: then steps are launched one at a time, so that nobody waits for long."""
+        self.steps_ahead = MAX_STEPS
         config = model.config
         self._device = device
         self._layout = Layout(self.block_size, config.n_positions, config.vocab_size, config.eos_token_id)
-        self._buckets = decode_buckets(max_num_seqs)
+        self._buckets = decode_buckets(max_rows)
         self._state = DecodeState(self._buckets[-1], self._layout, device)
         self._seats = Seats(self._state, self._buckets[-1], self._layout)
         self._sampler = DeviceSampler(model, self._state)
@@ -86,10 +87,6 @@ class CudaRunner:
 
     @torch.inference_mode()
     def execute(self, scheduled: list[ScheduledSequence]) -> StepResult:
-        """Run the scheduled tokens, fill their KV slots, sample where a sequence's newest token was among them.
-
-        A decoding sequence may get several tokens: then several entries of `sampled`, in order.
-        """
         try:
             return self._execute(scheduled)
         except BaseException:
@@ -98,10 +95,11 @@ class CudaRunner:
             raise
 
     def clear(self, block_ids: list[int]) -> None:
-        """Zero the blocks: references read whole blocks, and even a masked NaN would spread."""
         self.kv_cache.clear(block_ids)
 
     def _execute(self, scheduled: list[ScheduledSequence]) -> StepResult:
+        if scheduled[0].guessed:
+            return self._check_guess(*scheduled)
         beams = [item for item in scheduled if item.sequence.beams is not None]
         scheduled = [item for item in scheduled if item.sequence.beams is None]
         decodes = [item.sequence for item in scheduled if item.sequence.is_decoding]
@@ -111,7 +109,7 @@ class CudaRunner:
         self._seats.keep_only({*decodes, *drawing})
         if flight is None and decodes:
             self._seat(decodes)
-            flight = self._launch(decodes)
+            flight = self._launch(decodes, self._num_steps(decodes))
         prefill = self._launch_prefill(prefills, drawing) if prefills else None
         search = self._launch_search(beams) if beams else None
         self._ahead = self._launch_ahead(decodes + drawing)
@@ -140,32 +138,51 @@ class CudaRunner:
         going_on = [sequence for sequence in sequences if self._seats[sequence].has_more]
         must_ask = any(seat.position >= seat.holds_until for seat in map(self._seats.__getitem__, going_on))
         must_move = self._bucket(self._seats.num_rows_in_use) > self._bucket(len(going_on))
-        if not self._runs_ahead or not going_on or must_ask or must_move:
+        if not self._may_run_ahead or not going_on or must_ask or must_move:
             return None
-        return self._launch(going_on)
+        return self._launch(going_on, self._num_steps(going_on))
 
-    def _launch(self, sequences: list[Sequence]) -> Flight:
+    def _check_guess(self, item: ScheduledSequence) -> StepResult:
+        """One step, a row for the newest token and for each guess: as if each were the newest of a sequence so long.
+
+        All rows' keys and values are in the cache before attention runs, so each sees those before it, as in decoding
+        one by one. The step ahead is given up, if there is one: what it writes is the newest token's key and value.
+        """
+        tokens, guessed = item.sequence.token_ids, item.guessed
+        rows = [replace(item.sequence, token_ids=[*tokens, *guessed[:n]]) for n in range(1 + len(guessed))]
+        self._ahead = None
+        self._seats.keep_only(set())
+        self._seats.give(rows)
+        drawn = [token for _, token in _landed(self._launch(rows, num_steps=1), rows)]
+        return StepResult([(item.sequence, token) for token in up_to_first_wrong(drawn, guessed)], [], [])
+
+    def _launch(self, sequences: list[Sequence], num_steps: int) -> Flight:
         """Decode steps for all rows in use; `sequences` are those whose tokens count."""
         seats = {sequence: self._seats[sequence] for sequence in sequences}
         num_rows, kind = self._seats.num_rows_in_use, step_kind(sequences)
-        step = self._steps[self._bucket(num_rows), kind]
-        num_steps = self._num_steps(sequences)
+        bucket = self._bucket(num_rows)
+        together = num_steps if (bucket, kind, num_steps) in self._steps else 1
+        steps = self._steps[bucket, kind, together]
         starts = {sequence: seat.position for sequence, seat in seats.items()}
         downloads = []
-        for _ in range(num_steps):
-            step()
-            downloads.append(self._device.download(self._drawn(slice(0, num_rows), kind)))
+        for _ in range(num_steps // together):
+            steps()
+            downloads.append(self._device.download(self._drawn(slice(0, num_rows), kind, together)))
         self._seats.advance(sequences, num_steps)
-        return Flight(starts, {sequence: seat.row for sequence, seat in seats.items()}, num_steps, downloads)
+        return Flight(starts, {sequence: seat.row for sequence, seat in seats.items()}, downloads)
 
     def _num_steps(self, sequences: list[Sequence]) -> int:
         """As many as somebody has use for, and nobody needs the host in."""
-        if self.someone_waits or not self._runs_ahead:
+        if not self._may_run_ahead:
             return 1
         seats = [self._seats[sequence] for sequence in sequences]
         most_left = max(seat.limit - seat.position for seat in seats)
         until_asked = min(seat.holds_until - seat.position for seat in seats)
-        return max(1, min(MAX_STEPS, most_left, until_asked))
+        return max(1, min(MAX_STEPS, self.steps_ahead, most_left, until_asked))
+
+    @property
+    def _may_run_ahead(self) -> bool:
+        return self._runs_ahead and self.steps_ahead > 0
 
     def _launch_prefill(self, prefills: list[ScheduledSequence], drawing: list[Sequence]) -> Prefill:
         batch = build_batch(prefills, self.block_size, torch.device("cpu"))
@@ -247,7 +264,8 @@ class CudaRunner:
         batch, sampled = prefill.batch, list[tuple[Sequence, SampledToken]]()
         if prefill.draws is not None:
             rows = range(len(batch.sampled))
-            sampled += zip(batch.sampled, sampled_tokens(prefill.draws(), batch.sampled, rows), strict=True)
+            arrays = [array[0] for array in prefill.draws()]
+            sampled += zip(batch.sampled, sampled_tokens(arrays, batch.sampled, rows), strict=True)
         (is_finite,) = prefill.is_finite()
         return StepResult(
             sampled=sampled,
@@ -255,11 +273,13 @@ class CudaRunner:
             not_finite=_not_finite(batch.sequences, is_finite),
         )
 
-    def _drawn(self, rows: Rows, kind: StepKind) -> list[Tensor]:
+    def _drawn(self, rows: Rows, kind: StepKind, num_steps: int = 1) -> list[Tensor]:
+        """[num_steps, num_rows, ...] each."""
         state = self._state
+        left = [state.drawn, state.logprobs, state.logprob_ids]
         if kind in (StepKind.PLAIN, StepKind.FILTERED):
-            return [state.drawn[rows]]
-        return [state.drawn[rows], state.logprobs[rows], state.logprob_ids[rows]]
+            left = left[:1]
+        return [tensor[:num_steps, rows] for tensor in left]
 
     def _upload(self, tensor: Tensor) -> Tensor:
         return self._device.upload(tensor.numpy())
@@ -268,33 +288,41 @@ class CudaRunner:
         return next(bucket for bucket in self._buckets if bucket >= num_rows)
 
     @torch.inference_mode()
-    def _record_steps(self) -> dict[tuple[int, StepKind], Callable[[], None]]:
-        """The largest first: what it needs in memory the smaller ones find there."""
-        todo = list(itertools.product(reversed(self._buckets), StepKind))
+    def _record_steps(self) -> dict[tuple[int, StepKind, int], Callable[[], None]]:
+        """For a number of rows, a kind, and how many steps. The largest first: the smaller ones find its memory."""
+        todo = list(itertools.product(reversed(self._buckets), StepKind, [1]))
+        if self._runs_ahead:
+            few = [num_rows for num_rows in self._buckets if num_rows <= _ROWS_TOGETHER]
+            kinds = [kind for kind in StepKind if kind is not StepKind.MASKED]  # that one needs the host at each step
+            todo += itertools.product(reversed(few), kinds, [MAX_STEPS])
         with Progress(console=Console(stderr=True), transient=True) as progress:
             return {
-                (num_rows, kind): self._device.record(partial(self._decode, num_rows, kind))
-                for num_rows, kind in progress.track(todo, description="recording decode steps")
+                step: self._device.record(partial(self._decode, *step))
+                for step in progress.track(todo, description="recording decode steps")
             }
 
-    def _decode(self, num_rows: int, kind: StepKind) -> None:
-        """One token for each of the first rows. Reads and writes nothing but the state and the KV cache."""
-        state, rows = self._state, slice(0, num_rows)
+    def _decode(self, num_rows: int, kind: StepKind, num_steps: int) -> None:
+        """A token or more for each of the first rows. Reads and writes nothing but the state and the KV cache."""
+        for step in range(num_steps):
+            self._decode_once(slice(0, num_rows), kind, step)
+
+    def _decode_once(self, rows: slice, kind: StepKind, step: int) -> None:
+        state = self._state
         attention = AttentionMetadata(
             slot_mapping=state.slots[rows],
             block_tables=state.block_tables[rows],
             context_lens=state.context_lens[rows],
             query_lens=state.context_lens[rows],  # not read: every sequence is a decode
-            num_decodes=num_rows,
+            num_decodes=rows.stop,
         )
         hidden = self.model.decode(state.token_ids[rows], state.positions[rows], self.kv_cache, attention)
-        self._sampler.draw(hidden, rows, kind)
+        self._sampler.draw(hidden, rows, kind, step)
 
 
-def decode_buckets(max_num_seqs: int) -> list[int]:
+def decode_buckets(max_rows: int) -> list[int]:
     """Numbers of rows that a graph is recorded for: fine steps where a step's time still depends on them."""
-    sizes = [1, 2, 4, 8, *range(16, 64, 8), *range(64, 256, 32), *range(256, max_num_seqs + 64, 64)]
-    return [size for size in sizes if size < max_num_seqs] + [max_num_seqs]
+    sizes = [1, 2, 4, 8, *range(16, 64, 8), *range(64, 256, 32), *range(256, max_rows + 64, 64)]
+    return [size for size in sizes if size < max_rows] + [max_rows]
 
 
 def _power_of_two(number: int) -> int:
@@ -309,8 +337,9 @@ def _not_finite(sequences: list[Sequence], is_finite: np.ndarray[Any, Any]) -> l
 def _landed(flight: Flight, decodes: list[Sequence]) -> list[tuple[Sequence, SampledToken]]:
     """What was drawn for each sequence, step after step. Past its limit a row draws for nobody."""
     sampled: list[tuple[Sequence, SampledToken]] = []
-    for step, download in enumerate(flight.downloads):
+    steps = (arrays for download in flight.downloads for arrays in zip(*download(), strict=True))
+    for step, arrays in enumerate(steps):
         drawing = [s for s in decodes if flight.starts[s] + step < last_position(s)]
         rows = [flight.rows[sequence] for sequence in drawing]
-        sampled += zip(drawing, sampled_tokens(download(), drawing, rows), strict=True)
+        sampled += zip(drawing, sampled_tokens(arrays, drawing, rows), strict=True)
     return sampled

@@ -17,6 +17,9 @@ Rows = slice | Tensor
 """The first n rows, or some rows by their numbers (int64)."""
 
 
+MAX_STEPS = 8
+"""Decode steps that are launched at once when nobody waits. The host reads and sends their tokens together."""
+
 _ALIGNED_ROWS = 16
 """Each of the arrays in one tensor begins at a multiple of 16 bytes: kernels are compiled for that."""
 
@@ -52,12 +55,17 @@ class DecodeState:
         self.entries = zeros(4, num_rows, layout.max_entries, dtype=torch.int32)
         # May the row draw this token? Read by steps of the kind MASKED only.
         self.token_mask = zeros(num_rows, layout.vocab_size, dtype=torch.bool)
-        # What a step leaves for the host. -1 in `drawn`: the row's logits were not finite.
-        self.drawn = zeros(num_rows, dtype=torch.int64)
-        self.logprobs = zeros(num_rows, 1 + MAX_TOP_LOGPROBS, dtype=torch.float32)  # the drawn token's, then the best
-        self.logprob_ids = zeros(num_rows, 1 + MAX_TOP_LOGPROBS, dtype=torch.int64)  # the drawn one's rank, then ids
-        # What the op `advance` reads and writes, in its order.
-        self.advanced = (
+        # What steps leave for the host, each of those recorded together in a place of its own. -1 in `drawn`: the row's
+        # logits were not finite.
+        self.drawn = zeros(MAX_STEPS, width, dtype=torch.int64)[:, :num_rows]
+        # The drawn token's, then the best; the drawn one's rank, then ids.
+        self.logprobs = zeros(MAX_STEPS, num_rows, 1 + MAX_TOP_LOGPROBS, dtype=torch.float32)
+        self.logprob_ids = zeros(MAX_STEPS, num_rows, 1 + MAX_TOP_LOGPROBS, dtype=torch.int64)
+        self.write(list(range(num_rows)), [Record.empty(layout)] * num_rows)
+
+    def advanced(self, step: int) -> tuple[Tensor, ...]:
+        """What the op `advance` reads and writes, in its order, in this step of those recorded together."""
+        return (
             self.limits,
             self.token_ids,
             self.positions,
@@ -65,9 +73,8 @@ class DecodeState:
             self.context_lens,
             self.slot_table,
             self.slots,
-            self.drawn,
+            self.drawn[step],
         )
-        self.write(list(range(num_rows)), [Record.empty(layout)] * num_rows)
 
     def write(self, rows: list[int], records: list[Record]) -> None:
         if not rows:

@@ -53,8 +53,8 @@ class DeviceSampler:
         self._model, self._state, self._ops = model, state, model.backend.ops
         self._lm_head = model.lm_head.weight[: model.config.vocab_size]  # [vocab_size, n_embd]
 
-    def draw(self, hidden: Tensor, rows: Rows, kind: StepKind) -> None:
-        """hidden: [num_rows, n_embd]. Fills `drawn` (from FULL on log-probabilities too) and advances the rows."""
+    def draw(self, hidden: Tensor, rows: Rows, kind: StepKind, step: int = 0) -> None:
+        """hidden: [num_rows, n_embd]. Fills `drawn[step]` (from FULL on log-probabilities too), advances the rows."""
         state, num_rows = self._state, len(hidden)
         seeds = (state.seeds[rows], state.choices[rows], state.draw_positions[rows])
         temperatures = state.temperatures[rows]
@@ -71,9 +71,9 @@ class DeviceSampler:
             # -inf is legal to the op, for tokens that were forbidden; from the model it is an overflow.
             is_valid = is_valid & raw.sum(-1).isfinite()
             if logits is not raw:
-                self._note_logprobs(raw, rows, token_ids)
+                self._note_logprobs(raw, rows, token_ids, step)
                 self._note_entries(rows, token_ids)
-        self._ops.advance(token_ids, is_valid, None if isinstance(rows, slice) else rows, *state.advanced)
+        self._ops.advance(token_ids, is_valid, None if isinstance(rows, slice) else rows, *state.advanced(step))
 
     def _adjusted(self, raw: Tensor, rows: Rows) -> Tensor:
         """A copy of the logits with bias and penalties: [num_rows, vocab_size]."""
@@ -96,15 +96,15 @@ class DeviceSampler:
         )
         return logits
 
-    def _note_logprobs(self, raw: Tensor, rows: Rows, token_ids: Tensor) -> None:
+    def _note_logprobs(self, raw: Tensor, rows: Rows, token_ids: Tensor, step: int) -> None:
         """Raw log-softmax: before temperature, penalties and bias."""
         state, num_top = self._state, min(MAX_TOP_LOGPROBS, raw.shape[1])
         drawn = raw.gather(1, token_ids[:, None])
         best = raw.topk(num_top)
         total = raw.logsumexp(-1, keepdim=True)
         rank = (raw > drawn).sum(-1, keepdim=True) + 1
-        state.logprobs[rows, : 1 + num_top] = torch.cat([drawn, best.values], 1) - total
-        state.logprob_ids[rows, : 1 + num_top] = torch.cat([rank, best.indices], 1)
+        state.logprobs[step, rows, : 1 + num_top] = torch.cat([drawn, best.values], 1) - total
+        state.logprob_ids[step, rows, : 1 + num_top] = torch.cat([rank, best.indices], 1)
 
     def _note_entries(self, rows: Rows, token_ids: Tensor) -> None:
         """Rows with penalties: the drawn token is in the output once more."""

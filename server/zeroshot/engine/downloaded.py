@@ -12,8 +12,11 @@ from zeroshot.types import TokenLogprob
 Array = np.ndarray[Any, Any]
 
 
-def sampled_tokens(arrays: list[Array], sequences: list[Sequence], rows: ListOf[int]) -> list[SampledToken]:
-    """arrays: `drawn` [num_rows], and perhaps `logprobs` and `logprob_ids` of `DecodeState`; rows: whose is whose."""
+def sampled_tokens(arrays: ListOf[Array], sequences: list[Sequence], rows: ListOf[int]) -> list[SampledToken]:
+    """arrays: a step's `drawn`, [num_rows], and perhaps `logprobs` and `logprob_ids` of `DecodeState`.
+
+    rows: of each sequence.
+    """
     drawn = arrays[0].tolist()
     if len(arrays) == 1:
         return [SampledToken(drawn[row] if drawn[row] >= 0 else None) for row in rows]

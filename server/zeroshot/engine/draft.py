@@ -7,15 +7,16 @@ random numbers that the model will draw with at that position, so where the dist
 """
 
 import logging
+from dataclasses import replace
 
-import torch
+import msgspec
 
-from zeroshot.engine.model_runner import draw
+from zeroshot.engine.model_runner import Runner
+from zeroshot.engine.scheduler import ScheduledSequence
 from zeroshot.engine.sequence import Sequence
 from zeroshot.engine.speculative import num_guessable
 from zeroshot.errors import SettingsError
 from zeroshot.model.config import GPT2Config
-from zeroshot.model.gpt2 import GPT2, AttentionMetadata
 
 logger = logging.getLogger(__name__)
 
@@ -25,15 +26,13 @@ _CHUNK = 256  # tokens of a prompt that the draft reads at once
 class Draft:
     """Guesses what comes next in a sequence, and remembers what it has read of one: that of the last call."""
 
-    def __init__(self, model: GPT2, num_tokens: int) -> None:
-        """num_tokens: how many it guesses, at most."""
-        self._model = model
+    def __init__(self, runner: Runner, num_tokens: int) -> None:
+        """runner: of the draft model, with a KV cache of its own for one context; num_tokens: guessed at most."""
+        self._runner = runner
         self._num_tokens = num_tokens
-        self._num_positions = model.config.n_positions
-        block_size = model.backend.kv_block_size
-        num_blocks = -(-self._num_positions // block_size)
-        self._kv_cache = model.allocate_kv_cache(num_blocks, block_size)
-        self._block_table = torch.arange(num_blocks)[None]
+        config = runner.model.config
+        self._num_positions, self._eos_token_id = config.n_positions, config.eos_token_id
+        self._blocks = list(range(len(runner.kv_cache.key[0])))
         self._read: list[int] = []
         """Tokens whose keys and values are in its cache."""
         self._salt = b""
@@ -52,44 +51,50 @@ class Draft:
             self._has_failed = True
             return ()
 
-    @torch.inference_mode()
     def _guess(self, sequence: Sequence, count: int) -> tuple[int, ...]:
         if sequence.cache_salt != self._salt:
             self._salt = sequence.cache_salt
             self._read.clear()
-        num_tokens, params = sequence.num_tokens, sequence.sampling_params
-        ends = {*params.stop_token_ids} | (set() if params.ignore_eos else {self._model.config.eos_token_id})
-        try:
-            for _ in range(count):
-                (drawn,) = draw(self._model, self._last_hidden(sequence.token_ids), [sequence])
-                if drawn.token_id is None:  # NaN: the model may know better
-                    break
-                sequence.token_ids.append(drawn.token_id)  # penalties and positions count it
-                if drawn.token_id in ends:
-                    break
-            return tuple(sequence.token_ids[num_tokens:])
-        finally:
-            del sequence.token_ids[num_tokens:]
+        copy, params = self._copy(sequence, count), sequence.sampling_params
+        ends = {None, *params.stop_token_ids} | (set() if params.ignore_eos else {self._eos_token_id})
+        drawn: list[int | None] = []
+        while len(drawn) < count and ends.isdisjoint(drawn):
+            drawn += self._step(copy)
+        self._read = copy.token_ids[: copy.num_computed_tokens]
+        num_usable = 1 + next((i for i, token_id in enumerate(drawn) if token_id in ends), count)
+        # None, from NaN: the model may know better.
+        return tuple(token_id for token_id in drawn[: min(num_usable, count)] if token_id is not None)
 
-    def _last_hidden(self, token_ids: list[int]) -> torch.Tensor:
-        """The newest token's final hidden state, [1, n_embd]. Runs what the last call has not read."""
-        start = min(_num_common(self._read, token_ids), len(token_ids) - 1)
-        del self._read[start:]
-        while True:
-            piece = token_ids[start : start + _CHUNK]
-            positions = torch.arange(start, start + len(piece))
-            attention = AttentionMetadata(
-                slot_mapping=positions,  # its blocks lie one after the other
-                block_tables=self._block_table,
-                context_lens=[start + len(piece)],
-                query_lens=[len(piece)],
-                num_decodes=int(len(piece) == 1),
-            )
-            hidden = self._model.forward(torch.tensor(piece), positions, self._kv_cache, attention)
-            self._read += piece
-            start += len(piece)
-            if start == len(token_ids):
-                return hidden[-1:]
+    def _copy(self, sequence: Sequence, count: int) -> Sequence:
+        """The sequence with the draft's blocks, to go on for `count` tokens.
+
+        And for one more if there is a position: a GPU runs several steps before the host looks, and the one that draws
+        that token reads the last guess. If all of them hold, a single new token is left to read next time.
+        """
+        end = min(sequence.num_tokens + count, self._num_positions) + 1
+        max_tokens = end - sequence.num_prompt_tokens
+        return replace(
+            sequence,
+            token_ids=list(sequence.token_ids),
+            sampling_params=msgspec.structs.replace(
+                sequence.sampling_params, max_tokens=max_tokens, logprobs=None, prompt_logprobs=None
+            ),
+            block_table=self._blocks,
+            num_computed_tokens=min(_num_common(self._read, sequence.token_ids), sequence.num_tokens - 1),
+        )
+
+    def _step(self, copy: Sequence) -> list[int | None]:
+        """Reads on, up to a chunk. The tokens drawn: none before the newest token has been read. None: not finite."""
+        num_tokens = min(copy.num_uncomputed_tokens, _CHUNK)
+        result = self._runner.execute([ScheduledSequence(copy, num_tokens)])
+        copy.num_computed_tokens += num_tokens
+        drawn = [token.token_id for _, token in result.sampled]
+        for token_id in drawn:
+            if token_id is None:
+                break
+            copy.num_computed_tokens = copy.num_tokens
+            copy.token_ids.append(token_id)  # penalties and positions count it
+        return drawn
 
 
 def check_draft(draft: GPT2Config, model: GPT2Config) -> None:

@@ -14,23 +14,23 @@ from functools import partial
 from zeroshot.engine.beams import BeamSearch, Candidate
 from zeroshot.engine.block_manager import BlockManager
 from zeroshot.engine.cuda_runner import CudaRunner
+from zeroshot.engine.decode_state import MAX_STEPS
 from zeroshot.engine.device import CudaDevice, Device, HostDevice
 from zeroshot.engine.draft import Draft, check_draft
 from zeroshot.engine.guide import Guide, GuideCompiler
-from zeroshot.engine.model_runner import ModelRunner, StepResult
+from zeroshot.engine.model_runner import ModelRunner, Runner, StepResult
 from zeroshot.engine.sampler import SampledToken
 from zeroshot.engine.scheduler import ScheduledSequence, Scheduler
 from zeroshot.engine.sequence import Sequence
-from zeroshot.engine.speculative import Guess, look_up
+from zeroshot.engine.speculative import Guess, look_up, max_decode_rows
 from zeroshot.errors import (
     ContextLengthExceeded,
     GenerationFailed,
     InvalidRequest,
     NanLogits,
-    SettingsError,
     ZeroshotError,
 )
-from zeroshot.model.gpt2 import GPT2, KVCache
+from zeroshot.model.gpt2 import GPT2
 from zeroshot.settings import EngineSettings
 from zeroshot.types import BeamParams, EngineStats, FinishReason, GenerateRequest, TokenOutput
 
@@ -55,7 +55,7 @@ class Engine:
         self.max_model_len = config.n_positions
         block_size = settings.kv_block_size or model.backend.kv_block_size
         num_blocks = _num_kv_blocks(model, settings, block_size)
-        self.runner = _runner(model, model.allocate_kv_cache(num_blocks, block_size), settings)
+        self.runner = _runner(model, num_blocks, block_size, max_rows=max_decode_rows(settings))
         self.guides = GuideCompiler(settings.model_folder, config.vocab_size, config.eos_token_id)
         self.block_manager = BlockManager(num_blocks, block_size)
         self.scheduler = Scheduler(
@@ -135,12 +135,18 @@ class Engine:
             return []
         self._steps_total += 1
         self._step_started_at = time.monotonic()
-        self.runner.someone_waits = bool(self.scheduler.waiting)
+        self.runner.steps_ahead = self._steps_ahead()
         self._compute_masks(scheduled)
         self._run([item for item in scheduled if not item.sequence.is_finished])
         outputs = list(self._outputs.values())
         self._outputs.clear()
         return outputs
+
+    def _steps_ahead(self) -> int:
+        """A guess needs the newest token. Who waits to be admitted shall wait for one step, not for several."""
+        if self.scheduler.may_guess:
+            return 0
+        return 1 if self.scheduler.waiting else MAX_STEPS
 
     def _compute_masks(self, scheduled: list[ScheduledSequence]) -> None:
         for item in scheduled:
@@ -357,23 +363,22 @@ class Engine:
             )
 
 
-def _runner(model: GPT2, kv_cache: KVCache, settings: EngineSettings) -> ModelRunner | CudaRunner:
+def _runner(model: GPT2, num_kv_blocks: int, block_size: int, *, max_rows: int) -> Runner:
+    kv_cache = model.allocate_kv_cache(num_kv_blocks, block_size)
     if not model.backend.is_device:
         return ModelRunner(model, kv_cache)
     device: Device = HostDevice()
     if model.device.type == "cuda":
         device = CudaDevice(model.device, can_record=model.backend.uses_kernels_only)
-    return CudaRunner(model, kv_cache, device, max_num_seqs=settings.max_num_seqs)
+    return CudaRunner(model, kv_cache, device, max_rows=max_rows)
 
 
 def _guess(model: GPT2, settings: EngineSettings, draft: GPT2 | None) -> Guess | None:
-    if model.backend.is_device:
-        for name in ("speculative_ngram", "speculative_model"):
-            if getattr(settings, name):
-                raise SettingsError(f"{name} is for CPUs so far; on a GPU leave it out.")
     if draft is not None:
         check_draft(draft.config, model.config)
-        return Draft(draft, settings.speculative_tokens)
+        block_size = settings.kv_block_size or draft.backend.kv_block_size
+        num_blocks = -(-draft.config.n_positions // block_size)
+        return Draft(_runner(draft, num_blocks, block_size, max_rows=1), settings.speculative_tokens)
     return partial(look_up, ngram=settings.speculative_ngram) if settings.speculative_ngram else None
 
 

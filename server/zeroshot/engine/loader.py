@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from zeroshot.engine.engine import Engine
+from zeroshot.engine.speculative import max_decode_rows
 from zeroshot.errors import SettingsError
 from zeroshot.model.config import GPT2Config
 from zeroshot.model.gpt2 import GPT2
@@ -82,7 +83,7 @@ def load_model(settings: EngineSettings) -> GPT2:
     if settings.dtype == "int8":
         raise SettingsError("dtype int8 is for CPUs; a GPU runs bf16, fp16 or fp32.")
     types: dict[str, Any] = {"dtype": dtype, "device": device, "kv_dtype": kv_dtype}
-    ops, kernels = triton_ops(config, max_num_seqs=settings.max_num_seqs, **types)
+    ops, kernels = triton_ops(config, max_num_seqs=max_decode_rows(settings), **types)
     fused = triton_fused_ops(config, wanted=settings.fused_decode, kernels=kernels, **types)
     return GPT2(config, weights, device_backend(ops, kernels, *fused, kv_dtype=kv_dtype))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -40,17 +41,35 @@ class StepResult:
         )
 
 
+class Runner(Protocol):
+    """What runs a step: `ModelRunner` on a CPU, `CudaRunner` on a GPU."""
+
+    model: GPT2
+    kv_cache: KVCache
+    steps_ahead: int
+    """Set before each step: how many decode steps may run before the host has looked at those ahead of them."""
+
+    def execute(self, scheduled: list[ScheduledSequence]) -> StepResult:
+        """Run the scheduled tokens, fill their KV slots, sample where a sequence's newest token was among them.
+
+        A sequence may get several tokens at once, in order: what follows a guess that was right, and steps that ran
+        before the host looked.
+        """
+
+    def clear(self, block_ids: list[int]) -> None:
+        """Zero the blocks: attention reads whole blocks, and even a masked NaN would spread."""
+
+
 class ModelRunner:
     def __init__(self, model: GPT2, kv_cache: KVCache) -> None:
         self.model = model
         self.kv_cache = kv_cache
         self.block_size = kv_cache.key.shape[2]
         self.device = kv_cache.key.device
-        self.someone_waits = False  # one step at a time, whoever waits
+        self.steps_ahead = 0  # whatever it is set to: a step is done when `execute` returns
 
     @torch.inference_mode()
     def execute(self, scheduled: list[ScheduledSequence]) -> StepResult:
-        """Run the scheduled tokens, fill their KV slots, sample where a sequence's newest token was among them."""
         batch = build_batch(scheduled, self.block_size, self.device)
         hidden = self.model.forward(batch.token_ids, batch.positions, self.kv_cache, batch.attention)
         return StepResult(
@@ -76,7 +95,6 @@ class ModelRunner:
         return drawn_of(self.model.compute_logits(hidden), sequence, guessed, self.model.config.eos_token_id)
 
     def clear(self, block_ids: list[int]) -> None:
-        """Zero the blocks: attention reads whole blocks, and even a masked NaN would spread."""
         self.kv_cache.clear(block_ids)
 
     def _score(self, hidden: torch.Tensor, scores: PromptScores) -> list[TokenLogprob | None]:

@@ -50,14 +50,18 @@ class Scheduler:
     def has_work(self) -> bool:
         return bool(self.running or self.waiting)
 
+    @property
+    def may_guess(self) -> bool:
+        """For a single stream: with more at once the weights are read for all of them, and guesses take their time."""
+        return self.guess is not None and len(self.running) == 1 and not self.waiting
+
     def add(self, sequence: Sequence) -> None:
         self.waiting.append(sequence)
 
     def schedule(self) -> list[ScheduledSequence]:
         """The next step: decoding sequences first, then prefills. Empty only if there is no work."""
         budget = self.max_num_batched_tokens
-        if self.guess and len(self.running) == 1 and not self.waiting and self.running[0].is_decoding:
-            # With more at once the weights are read for all of them, and guesses would take their time.
+        if self.guess and self.may_guess and self.running[0].is_decoding:
             guessed = self.guess(self.running[0])
             return [ScheduledSequence(self.running[0], 1, guessed[: budget - 1])]
         decodes: list[ScheduledSequence] = []

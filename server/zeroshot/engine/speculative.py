@@ -4,13 +4,14 @@ Checking takes no new rule, since this sampler is a function of the logits and o
 draws at each guessed position what it would have drawn anyway, and the guess holds while it was that very token. So the
 tokens are those of decoding one by one, greedy or not, and a wrong guess costs time only.
 
-Who guesses is the text itself, below, or a smaller model, `draft.py`. `scheduler.py` asks, `model_runner.py` runs the
-guess and `sampler.py` checks it: a step may carry several positions of a decoding sequence.
+Who guesses is the text itself, below, or a smaller model, `draft.py`. `scheduler.py` asks, a runner runs the guess in
+the same step as the newest token and `sampler.py` says how far it holds.
 """
 
 from collections.abc import Callable
 
 from zeroshot.engine.sequence import Sequence
+from zeroshot.settings import EngineSettings
 
 Guess = Callable[[Sequence], tuple[int, ...]]
 """The tokens that may come next in a sequence, often none. Never raises."""
@@ -19,6 +20,18 @@ MAX_GUESSED = 6
 """By prompt lookup: a step then reads its weights once for seven rows."""
 
 _MIN_NGRAM = 2  # after a single token nearly anything may follow
+
+
+def most_guessed(settings: EngineSettings) -> int:
+    """How many tokens a step may carry beside a sequence's newest one."""
+    if settings.speculative_model is not None:
+        return settings.speculative_tokens
+    return MAX_GUESSED if settings.speculative_ngram else 0
+
+
+def max_decode_rows(settings: EngineSettings) -> int:
+    """Of a step: one for each sequence, or for one's newest token and every guess."""
+    return max(settings.max_num_seqs, 1 + most_guessed(settings))
 
 
 def num_guessable(sequence: Sequence, most: int) -> int:

@@ -50,8 +50,9 @@ def load_engine() -> Callable[..., Engine]:
     def load(folder: Path, **options: Any) -> Engine:
         if "num_threads" in options:
             torch.set_num_threads(options["num_threads"])
-        options = {"kv_block_size": 16} | options
-        return Engine(model_on_references(folder), EngineSettings(model_folder=folder, **options))
+        settings = EngineSettings(**{"model_folder": folder, "kv_block_size": 16} | options)
+        draft = settings.speculative_model and model_on_references(Path(settings.speculative_model))
+        return Engine(model_on_references(folder), settings, draft or None)
 
     return load
 

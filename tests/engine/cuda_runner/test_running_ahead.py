@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from zeroshot.engine.cuda_runner import MAX_STEPS, decode_buckets
+from zeroshot.engine.cuda_runner import decode_buckets
 from zeroshot.engine.decode_record import Layout, Record
+from zeroshot.engine.decode_state import MAX_STEPS
 from zeroshot.engine.device import HostDevice
 from zeroshot.engine.sequence import Sequence
 from zeroshot.types import SamplingParams
@@ -38,7 +39,8 @@ def recorded(small, load_engine, monkeypatch):
 
 
 def steps_of(log):
-    return [entry[0] for entry in log if entry != "wait"]
+    """How many rows each step had; steps that were recorded together are several."""
+    return [num_rows for entry in log if entry != "wait" for num_rows in [entry[0]] * entry[2]]
 
 
 def test_a_step_is_launched_before_the_last_one_is_waited_for(recorded, step, request_of):
