@@ -122,6 +122,13 @@ inline void for_each_group(Index num_rows, Visit visit) {
     }
 }
 
+// Rows and neighbouring tiles of weights whose products are added up at a time: as many sums as there are registers for.
+// Weights are loaded once for all of the rows, an input once for all of the tiles: with one tile of AVX-512 the loads
+// take longer than the products.
+struct Block {
+    Index rows, tiles;
+};
+
 constexpr Index tiles_for(Index n) { return (n + TILE - 1) / TILE; }
 
 // What a thread of a parallel region takes of `num_pieces` at a time: few enough that none waits long for another, and

@@ -1,4 +1,4 @@
-// hidden @ weight in float32. A tile of weights is [num_inputs, TILE]: read from end to end, once for ROWS rows.
+// hidden @ weight in float32. A tile of weights is [num_inputs, TILE]: read from end to end, once for a block's rows.
 // Each sum runs over the inputs in one order whatever the number of rows: a token's result never depends on its batch.
 
 #include "greedy.h"
@@ -9,16 +9,17 @@ namespace zeroshot {
 
 template <typename Sink>
 void float_linear(Team& team, const Linear& layer, const float* input, Index num_rows, const Sink& sink) {
-    const Index width = layer.num_inputs, num_tiles = tiles_for(layer.num_outputs);
-    team.share(num_tiles, pieces_at_once(num_tiles), [&](Index t) {
-        const float* tile = static_cast<const float*>(layer.weight) + t * width * TILE;
-        for_each_group<ROWS>(num_rows, [&](auto rows, Index row) {
-            alignas(64) float sums[rows()][TILE];
-            multiply_tile<rows()>(input + row * width, width, tile, TILE, width, sums);
+    const Index width = layer.num_inputs;
+    const Index num_tiles = tiles_for(layer.num_outputs);
+    share_blocks<FEW, MANY>(team, num_rows, num_tiles, [&](auto rows, auto tiles, Index row, Index tile) {
+        const float* weights = static_cast<const float*>(layer.weight) + tile * width * TILE;
+        const bool fetches = row == 0 || tiles() == 1;  // two tiles that are in a cache leave loads no time for it
+        alignas(64) float sums[tiles()][rows()][TILE];
+        multiply_tiles<rows(), tiles()>(input + row * width, width, weights, width, fetches, sums);
+        for (Index t = 0; t < tiles(); ++t)
             for (Index r = 0; r < rows(); ++r)
                 for (Index part = 0; part < TILE; part += LANES)
-                    sink.write(load<Floats>(sums[r] + part), row + r, t * TILE + part);
-        });
+                    sink.write(load<Floats>(sums[t][r] + part), row + r, (tile + t) * TILE + part);
     });
 }
 

@@ -21,14 +21,14 @@ constexpr int ZERO_POINT = 128;  // activations are stored as value + 128
 // Sums: a register of them, an int32 for each of a tile's outputs, or for half of them. add_products adds to each the
 // products of four input bytes with its output's four weights.
 #if defined(__AVX512VNNI__) && defined(__AVX512F__)
-constexpr Index ROWS = 8;
+constexpr Block FEW{8, 1}, MANY{12, 2};
 using Sums = __m512i;
 
 inline Sums add_products(Sums sums, std::int32_t inputs, const std::int8_t* weights) {
     return _mm512_dpbusd_epi32(sums, _mm512_set1_epi32(inputs), _mm512_loadu_si512(weights));
 }
 #elif defined(__AVX2__)
-constexpr Index ROWS = 4;
+constexpr Block FEW{4, 1}, MANY = FEW;
 using Sums = __m256i;
 
 inline Sums add_products(Sums sums, std::int32_t inputs, const std::int8_t* weights) {
@@ -41,7 +41,7 @@ inline Sums add_products(Sums sums, std::int32_t inputs, const std::int8_t* weig
 #endif
 }
 #else
-constexpr Index ROWS = 4;
+constexpr Block FEW{4, 1}, MANY = FEW;
 using Sums = Ints;
 
 inline Sums add_products(Sums sums, std::int32_t inputs, const std::int8_t* weights) {
@@ -57,20 +57,23 @@ constexpr Index SUMS_BYTES = sizeof(Sums);  // of weights too: an output's group
 
 inline Index padded(Index num_inputs) { return (num_inputs + GROUP - 1) / GROUP * GROUP; }
 
-// sums[r][j]: of all products of row r's inputs with the weights of a tile's output j. Not inlined: it needs every
-// register for itself.
-template <Index rows>
-[[gnu::noinline]] void add_up(const std::uint8_t* rounded, Index width, const std::int8_t* weights,
-                              std::int32_t (&sums)[rows][TILE]) {
+// sums[t][r][j]: of all products of row r's inputs with the weights of tile t's output j. is_new: the weights are not in
+// a cache yet. Not inlined: it needs every register for itself.
+template <Index rows, Index tiles>
+[[gnu::noinline]] void add_up(const std::uint8_t* rounded, Index width, const std::int8_t* weights, bool is_new,
+                              std::int32_t (&sums)[tiles][rows][TILE]) {
     constexpr Index parts = TILE * GROUP / SUMS_BYTES;
-    Sums kept[rows][parts] = {};
+    Sums kept[tiles][rows][parts] = {};
     for (Index k = 0; k < width; k += GROUP) {
-        fetch_ahead<2048, 12288>(weights + k * TILE);
+        const auto weights_of = [&](Index t) { return weights + (t * width + k) * TILE; };
+        if (is_new)
+            for (Index t = 0; t < tiles; ++t) fetch_ahead<2048, 12288>(weights_of(t));
         for (Index r = 0; r < rows; ++r) {
             std::int32_t inputs;
             std::memcpy(&inputs, rounded + r * width + k, sizeof inputs);
-            for (Index part = 0; part < parts; ++part)
-                kept[r][part] = add_products(kept[r][part], inputs, weights + k * TILE + part * SUMS_BYTES);
+            for (Index t = 0; t < tiles; ++t)
+                for (Index part = 0; part < parts; ++part)
+                    kept[t][r][part] = add_products(kept[t][r][part], inputs, weights_of(t) + part * SUMS_BYTES);
         }
     }
     std::memcpy(sums, kept, sizeof sums);
@@ -98,19 +101,18 @@ inline const std::int8_t* weights_of(const Linear& layer, Index tile) {
 // room: rows one after the other.
 template <typename Sink>
 void multiply_by_vectors(Team& team, const Linear& layer, Index num_rows, const Rounded& room, const Sink& sink) {
-    const Index width = padded(layer.num_inputs), num_tiles = tiles_for(layer.num_outputs);
-    team.share(num_tiles, pieces_at_once(num_tiles), [&](Index tile) {
-        for_each_group<ROWS>(num_rows, [&](auto rows, Index row) {
-            alignas(64) std::int32_t sums[rows()][TILE];
-            add_up<rows()>(room.rows + row * width, width, weights_of(layer, tile), sums);
-            finish(layer, tile, sums, rows(), room.scales, row, sink);
-        });
+    const Index width = padded(layer.num_inputs);
+    const Index num_tiles = tiles_for(layer.num_outputs);
+    share_blocks<FEW, MANY>(team, num_rows, num_tiles, [&](auto rows, auto tiles, Index row, Index tile) {
+        alignas(64) std::int32_t sums[tiles()][rows()][TILE];
+        add_up<rows(), tiles()>(room.rows + row * width, width, weights_of(layer, tile), row == 0, sums);
+        for (Index t = 0; t < tiles(); ++t) finish(layer, tile + t, sums[t], rows(), room.scales, row, sink);
     });
 }
 
 #if HAS_MATRIX_REGISTERS
-// Fewer rows leave most of a register empty.
-constexpr Index FEWEST_ROWS = 4;
+// Fewer rows leave too much of a register empty: twelve are as fast by vectors, eight faster.
+constexpr Index FEWEST_ROWS = 13;
 
 bool suits_matrices(const Linear& layer, Index num_rows) {
     return num_rows >= FEWEST_ROWS && layer.num_inputs % matrix::INPUTS == 0 && matrix::are_allowed();

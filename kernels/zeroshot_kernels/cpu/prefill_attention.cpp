@@ -68,23 +68,24 @@ template <Index rows>
 inline void attend(const Rows& queries, Room& room, Index width, float scale) {
     const Index stride = tiles_for(queries.num_tokens) * TILE, longest = queries.context + rows - 1;
     float* scores = room.scores.data();
-    alignas(64) float sums[rows][TILE];
+    alignas(64) float sums[1][rows][TILE];
     for (Index tile = 0; tile < tiles_for(longest); ++tile) {
-        multiply_tile<rows>(queries.query, queries.query_stride, room.keys.data() + tile * width * TILE, TILE, width,
-                            sums);
+        const float* keys = room.keys.data() + tile * width * TILE;
+        multiply_tiles<rows, 1>(queries.query, queries.query_stride, keys, width, true, sums);
         for (Index r = 0; r < rows; ++r)
             for (Index part = 0; part < TILE; part += LANES)
-                store(scale * load<Floats>(sums[r] + part), scores + r * stride + tile * TILE + part);
+                store(scale * load<Floats>(sums[0][r] + part), scores + r * stride + tile * TILE + part);
     }
     for (Index r = 0; r < rows; ++r) {
         softmax(scores + r * stride, queries.context + r);
         for (Index t = queries.context + r; t < longest; ++t) scores[r * stride + t] = 0.0f;  // the future
     }
     for (Index tile = 0; tile < tiles_for(width); ++tile) {
-        multiply_tile<rows>(scores, stride, room.values.data() + tile * queries.num_tokens * TILE, TILE, longest, sums);
+        const float* values = room.values.data() + tile * queries.num_tokens * TILE;
+        multiply_tiles<rows, 1>(scores, stride, values, longest, true, sums);
         const Index count = width - tile * TILE < TILE ? width - tile * TILE : TILE;
         for (Index r = 0; r < rows; ++r)
-            for (Index j = 0; j < count; ++j) queries.output[r * queries.output_stride + tile * TILE + j] = sums[r][j];
+            for (Index j = 0; j < count; ++j) queries.output[r * queries.output_stride + tile * TILE + j] = sums[0][r][j];
     }
 }
 

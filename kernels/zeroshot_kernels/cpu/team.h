@@ -79,6 +79,26 @@ struct Linear {
     Index num_inputs, num_outputs;
 };
 
+// visit(rows, tiles, first row, first tile) for each block of all rows and tiles, numbers that are constants to the
+// compiler. Up to few.rows are multiplied with one tile at a time: then weights come from memory, and each thread reads
+// one stream of them.
+template <Block few, Block many, typename Visit>
+void share_blocks(Team& team, Index num_rows, Index num_tiles, Visit visit) {
+    static_assert(few.tiles == 1);
+    const auto visit_rows = [&]<Block most>(Index tile) {
+        for_each_group<most.rows>(num_rows, [&](auto rows, Index row) {
+            visit(rows, std::integral_constant<Index, most.tiles>{}, row, tile);
+        });
+    };
+    const Index together = num_rows <= few.rows ? 1 : many.tiles;
+    const Index num_items = (num_tiles + together - 1) / together;
+    team.share(num_items, pieces_at_once(num_items), [&](Index item) {
+        const Index first = item * together, left = num_tiles - first;
+        if (together > 1 && left >= together) return visit_rows.template operator()<many>(first);
+        for (Index i = 0; i < together && i < left; ++i) visit_rows.template operator()<few>(first + i);
+    });
+}
+
 // Where an int8 layer puts its input: [num_rows, num_inputs] bytes, rows filled up to whole groups of four, their number
 // up to a multiple of 16; and scales.
 struct Rounded {
