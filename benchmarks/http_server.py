@@ -68,8 +68,8 @@ async def _post(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
     if not body.get("stream"):
         answer = (await client.post("/generate", json=body)).json()
     else:
-        async with client.stream("POST", "/generate", json=body) as response:
-            lines = [line async for line in response.aiter_lines() if line]
-        answer = json.loads(lines[-2].removeprefix("data: "))
+        async with client.stream("POST", "/generate", json=body) as response:  # as it comes: the cores are the server's
+            events = b"".join([piece async for piece in response.aiter_raw()]).split(b"\n\n")
+        answer = json.loads(events[-3].removeprefix(b"data: "))  # [DONE] and nothing follow
     if answer["usage"]["completion_tokens"] != body["max_tokens"]:
         raise RuntimeError(f"asked for {body['max_tokens']} tokens, got {answer['usage']}")

@@ -165,6 +165,7 @@ class CudaRunner:
         steps = self._steps[bucket, kind, together]
         starts = {sequence: seat.position for sequence, seat in seats.items()}
         downloads = []
+        self._seats.write()
         for _ in range(num_steps // together):
             steps()
             downloads.append(self._device.download(self._drawn(slice(0, num_rows), kind, together)))
@@ -192,6 +193,7 @@ class CudaRunner:
         if batch.sampled:
             rows = self._device.upload(np.array([self._seats[sequence].row for sequence in batch.sampled], np.int64))
             kind = step_kind(batch.sampled)
+            self._seats.write()
             self._sampler.draw(hidden[self._upload(batch.sampled_rows)], rows, kind)
             draws = self._device.download(self._drawn(rows, kind))
             self._seats.advance(batch.sampled, 1)

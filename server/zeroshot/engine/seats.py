@@ -30,6 +30,7 @@ class Seats:
         self._state, self._layout = state, layout
         self._free = list(range(num_rows))  # sorted: the lowest row first, so that few rows are in use up to the last
         self._taken: dict[Sequence, Seat] = {}
+        self._unwritten: dict[int, Record] = {}
 
     def __getitem__(self, sequence: Sequence) -> Seat:
         return self._taken[sequence]
@@ -44,21 +45,23 @@ class Seats:
         gone = [sequence for sequence in self._taken if sequence not in sequences]
         rows = [self._taken.pop(sequence).row for sequence in gone]
         self._free = sorted(self._free + rows)
-        self._state.write(rows, [Record.empty(self._layout)] * len(rows))
+        self._unwritten |= dict.fromkeys(rows, Record.empty(self._layout))
 
     def give(self, sequences: list[Sequence]) -> None:
         """A row to each of them that is what the host knows: its newest token is the next to run."""
-        written: list[Sequence] = []
-        records: list[Record] = []
         for sequence in sequences:
             seat, position = self._taken.get(sequence), sequence.num_tokens - 1
             if seat is not None and seat.position == position < seat.holds_until:
                 continue
-            records.append(Record.of(sequence, self._layout))  # may raise: before anything is taken
+            record = Record.of(sequence, self._layout)  # may raise: before anything is taken
             row = self._free.pop(0) if seat is None else seat.row
             self._taken[sequence] = Seat(row, position, last_position(sequence), holds_until(sequence))
-            written.append(sequence)
-        self._state.write([self._taken[sequence].row for sequence in written], records)
+            self._unwritten[row] = record
+
+    def write(self) -> None:
+        """Bring the device's rows up to date, all at once: before anything is launched that reads them."""
+        self._state.write(list(self._unwritten), list(self._unwritten.values()))
+        self._unwritten.clear()
 
     def advance(self, sequences: list[Sequence], num_steps: int) -> None:
         """What the device does to the rows in so many steps."""
