@@ -15,7 +15,7 @@ void float_linear(Team& team, const Linear& layer, const float* input, Index num
         const float* weights = static_cast<const float*>(layer.weight) + tile * width * TILE;
         const bool fetches = row == 0 || tiles() == 1;  // two tiles that are in a cache leave loads no time for it
         alignas(64) float sums[tiles()][rows()][TILE];
-        multiply_tiles<rows(), tiles()>(input + row * width, width, weights, width, fetches, sums);
+        multiply_tiles<rows(), tiles()>(input + row * width, width, weights, width * TILE, width, fetches, sums);
         for (Index t = 0; t < tiles(); ++t)
             for (Index r = 0; r < rows(); ++r)
                 for (Index part = 0; part < TILE; part += LANES)

@@ -50,16 +50,25 @@ inline void for_each_page(const Number* content, const std::type_identity_t<Numb
 
 // scores -> their softmax: e^(score - largest), divided by the sum of all.
 inline void softmax(float* scores, Index n) {
+    const Index whole = n / LANES * LANES;  // the others one by one
     float largest = -INFINITY, sum = 0.0f;
-#pragma omp simd reduction(max : largest)
-    for (Index t = 0; t < n; ++t) largest = scores[t] > largest ? scores[t] : largest;
-#pragma omp simd reduction(+ : sum)
-    for (Index t = 0; t < n; ++t) {
-        scores[t] = fast_exp(scores[t] - largest);
-        sum += scores[t];
+    Floats most = largest + Floats{}, sums{};
+    for (Index t = 0; t < whole; t += LANES) {
+        const Floats these = load<Floats>(scores + t);
+        most = these > most ? these : most;
     }
+    for (Index i = 0; i < LANES; ++i) largest = most[i] > largest ? most[i] : largest;
+    for (Index t = whole; t < n; ++t) largest = scores[t] > largest ? scores[t] : largest;
+    for (Index t = 0; t < whole; t += LANES) {
+        const Floats powers = fast_exp(load<Floats>(scores + t) - largest);
+        store(powers, scores + t);
+        sums += powers;
+    }
+    for (Index i = 0; i < LANES; ++i) sum += sums[i];
+    for (Index t = whole; t < n; ++t) sum += scores[t] = fast_exp(scores[t] - largest);
     const float inverse = 1.0f / sum;
-    for (Index t = 0; t < n; ++t) scores[t] *= inverse;
+    for (Index t = 0; t < whole; t += LANES) store(load<Floats>(scores + t) * inverse, scores + t);
+    for (Index t = whole; t < n; ++t) scores[t] *= inverse;
 }
 
 }  // namespace zeroshot

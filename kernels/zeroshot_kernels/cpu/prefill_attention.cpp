@@ -15,7 +15,7 @@ namespace {
 struct Room {
     std::vector<float> keys;    // [tiles_for(num_tokens), head_dim, TILE]: a tile is TILE tokens side by side
     std::vector<float> values;  // [tiles_for(head_dim), num_tokens, TILE]: a tile is TILE numbers of each token
-    std::vector<float> scores;  // [ROWS, tiles_for(num_tokens) * TILE]
+    std::vector<float> scores;  // [MANY.rows, tiles_for(num_tokens) * TILE]
 
     static void grow(std::vector<float>& floats, Index size) {
         if (floats.size() < static_cast<std::size_t>(size)) floats.resize(static_cast<std::size_t>(size));
@@ -28,7 +28,7 @@ struct Room {
         const Index num_tiles = tiles_for(num_tokens);
         grow(keys, num_tiles * width * TILE);
         grow(values, tiles_for(width) * num_tokens * TILE);
-        grow(scores, ROWS * num_tiles * TILE);
+        grow(scores, MANY.rows * num_tiles * TILE);
         if (num_tokens % TILE) std::fill_n(keys.data() + (num_tiles - 1) * width * TILE, width * TILE, 0.0f);
         const auto for_each_token = [&](const Number* content, auto visit) {
             for_each_page(content, nullptr, table, num_tokens, head, pages.shape, [&](const Page<Number>& page) {
@@ -64,29 +64,51 @@ struct Rows {
     Index query_stride, output_stride, context, num_tokens;
 };
 
+// Some rows of numbers, and tiles to multiply them with: [num_tiles, num_inputs, TILE], `distance` floats apart.
+struct Product {
+    const float* inputs;
+    Index input_stride;
+    const float* tiles;
+    Index distance, num_inputs, num_tiles;
+
+    // visit(sums, tile) for each tile; sums: [rows][TILE].
+    template <Index rows, typename Visit>
+    void for_each_tile(Visit visit) const {
+        const Index paired = num_tiles / MANY.tiles * MANY.tiles;
+        for (Index tile = 0; tile < paired; tile += MANY.tiles) visit_tiles<rows, MANY.tiles>(tile, visit);
+        for (Index tile = paired; tile < num_tiles; ++tile) visit_tiles<rows, 1>(tile, visit);
+    }
+
+  private:
+    template <Index rows, Index count, typename Visit>
+    void visit_tiles(Index first, Visit visit) const {
+        alignas(64) float sums[count][rows][TILE];
+        multiply_tiles<rows, count>(inputs, input_stride, tiles + first * distance, distance, num_inputs, false, sums);
+        for (Index t = 0; t < count; ++t) visit(sums[t], first + t);
+    }
+};
+
 template <Index rows>
 inline void attend(const Rows& queries, Room& room, Index width, float scale) {
     const Index stride = tiles_for(queries.num_tokens) * TILE, longest = queries.context + rows - 1;
     float* scores = room.scores.data();
-    alignas(64) float sums[1][rows][TILE];
-    for (Index tile = 0; tile < tiles_for(longest); ++tile) {
-        const float* keys = room.keys.data() + tile * width * TILE;
-        multiply_tiles<rows, 1>(queries.query, queries.query_stride, keys, width, true, sums);
+    const Product with_keys{queries.query, queries.query_stride, room.keys.data(), width * TILE, width,
+                            tiles_for(longest)};
+    with_keys.for_each_tile<rows>([&](const float (&sums)[rows][TILE], Index tile) {
         for (Index r = 0; r < rows; ++r)
             for (Index part = 0; part < TILE; part += LANES)
-                store(scale * load<Floats>(sums[0][r] + part), scores + r * stride + tile * TILE + part);
-    }
+                store(scale * load<Floats>(sums[r] + part), scores + r * stride + tile * TILE + part);
+    });
     for (Index r = 0; r < rows; ++r) {
         softmax(scores + r * stride, queries.context + r);
         for (Index t = queries.context + r; t < longest; ++t) scores[r * stride + t] = 0.0f;  // the future
     }
-    for (Index tile = 0; tile < tiles_for(width); ++tile) {
-        const float* values = room.values.data() + tile * queries.num_tokens * TILE;
-        multiply_tiles<rows, 1>(scores, stride, values, longest, true, sums);
+    const Product with_values{scores, stride, room.values.data(), queries.num_tokens * TILE, longest, tiles_for(width)};
+    with_values.for_each_tile<rows>([&](const float (&sums)[rows][TILE], Index tile) {
         const Index count = width - tile * TILE < TILE ? width - tile * TILE : TILE;
         for (Index r = 0; r < rows; ++r)
-            for (Index j = 0; j < count; ++j) queries.output[r * queries.output_stride + tile * TILE + j] = sums[0][r][j];
-    }
+            for (Index j = 0; j < count; ++j) queries.output[r * queries.output_stride + tile * TILE + j] = sums[r][j];
+    });
 }
 
 // Queries of a sequence's head that a thread takes: all, unless there are too few heads to keep the threads busy.
@@ -94,7 +116,7 @@ inline Index queries_at_once(Index num_heads, Index num_queries) {
     const Index wanted = 4 * omp_get_max_threads();
     const Index pieces = num_heads >= wanted ? 1 : (wanted + num_heads - 1) / num_heads;
     const Index most = (num_queries + pieces - 1) / pieces;
-    return (most + ROWS - 1) / ROWS * ROWS;
+    return (most + MANY.rows - 1) / MANY.rows * MANY.rows;
 }
 
 }  // namespace
@@ -116,7 +138,7 @@ void prefill_attention(Team& team, const Queries& queries, const Pages<Number>& 
             const Index count = num_queries - first < at_once ? num_queries - first : at_once;
             const Index num_tokens = num_cached + first + count;
             room.lay_out(pages, sequences.block_tables + seq * sequences.max_blocks, num_tokens, head);
-            for_each_group<ROWS>(count, [&](auto rows, Index row) {
+            for_each_group<MANY.rows>(count, [&](auto rows, Index row) {
                 const Index token = first_token + first + row;
                 attend<rows()>(Rows{queries.query + token * queries.stride + head * shape.head_dim,
                                     queries.output + token * output_stride + head * shape.head_dim, queries.stride,

@@ -7,22 +7,19 @@
 namespace zeroshot {
 
 #if defined(__AVX512F__)
-constexpr Index ROWS = 8;  // with one tile
-constexpr Block FEW{ROWS, 1}, MANY{12, 2};  // 24 sums, two registers of weights, one of the input: 27 of 32
+constexpr Block FEW{8, 1}, MANY{12, 2};  // 24 sums, two registers of weights, one of the input: 27 of 32
 #else
-constexpr Index ROWS = 6;  // 6 rows of two registers, two of weights, one of the input: 15 of AVX2's 16
-constexpr Block FEW{ROWS, 1}, MANY = FEW;
+constexpr Block FEW{6, 1}, MANY = FEW;  // 6 rows of two registers, two of weights, one of the input: 15 of AVX2's 16
 #endif
 
 // Inputs that are summed up on their own before they join the rest: rounding errors grow with the length of a sum.
 constexpr Index PIECE = 256;
 
 // sums[t][r][j] = the sum over k of inputs[r * input_stride + k] * weights[t][k][j], k in order.
-// weights: [tiles, num_inputs, TILE]. Not inlined: it needs every register for itself.
+// weights: [tiles, num_inputs, TILE], tiles `distance` floats apart. Not inlined: it needs every register for itself.
 template <Index rows, Index tiles>
-[[gnu::noinline]] void multiply_tiles(const float* inputs, Index input_stride, const float* weights, Index num_inputs,
-                                      bool fetches, float (&sums)[tiles][rows][TILE]) {
-    const Index distance = num_inputs * TILE;
+[[gnu::noinline]] void multiply_tiles(const float* inputs, Index input_stride, const float* weights, Index distance,
+                                      Index num_inputs, bool fetches, float (&sums)[tiles][rows][TILE]) {
     std::memset(sums, 0, sizeof sums);
     for (Index start = 0; start < num_inputs; start += PIECE) {
         const Index end = start + PIECE < num_inputs ? start + PIECE : num_inputs;
