@@ -55,9 +55,7 @@ class Forward:
 
     def __init__(self, folder):
         self.model = load_model(EngineSettings(model_folder=folder, device="cpu", dtype="fp32"))
-        self.cache = KVCache.allocate(
-            self.model.config, 64, BLOCK_SIZE, dtype=torch.float32, device=torch.device("cpu")
-        )
+        self.cache = KVCache.allocate(self.model.config, 64, BLOCK_SIZE, dtype=torch.float32)
         self.cache.key.fill_(1e30)
         self.cache.value.fill_(1e30)
         self.free = torch.randperm(64, generator=torch.Generator().manual_seed(0)).tolist()

@@ -18,8 +18,9 @@ from zeroshot.model.int8_linear import MAX_ACTIVATION, Int8Linear
 from zeroshot.model.native_linear import native_linear_factory
 from zeroshot.model.native_ops import why_unavailable
 from zeroshot_kernels.cpu import attention
+from zeroshot_kernels.cpu.huge_pages import HugePages
 from zeroshot_kernels.cpu.layer_norm import layer_norm
-from zeroshot_kernels.cpu.linear import HugePages, pack_int8
+from zeroshot_kernels.cpu.linear import pack_int8
 
 # Where there is a compiler the kernels must be there: a mistake in them is no reason to skip what would find it.
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
@@ -246,7 +247,7 @@ def test_another_cache_is_refused():
 
 
 def test_weights_lie_where_large_pages_are_allowed():
-    tensor = HugePages().empty(8, 2**20, dtype=torch.float32)
+    tensor = HugePages().zeros(8, 2**20, dtype=torch.float32)
     address = tensor.data_ptr()
     maps = Path("/proc/self/smaps").read_text().split("VmFlags:")
     for before, flags in itertools.pairwise(maps):

@@ -1,14 +1,12 @@
 """Linear layers in the C++ kernels' layouts: weights packed once into tiles of 16 outputs, in pages of 2 MB."""
 
-import contextlib
-import math
-import mmap
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zeroshot_kernels.cpu.huge_pages import HugePages
 from zeroshot_kernels.cpu.library import library
 
 TILE = 16
@@ -17,42 +15,10 @@ ZERO_POINT = 128
 MATRIX_ROWS = 16
 
 
-class HugePages:
-    """Room for tensors that stay, in pages of 2 MB where the system has them.
-
-    A token reads all weights: with pages of 4 KB the processor looks up 120,000 of them for GPT-2 124M's 498 MB, and
-    on a virtual machine each look-up is two. Reading them took a third less time in large pages.
-    """
-
-    _PIECE = 256 * 2**20  # of address space: memory is taken as it is filled
-    _ALIGNMENT = 64
-
-    def __init__(self) -> None:
-        self._piece: Tensor | None = None
-        self._used = 0
-
-    def empty(self, *shape: int, dtype: torch.dtype) -> Tensor:
-        num_bytes = math.prod(shape) * dtype.itemsize
-        if self._piece is None or self._used + num_bytes > len(self._piece):
-            self._piece, self._used = _reserve(max(num_bytes, self._PIECE)), 0
-        start = self._used
-        self._used += -(-num_bytes // self._ALIGNMENT) * self._ALIGNMENT
-        return self._piece[start : start + num_bytes].view(dtype).view(shape)
-
-
-def _reserve(num_bytes: int) -> Tensor:
-    """uint8 [num_bytes] that the tensor keeps alive."""
-    memory = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared memory has other rules
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # a kernel without them: small pages are as right
-            memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=torch.uint8)
-
-
 def pack_float(weight: Tensor, pages: HugePages) -> Tensor:
     """weight: [out, in] float32 -> [num_tiles, in, TILE], the last tile filled up with zeros."""
     tiles = _tiles(weight)
-    return pages.empty(*tiles.transpose(1, 2).shape, dtype=weight.dtype).copy_(tiles.transpose(1, 2))
+    return pages.zeros(*tiles.transpose(1, 2).shape, dtype=weight.dtype).copy_(tiles.transpose(1, 2))
 
 
 class Int8Weight(NamedTuple):
@@ -67,7 +33,7 @@ def pack_int8(quantized: Tensor, scales: Tensor, pages: HugePages) -> Int8Weight
     grouped = tiles.view(len(tiles), TILE, -1, GROUP).transpose(1, 2)
     padding = (0, -len(quantized) % TILE)
     return Int8Weight(
-        pages.empty(*grouped.shape, dtype=torch.int8).copy_(grouped),
+        pages.zeros(*grouped.shape, dtype=torch.int8).copy_(grouped),
         F.pad(scales, padding),
         F.pad(ZERO_POINT * quantized.sum(1, dtype=torch.int32), padding),
     )

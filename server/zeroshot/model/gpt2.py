@@ -6,7 +6,7 @@ one sequence ends; attention does, through `AttentionMetadata`. Called by `engin
 """
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from zeroshot.model.layer_norm import Residual
 from zeroshot.model.linear import LinearFactory
 from zeroshot.model.ops import Backend, plain_backend
 from zeroshot.model.weights import GPT2Weights, LayerWeights
+from zeroshot_kernels.cpu.huge_pages import HugePages
 from zeroshot_kernels.paged_cache import indexable
 
 
@@ -48,12 +49,10 @@ class KVCache:
         return LayerCache(self.key[index], self.value[index], scales)
 
     @classmethod
-    def allocate(
-        cls, config: GPT2Config, num_blocks: int, block_size: int, *, dtype: torch.dtype, device: torch.device
-    ) -> "KVCache":
+    def allocate(cls, config: GPT2Config, num_blocks: int, block_size: int, *, dtype: torch.dtype) -> "KVCache":
+        """On the CPU. It costs nothing until touched: the operating system hands out memory as sequences arrive."""
         shape = (config.n_layer, num_blocks, block_size, config.n_head, config.head_dim)
-        # Zeros cost nothing until touched: on a CPU the operating system hands out pages as sequences arrive.
-        return cls(torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device))
+        return cls(HugePages().zeros(*shape, dtype=dtype), HugePages().zeros(*shape, dtype=dtype))
 
     @classmethod
     def allocate_by_head(
@@ -117,8 +116,10 @@ class GPT2:
         return self.wte.device
 
     def allocate_kv_cache(self, num_blocks: int, block_size: int) -> KVCache:
-        allocate = KVCache.allocate_by_head if self.backend.is_device else KVCache.allocate
-        cache = allocate(self.config, num_blocks, block_size, dtype=self.kv_dtype, device=self.device)
+        if not self.backend.is_device:
+            return KVCache.allocate(self.config, num_blocks, block_size, dtype=self.kv_dtype)
+        options: dict[str, Any] = {"dtype": self.kv_dtype, "device": self.device}
+        cache = KVCache.allocate_by_head(self.config, num_blocks, block_size, **options)
         if self.kv_dtype != torch.float8_e4m3fn:
             return cache
         scales = [kv_scales(layer, self.config.n_head) for layer in self.layers]

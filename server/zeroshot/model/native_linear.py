@@ -9,16 +9,9 @@ from torch import Tensor
 
 from zeroshot.model.int8_linear import Int8Linear, quantize_weight
 from zeroshot.model.linear import ACTIVATIONS, TANH_GELUS, Linear, LinearFactory
+from zeroshot_kernels.cpu.huge_pages import HugePages
 from zeroshot_kernels.cpu.layers import LinearWeights
-from zeroshot_kernels.cpu.linear import (
-    HugePages,
-    float_greedy,
-    float_linear,
-    int8_greedy,
-    int8_linear,
-    pack_float,
-    pack_int8,
-)
+from zeroshot_kernels.cpu.linear import float_greedy, float_linear, int8_greedy, int8_linear, pack_float, pack_int8
 
 
 class NativeLinear(Linear):
