@@ -3,15 +3,16 @@
 # make bench   speed on this machine              make weights MODEL=gpt2   download a checkpoint
 # make test-gpu  the tests that need a CUDA device
 # make test-cluster  the tests with several Ray nodes on this machine; installs Ray
-# make playground   rebuild the page at / from its sources; needs Node 20 or newer
+# make playground   rebuild the page at / from its sources; needs Node 20.19 or newer
 
 # The first of these that is Python 3.11 or 3.12.
 SUITS := -c 'import sys, venv; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p $(SUITS) && echo $$p && break; done)
 VENV ?= .venv
-MODEL ?= demo
-HOST ?= 127.0.0.1
-PORT ?= 8000
+# The server's own variables hold here too.
+MODEL ?= $(or $(ZEROSHOT_MODEL),demo)
+HOST ?= $(or $(ZEROSHOT_HOST),127.0.0.1)
+PORT ?= $(or $(ZEROSHOT_PORT),8000)
 
 # A machine without an NVIDIA GPU gets the CPU build of torch. Set to nothing to use pip's own index.
 TORCH ?= torch==2.13.0

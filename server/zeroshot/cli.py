@@ -63,7 +63,10 @@ def serve(
         str | None,
         typer.Option(envvar="ZEROSHOT_SPECULATIVE_MODEL", help="A smaller model that guesses a stream's tokens."),
     ] = None,
-    api_key: Annotated[list[str] | None, typer.Option(help="Everything but health needs one of these keys.")] = None,
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(help="A key, asked for everywhere but at liveness, readiness and the page. May be repeated."),
+    ] = None,
     log_format: Annotated[str, typer.Option(envvar="ZEROSHOT_LOG_FORMAT", help="text or json.")] = "text",
     log_level: Annotated[str, typer.Option(envvar="ZEROSHOT_LOG_LEVEL")] = "info",
     log_prompts: Annotated[
@@ -135,7 +138,9 @@ def deploy(
         from zeroshot.cluster.run import deploy as deploy_on_ray
         from zeroshot.cluster.run import parse_settings
     except ModuleNotFoundError as error:
-        raise SettingsError(f"{error}: deploying takes pip install 'zeroshot[cluster]'.") from None
+        raise SettingsError(
+            f"{error}: deploying takes, in a checkout, pip install -c constraints.txt -e '.[cluster]'."
+        ) from None
 
     arguments: dict[str, Any] = {
         "model": model,

@@ -41,7 +41,7 @@ TaskName = Annotated[str, Path(description="The task's name, as in GET /tasks.")
 class TaskSummary(BaseModel):
     name: str
     summary: str
-    kind: str = Field(description="`text`, `label`, `choice` or `score`.")
+    kind: str = Field(description="`text`, `json`, `label`, `choice` or `score`.")
     version: str = Field(description="Changes with the prompt file.")
     url: str = Field(description="POST the inputs here; GET it for the schema.")
 

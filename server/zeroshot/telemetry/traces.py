@@ -1,4 +1,4 @@
-"""OpenTelemetry traces: a span a request, with the engine's phases under it. An extra: `pip install zeroshot[otel]`.
+"""OpenTelemetry traces: a span a request, with the engine's phases under it. An extra, `otel`.
 
 Where the spans go, and which are sampled, say OpenTelemetry's own variables (OTEL_EXPORTER_OTLP_ENDPOINT,
 OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME, ...), which its SDK reads.
@@ -39,7 +39,8 @@ class Tracer:
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
         except ImportError:
             raise SettingsError(
-                "OTEL_EXPORTER_OTLP_ENDPOINT asks for traces; they need `pip install 'zeroshot[otel]'`."
+                "OTEL_EXPORTER_OTLP_ENDPOINT asks for traces; they need, in a checkout, "
+                "`pip install -c constraints.txt -e '.[otel]'`."
             ) from None
         provider = TracerProvider(resource=Resource({"service.name": SERVICE_NAME}).merge(Resource.create()))
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
