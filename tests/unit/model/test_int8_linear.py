@@ -35,8 +35,8 @@ def test_the_sum_of_products_is_that_of_64_bit_integers(
 ) -> None:
     """With the largest activations, where partial sums in 16 bits come closest to saturating.
 
-    Up to fp32's last bits of what is added up, which may be far more than its sum: past 2^24 not every integer is an fp32
-    number, and oneDNN may add up in it what AMX multiplied in pieces.
+    Up to fp32's last bits of what is added up, which may be far more than its sum: past 2^24 fp32 lacks some integers,
+    and oneDNN may add up in it what AMX multiplied in pieces.
     """
     num_rows, width, num_outputs = shape
     weight = integers(num_outputs, width, 1, seed=1).sign() * torch.tensor(pairs).repeat(width // 4)
