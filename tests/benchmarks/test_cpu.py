@@ -60,3 +60,5 @@ def test_the_readme_says_what_the_result_file_says() -> None:
     readme = (ROOT / "README.md").read_text()
     assert markdown_table(result) in readme
     assert result["machine"]["cpu"] in readme
+    with_amx = json.loads((ROOT / "benchmarks" / "results" / "cpu_amx.json").read_text())
+    assert markdown_table(with_amx) in (ROOT / "docs" / "cpu.md").read_text()
