@@ -27,6 +27,7 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no
 
 RAGGED_LENS = [1, 15, 16, 17, 63, 100, 1023, 1024]
 SHAPES = [(1, 64, 96), (2, 768, 2304), (7, 100, 33), (8, 768, 768), (65, 3072, 768), (3, 50, 50257), (17, 128, 70)]
+SHAPES += [(12, 768, 2304), (17, 100, 70)]  # blocks of two tiles, also of int8 where there are matrix registers
 
 
 def randn(*shape: int, seed: int) -> torch.Tensor:

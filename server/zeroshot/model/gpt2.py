@@ -6,7 +6,7 @@ one sequence ends; attention does, through `AttentionMetadata`. Called by `engin
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -118,8 +118,7 @@ class GPT2:
     def allocate_kv_cache(self, num_blocks: int, block_size: int) -> KVCache:
         if not self.backend.is_device:
             return KVCache.allocate(self.config, num_blocks, block_size, dtype=self.kv_dtype)
-        options: dict[str, Any] = {"dtype": self.kv_dtype, "device": self.device}
-        cache = KVCache.allocate_by_head(self.config, num_blocks, block_size, **options)
+        cache = KVCache.allocate_by_head(self.config, num_blocks, block_size, dtype=self.kv_dtype, device=self.device)
         if self.kv_dtype != torch.float8_e4m3fn:
             return cache
         scales = [kv_scales(layer, self.config.n_head) for layer in self.layers]
