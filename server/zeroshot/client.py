@@ -166,8 +166,6 @@ class EngineClient(ModelClient):
             while detokenizers:
                 outputs = await mailbox.get()
                 for output in chain.from_iterable(map(split, outputs)) if is_one_by_one else outputs:
-                    if output.error_code is not None:
-                        raise _error_of(output)
                     index = output.choice_index
                     if index not in detokenizers:
                         continue  # a step that was already running when we cut this choice at a stop string
@@ -240,7 +238,7 @@ class EngineClient(ModelClient):
             mailbox = self._mailboxes.get(output.request_id)
             if mailbox is not None:
                 self._timelines[output.request_id].received(output, now)
-                mailbox.put(output)
+                _deliver(output, mailbox)
         self.metrics.inter_token_latency.flush()
 
     def _report(self) -> EngineReport:
@@ -267,6 +265,16 @@ class EngineClient(ModelClient):
     def _engine_has_refused(self) -> None:
         self.status = "refused"
         self.end_all(EngineUnavailable(REFUSED))
+
+
+def _deliver(output: TokenOutput, mailbox: Mailbox) -> None:
+    """An error ends the request, after the tokens that came with it."""
+    if output.error_code is None:
+        mailbox.put(output)
+        return
+    if output.token_ids:
+        mailbox.put(msgspec.structs.replace(output, finish_reason=None, error_code=None))
+    mailbox.fail(_error_of(output))
 
 
 def _error_of(output: TokenOutput) -> ZeroshotError:
