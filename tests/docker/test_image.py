@@ -78,3 +78,11 @@ def test_a_model_that_is_not_there_is_one_readable_line(engine: DockerEngine, im
     assert "Error:" in output
     assert output.endswith("exit code 1")
     assert "Traceback" not in output
+
+
+def test_a_container_knows_how_much_memory_it_has_left(engine: DockerEngine, image: str) -> None:
+    if engine.docker("info", "--format", "{{.MemoryLimit}}") != "true":
+        pytest.skip("this Docker cannot limit a container's memory")
+    program = "from zeroshot.engine.memory import host_bytes_left; print(host_bytes_left())"
+    limited = engine.docker("run", "--rm", "--memory=600m", "--entrypoint=/opt/venv/bin/python", image, "-c", program)
+    assert 0 < int(limited) < 600 * 2**20

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from zeroshot.engine import memory
 from zeroshot.engine.loader import load_model
 from zeroshot.settings import EngineSettings
 
@@ -56,9 +57,9 @@ def test_the_size_of_the_cache(small, load_engine, options, num_blocks):
 
 def test_the_memory_of_the_cache_is_bounded(small, load_engine, monkeypatch):
     bytes_per_block = 2 * 2 * 48 * 4 * 16
-    monkeypatch.setattr("zeroshot.engine.engine._KV_CACHE_BYTES", {"cpu": 20 * bytes_per_block + 1})
+    monkeypatch.setitem(memory._MOST_BYTES, "cpu", 20 * bytes_per_block + 1)
     assert load_engine(small.folder, max_num_seqs=64).stats().num_kv_blocks == 20
-    monkeypatch.setattr("zeroshot.engine.engine._KV_CACHE_BYTES", {"cpu": 1})
+    monkeypatch.setitem(memory._MOST_BYTES, "cpu", 1)
     assert load_engine(small.folder, max_num_seqs=64).stats().num_kv_blocks == 8
 
 

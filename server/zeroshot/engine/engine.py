@@ -18,6 +18,7 @@ from zeroshot.engine.decode_state import MAX_STEPS
 from zeroshot.engine.device import CudaDevice, Device, HostDevice
 from zeroshot.engine.draft import Draft, check_draft
 from zeroshot.engine.guide import Guide, GuideCompiler
+from zeroshot.engine.memory import kv_cache_bytes
 from zeroshot.engine.model_runner import ModelRunner, Runner, StepResult
 from zeroshot.engine.sampler import SampledToken
 from zeroshot.engine.scheduler import ScheduledSequence, Scheduler
@@ -35,9 +36,6 @@ from zeroshot.settings import EngineSettings
 from zeroshot.types import BeamParams, EngineStats, FinishReason, GenerateRequest, TokenOutput
 
 logger = logging.getLogger(__name__)
-
-_KV_CACHE_BYTES = {"cpu": 2 * 2**30, "cuda": 16 * 2**30}
-"""Most the KV cache takes unless `kv_cache_tokens` says otherwise. A full GPT-2 124M context in fp32 is 75 MB."""
 
 _STEP_TOKENS = {"cpu": 256, "cuda": 2048}
 """A long prompt holds up running streams for a step of so many tokens: how long on a CPU is in
@@ -392,5 +390,5 @@ def _num_kv_blocks(model: GPT2, settings: EngineSettings, block_size: int) -> in
     if settings.kv_cache_tokens is not None:
         return max(blocks_per_context, settings.kv_cache_tokens // block_size)
     bytes_per_block = 2 * model.config.n_layer * model.config.n_embd * model.kv_dtype.itemsize * block_size
-    affordable = _KV_CACHE_BYTES[model.device.type] // bytes_per_block
+    affordable = kv_cache_bytes(model.device) // bytes_per_block
     return max(blocks_per_context, min(settings.max_num_seqs * blocks_per_context, affordable))

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT_BYTES = 2**30
+_BF16_CAPABILITY = (8, 0)
 _FP8_CAPABILITY = (8, 9)
 
 # int8 is for the linear layers; everything around them stays fp32.
@@ -112,7 +113,9 @@ def _kv_dtype(settings: EngineSettings, device: torch.device) -> torch.dtype | N
 
 
 def _dtype(settings: EngineSettings, device: torch.device) -> torch.dtype:
-    """fp32 on a CPU: exact, and the demo model is small. bf16 on a GPU."""
+    """fp32 on a CPU: exact, and the demo model is small. bf16 on a GPU, fp16 on one that has none (before Ampere)."""
     if settings.dtype != "auto":
         return _DTYPES[settings.dtype]
-    return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if device.type == "cpu":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= _BF16_CAPABILITY else torch.float16

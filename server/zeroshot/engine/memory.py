@@ -1,0 +1,56 @@
+"""How much the KV cache may take: a share of the memory that is left on its device, or in its container."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+_MOST_BYTES = {"cpu": 2 * 2**30, "cuda": 16 * 2**30}
+"""However much there is. A full GPT-2 124M context in fp32 is 75 MB."""
+
+_SHARE = {"cpu": 0.5, "cuda": 0.8}
+"""The rest is for a step's tensors, for CUDA graphs, and on a CPU for other processes, whose need nobody knows."""
+
+_CGROUP_V1 = ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_CGROUP_V2 = ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file")
+
+
+def kv_cache_bytes(device: torch.device) -> int:
+    """Asked when the weights are there. Never more than is left, and never so much that nobody else has any."""
+    left = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else host_bytes_left()
+    return int(min(_MOST_BYTES[device.type], _SHARE[device.type] * left))
+
+
+def host_bytes_left(root: Path = Path("/")) -> float:
+    """What this process can still take before the system swaps or its container is killed; inf where nobody says.
+
+    root: where `proc` and `sys` are.
+    """
+    meminfo = root / "proc/meminfo"
+    if not meminfo.exists():  # not Linux
+        return math.inf
+    return max(0, min([_number(meminfo, "MemAvailable:") * 1024, *_cgroup_bytes_left(root)]))
+
+
+def _cgroup_bytes_left(root: Path) -> Iterator[int]:
+    """Of each control group that this process is in and that has a limit: a container's, a systemd unit's, a pod's.
+
+    A container may see its group as the root of the file system, at a path that says otherwise: hence `exists`.
+    """
+    for line in (root / "proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        mount, limit_name, usage_name, cached_name = _CGROUP_V1 if controllers else _CGROUP_V2
+        innermost = root / mount / path.lstrip("/")
+        for group in [innermost, *innermost.parents][: len(Path(path).parts)]:
+            limit = (group / limit_name).read_text().strip() if (group / limit_name).exists() else "max"
+            if limit != "max":
+                cached = _number(group / "memory.stat", cached_name)  # files' pages, which make room
+                yield int(limit) - int((group / usage_name).read_text()) + cached
+
+
+def _number(path: Path, name: str) -> int:
+    """Of the line that begins with this name."""
+    return next(int(words[1]) for words in map(str.split, path.read_text().splitlines()) if words[0] == name)
