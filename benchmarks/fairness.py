@@ -1,10 +1,10 @@
 """How much do long prompts that arrive hold up the streams that run? Measured for several step budgets.
 
-    python -m benchmarks.fairness               # GPT-2 124M's shape, budgets 64 to 512 tokens a step
+    python -m benchmarks.fairness               # GPT-2 124M's shape: the default, and 64 to 512 tokens a step
 
 Four streams run; the times between their tokens are taken with nothing else going on, and while prompts of 1000 tokens
 arrive one after the other. The step budget (`ZEROSHOT_MAX_NUM_BATCHED_TOKENS`) bounds the wait: a prompt is run in
-chunks of it, with one token for every stream in each step.
+chunks of it, with one token for every stream in each step. By default chunks are smaller while streams run.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main() -> None:
     arguments = parser.parse_args()
     load_average = os.getloadavg()[0]  # of the last minute, before we add to it
     checkpoint = random_checkpoint(arguments.size, arguments.checkpoints)
-    rows = [measure(checkpoint, budget, arguments) for budget in arguments.budgets]
+    rows = [measure(checkpoint, budget, arguments) for budget in [None, *arguments.budgets]]
     result = {
         "command": "python -m benchmarks.fairness " + " ".join(sys.argv[1:]),
         "machine": describe_machine(),
@@ -56,9 +56,10 @@ def main() -> None:
     Console().print(markdown_table(result))
 
 
-def measure(checkpoint: Path, budget: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Milliseconds between tokens, and how long prompts took, at this step budget."""
-    with running_server(checkpoint, ZEROSHOT_MAX_NUM_BATCHED_TOKENS=str(budget)) as url:
+def measure(checkpoint: Path, budget: int | None, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds between tokens, and how long prompts took, at this step budget. None: the default."""
+    environment = {} if budget is None else {"ZEROSHOT_MAX_NUM_BATCHED_TOKENS": str(budget)}
+    with running_server(checkpoint, **environment) as url:
         asyncio.run(run_load(url, 2.0, 0))  # warm up
         alone, _ = asyncio.run(run_load(url, arguments.seconds, 0))
         beside, prefills = asyncio.run(run_load(url, arguments.seconds, arguments.long_prompt_tokens))
@@ -131,8 +132,9 @@ def markdown_table(result: dict[str, Any]) -> str:
     ]
     for row in result["budgets"]:
         alone, beside = row["alone_ms"], row["beside_long_prompts_ms"]
+        budget = row["max_num_batched_tokens"] or "default"
         lines.append(
-            f"| {row['max_num_batched_tokens']} | {alone['p50']:.0f} / {alone['p99']:.0f} | {beside['p50']:.0f} / "
+            f"| {budget} | {alone['p50']:.0f} / {alone['p99']:.0f} | {beside['p50']:.0f} / "
             f"{beside['p99']:.0f} | {beside['p99'] / alone['p50']:.1f}x | {row['long_prompt_ms']:.0f} |"
         )
     return "\n".join(lines)

@@ -75,10 +75,17 @@ def test_dtypes_on_a_cpu(small, load_engine, run, request_of, dtype, expected):
     assert len(run(engine, request_of("a", [1, 2, 3], max_tokens=3, ignore_eos=True))["a", 0].token_ids) == 3
 
 
-def test_a_step_has_room_for_every_sequence_unless_told_otherwise(small, load_engine):
-    def budget(**settings):
-        return load_engine(small.folder, kv_cache_tokens=512, **settings).scheduler.max_num_batched_tokens
-
-    assert budget() == 256
-    assert budget(max_num_seqs=700) == 700
-    assert budget(max_num_batched_tokens=64) == 64
+@pytest.mark.parametrize(
+    ("options", "at_most", "beside_decodes"),
+    [
+        ({}, 512, 128),
+        ({"max_num_seqs": 700}, 700, 128),
+        ({"max_num_batched_tokens": 64}, 64, 64),
+        ({"max_num_batched_tokens": 2048}, 2048, 2048),  # who says how many means it
+    ],
+    ids=str,
+)
+def test_the_tokens_of_a_step(small, load_engine, options, at_most, beside_decodes):
+    scheduler = load_engine(small.folder, kv_cache_tokens=512, **options).scheduler
+    assert scheduler.max_num_batched_tokens == at_most
+    assert scheduler.max_prompt_tokens_beside_decodes == beside_decodes

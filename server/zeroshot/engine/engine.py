@@ -11,6 +11,8 @@ import time
 from dataclasses import replace
 from functools import partial
 
+import torch
+
 from zeroshot.engine.beams import BeamSearch, Candidate
 from zeroshot.engine.block_manager import BlockManager
 from zeroshot.engine.cuda_runner import CudaRunner
@@ -37,8 +39,9 @@ from zeroshot.types import BeamParams, EngineStats, FinishReason, GenerateReques
 
 logger = logging.getLogger(__name__)
 
-_STEP_TOKENS = {"cpu": 256, "cuda": 2048}
-"""A long prompt holds up running streams for a step of so many tokens: how long on a CPU is in
+_STEP_TOKENS = {"cpu": 512, "cuda": 2048}
+_PROMPT_TOKENS_BESIDE_DECODES = {"cpu": 128, "cuda": 2048}
+"""A prompt holds up running streams for a step of so many tokens: how long on a CPU is in
 `benchmarks/results/fairness.json`. On a GPU prefills are launched op by op, more than a hundred launches a step: with
 few tokens the device would wait for the host. How many are enough is not yet measured."""
 
@@ -59,7 +62,7 @@ class Engine:
         self.scheduler = Scheduler(
             self.block_manager,
             max_num_seqs=settings.max_num_seqs,
-            max_num_batched_tokens=settings.max_num_batched_tokens or _step_budget(model, settings),
+            **_step_budget(model.device, settings),
             guess=_guess(model, settings, draft),
         )
         self._sequences: dict[str, list[Sequence]] = {}
@@ -380,8 +383,14 @@ def _guess(model: GPT2, settings: EngineSettings, draft: GPT2 | None) -> Guess |
     return partial(look_up, ngram=settings.speculative_ngram) if settings.speculative_ngram else None
 
 
-def _step_budget(model: GPT2, settings: EngineSettings) -> int:
-    return max(_STEP_TOKENS[model.device.type], settings.max_num_seqs)
+def _step_budget(device: torch.device, settings: EngineSettings) -> dict[str, int]:
+    """A setting is a bound that holds whatever else runs; without one streams that are running are spared."""
+    if settings.max_num_batched_tokens is not None:
+        return {"max_num_batched_tokens": settings.max_num_batched_tokens}
+    return {
+        "max_num_batched_tokens": max(_STEP_TOKENS[device.type], settings.max_num_seqs),
+        "max_prompt_tokens_beside_decodes": _PROMPT_TOKENS_BESIDE_DECODES[device.type],
+    }
 
 
 def _num_kv_blocks(model: GPT2, settings: EngineSettings, block_size: int) -> int:

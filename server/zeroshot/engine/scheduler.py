@@ -1,8 +1,9 @@
 """Decides which tokens run in the next step. Plain Python; knows no tensors.
 
 Running sequences come first, in order of admission: one token each while decoding, as much of the prompt as the
-step's token budget leaves while prefilling (chunked prefill, Agrawal et al. 2023). What is left of the budget admits
-waiting sequences, first come first served. Admission reserves all blocks a sequence can need, so what runs finishes.
+step's token budget leaves while prefilling (chunked prefill, Agrawal et al. 2023). While others decode, prompts get
+less of it: those wait for the whole step between two tokens. What is left admits waiting sequences, first come first
+served. Admission reserves all blocks a sequence can need, so what runs finishes.
 """
 
 from collections import deque
@@ -36,11 +37,19 @@ class Scheduler:
     """Raises nothing: what can't ever run is refused before it gets here (`Engine.add_request`)."""
 
     def __init__(
-        self, block_manager: BlockManager, *, max_num_seqs: int, max_num_batched_tokens: int, guess: Guess | None = None
+        self,
+        block_manager: BlockManager,
+        *,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
+        max_prompt_tokens_beside_decodes: int | None = None,
+        guess: Guess | None = None,
     ) -> None:
+        """max_prompt_tokens_beside_decodes: None for as many as the step has room for."""
         self.block_manager = block_manager
         self.max_num_seqs = max_num_seqs
         self.max_num_batched_tokens = max_num_batched_tokens
+        self.max_prompt_tokens_beside_decodes = max_prompt_tokens_beside_decodes or max_num_batched_tokens
         self.guess = guess
         """Decode a single stream speculatively. None: don't."""
         self.waiting: deque[Sequence] = deque()
@@ -70,6 +79,8 @@ class Scheduler:
             if sequence.is_decoding and budget:
                 decodes.append(ScheduledSequence(sequence, 1))
                 budget -= 1
+        if decodes:
+            budget = min(budget, self.max_prompt_tokens_beside_decodes)
         for sequence in self.running:
             if not sequence.is_decoding and budget:
                 prefills.append(ScheduledSequence(sequence, min(budget, sequence.num_uncomputed_tokens)))

@@ -8,9 +8,9 @@ from zeroshot.engine.scheduler import Scheduler
 
 @pytest.fixture
 def scheduler_of():
-    def make(*, num_blocks=64, block_size=4, max_num_seqs=8, max_num_batched_tokens=16):
+    def make(*, num_blocks=64, block_size=4, max_num_seqs=8, max_num_batched_tokens=16, **options):
         blocks = BlockManager(num_blocks, block_size)
-        return Scheduler(blocks, max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens)
+        return Scheduler(blocks, max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens, **options)
 
     return make
 
@@ -73,6 +73,19 @@ def test_decodes_come_first_and_are_never_left_out(scheduler_of, sequence_of):
     for _ in range(5):
         assert run(scheduler) == [*((sequence, 1) for sequence in talking), (late, 4)]
     assert run(scheduler) == [(sequence, 1) for sequence in [*talking, late]]
+
+
+def test_a_prompt_gets_less_of_a_step_while_others_talk(scheduler_of, sequence_of):
+    scheduler = scheduler_of(max_num_batched_tokens=16, max_prompt_tokens_beside_decodes=6)
+    alone, talking, late = sequence_of(range(30), 1), sequence_of([50], 4), sequence_of(range(100, 120), 1)
+    scheduler.add(alone)
+    assert run(scheduler) == [(alone, 16)]
+    assert run(scheduler) == [(alone, 14)]
+    scheduler.add(talking)
+    run(scheduler)
+    scheduler.add(late)
+    assert [run(scheduler) for _ in range(3)] == [[(talking, 1), (late, 6)]] * 3
+    assert run(scheduler) == [(late, 2)]
 
 
 def test_a_one_token_prompt_is_a_prefill(scheduler_of, sequence_of):

@@ -20,13 +20,23 @@ class EngineWithoutTensors(RuleBasedStateMachine):
     """The engine's bookkeeping; a slot of its KV cache holds the tokens up to the one that was written there."""
 
     @initialize(
-        block_size=st.integers(1, 4), max_num_seqs=st.integers(1, 5), spare=st.integers(0, 8), enough=st.booleans()
+        block_size=st.integers(1, 4),
+        max_num_seqs=st.integers(1, 5),
+        spare=st.integers(0, 8),
+        beside_decodes=st.none() | st.integers(1, 8),
+        enough=st.booleans(),
     )
-    def start(self, block_size, max_num_seqs, spare, enough):
+    def start(self, block_size, max_num_seqs, spare, beside_decodes, enough):
         self.block_size, self.max_num_seqs, self.budget = block_size, max_num_seqs, max_num_seqs + spare
+        self.beside_decodes = beside_decodes or self.budget
         num_blocks = NUM_BLOCKS * (4 if enough else 1)
         self.blocks = BlockManager(num_blocks, block_size)
-        self.scheduler = Scheduler(self.blocks, max_num_seqs=max_num_seqs, max_num_batched_tokens=self.budget)
+        self.scheduler = Scheduler(
+            self.blocks,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=self.budget,
+            max_prompt_tokens_beside_decodes=beside_decodes,
+        )
         self.kv = [[STALE] * block_size for _ in range(num_blocks)]
         self.arrivals: list[Sequence] = []
 
@@ -80,7 +90,11 @@ class EngineWithoutTensors(RuleBasedStateMachine):
         assert sequences[: len(decoding)] == decoding, "a decode was left out"
         unfinished = sum(item.num_tokens < item.sequence.num_uncomputed_tokens for item in scheduled)
         assert unfinished <= 1, "the budget is split between two prompts"
-        assert unfinished == 0 or num_tokens == self.budget, "budget was left over"
+        left_for_prompts = self.budget - len(decoding)
+        if decoding:
+            left_for_prompts = min(left_for_prompts, self.beside_decodes)
+        assert num_tokens - len(decoding) <= left_for_prompts
+        assert unfinished == 0 or num_tokens - len(decoding) == left_for_prompts, "budget was left over"
         self.check_order_of_admission(waiting_before)
 
     def check_order_of_admission(self, waiting_before):
