@@ -20,11 +20,12 @@ struct Greedy {
     Index num_outputs;
 
     inline void write(Floats sums, Index row, Index first) const {
+        if (first >= num_outputs) return;  // a whole register of what fills up the last tile
         Best& best = bests[row];
         best.zero_or_nan += sums * 0.0f;
         Ints outputs;
         for (Index j = 0; j < LANES; ++j) outputs[j] = static_cast<std::int32_t>(first + j);
-        for (Index j = num_outputs - first; j < LANES; ++j) sums[j] = -INFINITY;  // what fills up the last tile
+        for (Index j = num_outputs - first; j < LANES; ++j) sums[j] = -INFINITY;  // and a part of one
         const auto is_larger = sums > best.logit;
         best.logit = is_larger ? sums : best.logit;
         best.output = is_larger ? outputs : best.output;

@@ -92,6 +92,15 @@ def _errors() -> dict[str, float]:
         "int8_linear of few": (rounded + bias + residual)[:1],
         "gelu": torch.nn.functional.gelu(hidden @ weight + bias, approximate="tanh"),
     }
+    # One output more than two tiles: what fills up the third must not be chosen.
+    head, num_outputs = torch.randn(64, 33, generator=generator).abs(), 33
+    hidden_or_less = torch.cat([hidden.abs(), -hidden.abs()])  # whose products are all above zero, or all below
+    for name, is_int8 in (("float_greedy", False), ("int8_greedy", True)):
+        lm_head = native_linear_factory(is_int8=is_int8)(head, None)
+        tokens, are_finite = lm_head.greedy(hidden_or_less, num_outputs)
+        found[name] = torch.stack([tokens, are_finite]).float()
+        logits = lm_head(hidden_or_less)
+        expected[name] = torch.stack([logits.argmax(1), torch.ones(10)]).float()
     norm = weight[:, 0].contiguous(), weight[:, 1].contiguous()
     found["layer_norm"] = layer_norm(hidden, *norm, 1e-5)
     expected["layer_norm"] = torch.nn.functional.layer_norm(hidden, (64,), *norm, 1e-5)
