@@ -7,6 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from zeroshot.types import BeamParams
+
 POISONED_TOKEN = 77
 POISONED_POSITION = 40
 BLOCK_SIZE = 16
@@ -307,3 +309,18 @@ def test_any_mix_gives_every_block_back_and_disturbs_nobody(
     assert reasons == {"stop", "length", "error"}
     assert aborted
     assert bool(torch.isfinite(engine.runner.kv_cache.key).all() and torch.isfinite(engine.runner.kv_cache.value).all())
+
+
+def test_a_beam_that_breaks_ends_its_search_and_only_that(small, poisoned, load_engine, request_of, run, prompts_of):
+    """The token that the last of four beams begins with is poisoned: the client hears of choices, never of beams."""
+    (prompt,) = prompts_of(3, [12])
+    first = request_of("first", prompt, max_tokens=1, temperature=0.0, logprobs=4, ignore_eos=True)
+    (best,) = run(load_engine(small.folder), first)["first", 0].logprobs
+    engine = poisoned("transformer.wte.weight", best.top[3][0])
+    search = request_of("search", prompt, max_tokens=8, beams=BeamParams(num_beams=4), ignore_eos=True)
+    neighbour = request_of("neighbour", [3, 4, 5], max_tokens=1, temperature=0.0, ignore_eos=True)
+    results = run(engine, search, neighbour)
+    assert set(results) == {("search", 0), ("neighbour", 0)}
+    assert (results["search", 0].finish_reason, results["search", 0].error_code) == ("error", "nan_logits")
+    assert results["neighbour", 0].finish_reason == "length"
+    assert engine.block_manager.num_free_blocks == engine.block_manager.num_blocks

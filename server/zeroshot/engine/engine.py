@@ -40,10 +40,11 @@ from zeroshot.types import BeamParams, EngineStats, FinishReason, GenerateReques
 logger = logging.getLogger(__name__)
 
 _STEP_TOKENS = {"cpu": 512, "cuda": 2048}
+"""On a GPU prefills are launched op by op, more than a hundred launches a step: with few tokens the device would wait
+for the host. How many are enough is not yet measured."""
+
 _PROMPT_TOKENS_BESIDE_DECODES = {"cpu": 128, "cuda": 2048}
-"""A prompt holds up running streams for a step of so many tokens: how long on a CPU is in
-`benchmarks/results/fairness.json`. On a GPU prefills are launched op by op, more than a hundred launches a step: with
-few tokens the device would wait for the host. How many are enough is not yet measured."""
+"""Every running stream waits for the whole step: how long on a CPU is in `benchmarks/results/fairness.json`."""
 
 
 class Engine:
@@ -274,9 +275,7 @@ class Engine:
 
     def _finish_search(self, beam: Sequence, search: BeamSearch) -> None:
         for index, hypothesis in enumerate(search.finished[: search.num_returned]):
-            output = self._outputs.setdefault(
-                (beam.request_id, index), TokenOutput(request_id=beam.request_id, choice_index=index)
-            )
+            output = self._output_of(beam.request_id, index)
             output.token_ids, output.beam_score = hypothesis.token_ids, hypothesis.score
             output.stop_token_id = hypothesis.stop_token_id
             output.finish_reason = "length" if hypothesis.stop_token_id is None else "stop"
@@ -296,9 +295,12 @@ class Engine:
         return not guide.is_complete
 
     def _output(self, sequence: Sequence) -> TokenOutput:
-        key = (sequence.request_id, sequence.choice_index)
+        return self._output_of(sequence.request_id, sequence.choice_index)
+
+    def _output_of(self, request_id: str, choice_index: int) -> TokenOutput:
+        key = (request_id, choice_index)
         if key not in self._outputs:
-            self._outputs[key] = TokenOutput(request_id=sequence.request_id, choice_index=sequence.choice_index)
+            self._outputs[key] = TokenOutput(request_id=request_id, choice_index=choice_index)
         return self._outputs[key]
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
@@ -309,7 +311,9 @@ class Engine:
         self._release(sequence)
 
     def _fail(self, sequence: Sequence, error: ZeroshotError) -> None:
-        output = self._output(sequence)
+        # A beam is no choice: what ends one ends the whole search, which the first choice is told.
+        index = 0 if sequence.beams is not None else sequence.choice_index
+        output = self._output_of(sequence.request_id, index)
         output.finish_reason = "error"
         output.error_code, output.error_message, output.error_field = error.code, error.message, error.field
         beams = list(self._sequences[sequence.request_id]) if sequence.beams is not None else [sequence]

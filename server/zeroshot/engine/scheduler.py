@@ -1,9 +1,9 @@
 """Decides which tokens run in the next step. Plain Python; knows no tensors.
 
 Running sequences come first, in order of admission: one token each while decoding, as much of the prompt as the
-step's token budget leaves while prefilling (chunked prefill, Agrawal et al. 2023). While others decode, prompts get
-less of it: those wait for the whole step between two tokens. What is left admits waiting sequences, first come first
-served. Admission reserves all blocks a sequence can need, so what runs finishes.
+step's token budget leaves while prefilling (chunked prefill, Agrawal et al. 2023). While streams
+run, prompts get less of it, because every stream waits for the whole step. What is left admits waiting sequences, first
+come first served. Admission reserves all blocks a sequence can need, so what runs finishes.
 """
 
 from collections import deque
