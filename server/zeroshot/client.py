@@ -222,8 +222,7 @@ class EngineClient(ModelClient):
             topic, payload = await self._outputs.recv_multipart()
             if topic == STATE_TOPIC:
                 state = decode_state(payload)
-                if state.generation == self.supervisor.generation:
-                    self.supervisor.heard()
+                if self.supervisor.heard(state.generation):
                     self.status = "ready"
                     self.stats = state.stats
                     self._totals.update(state.generation, state.stats)

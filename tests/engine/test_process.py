@@ -1,6 +1,7 @@
 """The loop around the engine, in this process: who is sent what, and what it does with messages it can't use."""
 
 import itertools
+import os
 
 import pytest
 import zmq
@@ -18,7 +19,7 @@ class Wire:
     def __init__(self, engine):
         number = next(_numbers)
         addresses = f"inproc://commands-{number}", f"inproc://outputs-{number}"
-        self.process = EngineProcess(engine, Launch(GENERATION, *addresses, settings=b"{}"))
+        self.process = EngineProcess(engine, Launch(GENERATION, os.getppid(), *addresses, settings=b"{}"))
         context = zmq.Context.instance()
         self.commands = context.socket(zmq.PUSH)
         self.commands.connect(addresses[0])

@@ -4,8 +4,13 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import msgspec
+import pytest
+
+from zeroshot.engine.messages import Launch
 from zeroshot.engine.supervisor import EngineSupervisor, start_process
 from zeroshot.settings import EngineSettings
 
@@ -96,3 +101,66 @@ def test_an_engine_that_refuses_what_it_is_told_has_no_successor(checkpoint: Cal
 
     assert asyncio.run(run()) == 1
     assert events == ["refused"]
+
+
+def test_a_heartbeat_of_an_engine_that_is_gone_says_nothing(checkpoint: Callable[..., Any]) -> None:
+    heard: list[bool] = []
+
+    async def run() -> None:
+        settings = EngineSettings(model_folder=checkpoint().folder, device="cpu")
+        supervisor = supervisor_of(settings, on_down=lambda _: heard.append(supervisor.heard(supervisor.generation)))
+        heard.append(supervisor.heard(0))  # before there is any
+        supervisor.start()
+        try:
+            async with asyncio.timeout(60):
+                while supervisor.process is None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+                heard.append(supervisor.heard(1))
+                supervisor.process.kill()
+                while len(heard) < 3:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        finally:
+            await supervisor.stop()
+
+    asyncio.run(run())
+    assert heard == [False, True, False]
+
+
+def test_an_engine_that_cannot_be_started_is_tried_again(
+    checkpoint: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons: list[str] = []
+    attempts = iter([BlockingIOError("Resource temporarily unavailable"), None])
+
+    def start() -> Any:
+        if error := next(attempts, None):
+            raise error
+        return start_process()
+
+    monkeypatch.setattr("zeroshot.engine.supervisor.start_process", start)
+
+    async def run() -> bool:
+        settings = EngineSettings(model_folder=checkpoint().folder, device="cpu")
+        supervisor = supervisor_of(settings, on_down=reasons.append)
+        supervisor.start()
+        try:
+            async with asyncio.timeout(60):
+                while supervisor.process is None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            return supervisor.process.poll() is None
+        finally:
+            await supervisor.stop()
+
+    assert asyncio.run(run())
+    assert reasons == ["could not be started: Resource temporarily unavailable"]
+
+
+def test_an_engine_whose_parent_is_gone_before_it_loads_ends(checkpoint: Callable[..., Any], tmp_path: Path) -> None:
+    settings = EngineSettings(model_folder=checkpoint().folder, device="cpu")
+    process = start_process()
+    assert process.stdin is not None
+    addresses = [f"ipc://{tmp_path}/{name}" for name in ("commands", "outputs")]
+    launch = Launch(1, os.getpid() + 1, *addresses, settings=msgspec.Raw(settings.model_dump_json().encode()))
+    process.stdin.write(msgspec.json.encode(launch))
+    process.stdin.close()
+    assert process.wait(timeout=60) == 0

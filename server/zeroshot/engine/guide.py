@@ -5,6 +5,7 @@ byte-level vocabulary will do, and a character may be made of several tokens.
 """
 
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
@@ -67,10 +68,8 @@ class GuideCompiler:
     def warm_up(self) -> None:
         """Read the vocabulary: half a second in which no other thread runs. Without one, grammars will be refused."""
         if self._tokenizer is None:
-            try:
+            with suppress(WeightsError):
                 self._tokenizer = _read_vocabulary(self._folder, self._vocab_size, self._eos_token_id)
-            except WeightsError:
-                return
 
     def compile(self, grammar: Grammar) -> Guide:
         """A guide at the beginning of a text. Raises InvalidRequest for a grammar that can't be used."""

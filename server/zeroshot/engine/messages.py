@@ -39,7 +39,6 @@ class EngineState(msgspec.Struct, frozen=True):
     """The heartbeat: sent only by an engine that has loaded its model and generated a first token with it."""
 
     generation: int
-    pid: int
     stats: EngineStats
 
 
@@ -47,6 +46,7 @@ class Launch(msgspec.Struct, frozen=True):
     """How the supervisor starts an engine process: one JSON document on its standard input."""
 
     generation: int
+    parent_pid: int
     command_address: str
     output_address: str
     settings: msgspec.Raw

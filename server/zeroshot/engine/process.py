@@ -42,7 +42,7 @@ class EngineProcess:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         self.engine = engine
         self.generation = launch.generation
-        self.parent_pid = os.getppid()
+        self.parent_pid = launch.parent_pid
         self.outbox = Outbox()
         self.compiler = ThreadPoolExecutor(1, thread_name_prefix="grammar")  # gives way to the loop: no GIL in there
         self.compiling: dict[str, tuple[Generate, Future[Guide]]] = {}  # request id -> what waits for its grammar
@@ -66,7 +66,7 @@ class EngineProcess:
             is_heartbeat = now - last_heartbeat >= HEARTBEAT_S or (bool(outputs) and not self.engine.has_work)
             if is_heartbeat:
                 last_heartbeat = now
-                state = EngineState(self.generation, os.getpid(), self.engine.stats())
+                state = EngineState(self.generation, self.engine.stats())
                 self.outputs.send_multipart([STATE_TOPIC, encode(state)])
             self._publish(outputs, now, everything=is_heartbeat)
 
@@ -158,6 +158,8 @@ def main() -> None:
     if not message:  # whoever started this process ended before it knew what to load
         return
     launch = msgspec.json.decode(message, type=Launch)
+    if os.getppid() != launch.parent_pid:
+        return
     settings = EngineSettings.model_validate_json(bytes(launch.settings))
     logs.configure(settings.log_format, settings.log_level, "engine")
     started = time.monotonic()

@@ -33,10 +33,6 @@ class Comparison:
     worst: float
     num_same_choice: int
 
-    @property
-    def is_ok(self) -> bool:
-        return self.worst <= TOLERANCE
-
 
 def compare_with_hugging_face(folder: Path) -> Iterator[Comparison]:
     """Each text prefilled at once, in chunks and token by token, against GPT2LMHeadModel in fp32 on the CPU."""

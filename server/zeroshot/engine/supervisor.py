@@ -2,14 +2,13 @@
 
 import asyncio
 import logging
-import shutil
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import msgspec
 
@@ -52,14 +51,15 @@ class EngineSupervisor:
         self._start_timeout_s = start_timeout_s
         self._on_down = on_down
         self._on_refused = on_refused
-        self._folder = Path(tempfile.mkdtemp(prefix="zeroshot-"))
+        self._folder = tempfile.TemporaryDirectory(prefix="zeroshot-", ignore_cleanup_errors=True)
         self._task: asyncio.Task[None] | None = None
         self._last_heard: float | None = None
+        self._is_down = True
         self.generation = 0
         self.num_restarts = 0
         self.process = process
-        self.command_address = f"ipc://{self._folder}/commands"
-        self.output_address = f"ipc://{self._folder}/outputs"
+        self.command_address = f"ipc://{self._folder.name}/commands"
+        self.output_address = f"ipc://{self._folder.name}/outputs"
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._supervise())
@@ -69,23 +69,30 @@ class EngineSupervisor:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._kill()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.cleanup()
 
-    def heard(self) -> None:
-        """The client received a heartbeat of the current generation."""
+    def heard(self, generation: int) -> bool:
+        """The client received a heartbeat. False if it is of an engine that is gone, and says nothing any more."""
+        if self._is_down or generation != self.generation:
+            return False
         self._last_heard = time.monotonic()
+        return True
 
     async def _supervise(self) -> None:
         backoff_s = _FIRST_BACKOFF_S
         was_ever_ready = False
         while True:
-            self._spawn()
-            reason = await self._watch()
+            try:
+                self._spawn()
+                reason = await self._watch()
+            except OSError as error:  # too many processes, or too little memory for one more
+                reason = f"could not be started: {error}"
             was_ready = self._last_heard is not None
             was_ever_ready = was_ever_ready or was_ready
             if not was_ever_ready and self.process is not None and self.process.returncode == EXIT_REFUSED:
                 self._on_refused()
                 return
+            self._is_down = True
             await self._kill()
             self._on_down(reason)
             backoff_s = _FIRST_BACKOFF_S if was_ready else min(2 * backoff_s, _MAX_BACKOFF_S)
@@ -95,9 +102,10 @@ class EngineSupervisor:
 
     def _spawn(self) -> None:
         self.generation += 1
-        self._last_heard = None
+        self._last_heard, self._is_down = None, False
         launch = Launch(
             generation=self.generation,
+            parent_pid=os.getpid(),
             command_address=self.command_address,
             output_address=self.output_address,
             settings=msgspec.Raw(self._settings.model_dump_json().encode()),
