@@ -1,5 +1,6 @@
 """Tasks over a real socket: from a prompt file to an answer, and from an edit to a new endpoint."""
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -153,3 +154,14 @@ def test_a_batch_waits_for_room_in_a_full_queue(start_server: Callable[..., Any]
         assert (
             server.http.post("/generate", json={"prompt": "a", "n": 4}).status_code == 400
         )  # more than would ever fit
+
+
+def test_an_item_of_a_batch_waits_for_room_no_longer_than_its_timeout(start_server: Callable[..., Any]) -> None:
+    with start_server(ZEROSHOT_MAX_QUEUED_SEQS="1") as server:
+        server.wait_until_warm()
+        long = {"prompt": "a", "max_tokens": 1000, "ignore_eos": True, "stream": True}
+        with contextlib.closing(server.start_request("/generate", long)) as held:
+            held.recv(1)
+            body = {"inputs": [{"text": "Once", "max_tokens": 5}], "timeout": 0.05}
+            (result,) = server.http.post("/tasks/complete/batch", json=body).json()["results"]
+        assert result["error"]["code"] == "timeout"

@@ -1,5 +1,6 @@
 """`POST /v1/completions`: OpenAI's, with vLLM's extensions."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -22,7 +23,7 @@ from zeroshot.api.structured_outputs import generation_of
 from zeroshot.caller import limit_time
 from zeroshot.errors import InvalidRequest
 from zeroshot.model_client import Completion, ModelClient
-from zeroshot.types import MAX_SEED, GenerateRequest
+from zeroshot.types import MAX_SEED, GenerateRequest, Grammar
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
@@ -104,7 +105,8 @@ class _Call:
     async def prepare(cls, body: CompletionBody, client: ModelClient) -> Self:
         prompts = await tokenize_prompts(as_prompts(body.prompt), body.num_generated, client)
         if body.truncate_prompt_tokens is not None:
-            prompts = [prompt[-_num_kept(body, client) :] for prompt in prompts]
+            num_kept = await asyncio.to_thread(_num_kept, body, client)  # it may have choices to tokenise
+            prompts = [prompt[-num_kept:] for prompt in prompts]
         return cls(body, client, prompts)
 
     async def run(self) -> dict[str, Any]:
@@ -144,7 +146,7 @@ class _Call:
             self.client,
             num_prompt_tokens=len(token_ids),
             max_tokens=body.max_tokens,
-            default_max_tokens=_default_max_tokens(body, self.client),
+            default_max_tokens=_default_max_tokens(body, self.client, self.grammar),
             seed=self.seed,
             logprobs=0 if body.logprobs is None and body.num_generated > body.n else body.logprobs,
             prompt_logprobs=body.logprobs if body.echo else None,
@@ -168,11 +170,11 @@ def _num_kept(body: CompletionBody, client: ModelClient) -> int:
     elif body.choices is not None:
         max_tokens = max(map(len, encode_choices(body.choices, client)))
     else:
-        max_tokens = _default_max_tokens(body, client)
+        max_tokens = _default_max_tokens(body, client, body.grammar())
     return max(1, client.max_model_len - max_tokens)
 
 
-def _default_max_tokens(body: CompletionBody, client: ModelClient) -> int:
+def _default_max_tokens(body: CompletionBody, client: ModelClient, grammar: Grammar | None) -> int:
     if body.choices is not None:
         return client.max_model_len
-    return DEFAULT_MAX_TOKENS if body.grammar() is None else STRUCTURED_MAX_TOKENS
+    return DEFAULT_MAX_TOKENS if grammar is None else STRUCTURED_MAX_TOKENS

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import documented
-from zeroshot.caller import limit_time
+from zeroshot.caller import CALLER, limit_time
 from zeroshot.errors import Overloaded, ValidationFailed, ZeroshotError
 from zeroshot.model_client import ModelClient
 from zeroshot.tasks.catalog import Catalog
@@ -160,13 +160,16 @@ async def _counted(
 async def _run_when_there_is_room(
     task: Task, client: ModelClient, inputs: TaskRequest, patience_s: float
 ) -> TaskResult:
-    deadline = time.monotonic() + patience_s
+    patience_ends = time.monotonic() + patience_s
     while True:
         try:
             return await task.run(client, inputs)
         except Overloaded:
-            if time.monotonic() >= deadline:
+            now, caller = time.monotonic(), CALLER.get()
+            if now >= patience_ends:
                 raise
+            if now >= caller.deadline:
+                raise caller.too_late() from None
             await asyncio.sleep(_RETRY_INTERVAL_S)
 
 
