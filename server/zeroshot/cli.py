@@ -17,7 +17,7 @@ from rich.progress import MofNCompleteColumn, Progress, TaskID
 from rich.table import Table
 
 import zeroshot
-from zeroshot.errors import InvalidRequest, SettingsError, ZeroshotError
+from zeroshot.errors import GenerationFailed, InvalidRequest, SettingsError, ZeroshotError
 from zeroshot.model.hub import fetch_model
 from zeroshot.settings import Settings, load_settings
 from zeroshot.telemetry import logs
@@ -201,6 +201,8 @@ def generate(
     detokenizer = Detokenizer(tokenizer)
     while engine.has_work:
         for output in engine.step():
+            if output.error_code is not None:
+                raise GenerationFailed(output.error_message)
             text = detokenizer.feed(output.token_ids, is_last=output.finish_reason is not None)
             typer.echo(text, nl=output.finish_reason is not None)
 
@@ -212,7 +214,9 @@ def generate(
 def task(
     name: Annotated[str, typer.Argument(help="The task's name: a file in the prompts folder.")],
     inputs: Annotated[list[str] | None, typer.Argument(help="Inputs as name=value.", show_default=False)] = None,
-    source: Annotated[Path | None, typer.Option("--input", help="JSONL: one object of inputs a line.")] = None,
+    source: Annotated[
+        Path | None, typer.Option("--input", exists=True, dir_okay=False, help="JSONL: one object of inputs a line.")
+    ] = None,
     target: Annotated[Path | None, typer.Option("--output", help="JSONL: one result a line, in order.")] = None,
     model: ModelOption = "demo",
     prompts: Annotated[Path | None, typer.Option(envvar="ZEROSHOT_PROMPTS", help="Folder of prompt files.")] = None,

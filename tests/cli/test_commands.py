@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from zeroshot.text.tokenizer import Tokenizer
 
@@ -98,6 +100,31 @@ def test_task_on_a_file_keeps_order_and_takes_up_an_interrupted_run(model: Any, 
     refused = zeroshot(*arguments, "--prompts", str(PROMPTS))
     assert refused.returncode == 1
     assert "another file's?" in " ".join(refused.stderr.split())
+
+
+def test_task_says_what_is_wrong_with_its_files_before_it_loads_a_model(model: Any, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    arguments = ["task", "sentiment", "--model", str(model.folder), "--prompts", str(PROMPTS)]
+    missing = zeroshot(*arguments, "--input", str(source), "--output", str(target))
+    assert (missing.returncode, "Invalid value for '--input'" in missing.stderr) == (2, True), missing.stderr
+    source.write_text('{"text": "Fine."}\n')
+    nowhere = zeroshot(*arguments, "--input", str(source), "--output", str(tmp_path / "no" / "out.jsonl"))
+    target.write_text("no JSON\n")
+    other = zeroshot(*arguments, "--input", str(source), "--output", str(target))
+    for result, words in ((nowhere, "There is no folder"), (other, "Expecting value")):
+        assert result.returncode == 1
+        assert words in " ".join(result.stderr.split())
+        assert "Traceback" not in result.stderr
+
+
+def test_generate_says_so_when_the_model_breaks(model: Any, tmp_path: Path) -> None:
+    broken = shutil.copytree(model.folder, tmp_path / "broken")
+    tensors = load_file(broken / "model.safetensors")
+    next(tensor for name, tensor in tensors.items() if name.endswith("wpe.weight"))[5] = float("nan")
+    save_file(tensors, broken / "model.safetensors")
+    result = zeroshot("generate", "One two", "--model", str(broken), "--max-tokens", "12")
+    assert result.returncode == 1
+    assert "not finite" in " ".join(result.stderr.split())
 
 
 def test_an_unknown_model_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:

@@ -13,14 +13,11 @@ from zeroshot.errors import GenerationFailed, ZeroshotError
 from zeroshot.evaluation.protocol import Run, Scorer
 from zeroshot.settings import Settings
 from zeroshot.tasks.catalog import Catalog
-from zeroshot.tasks.offline import run_item
+from zeroshot.tasks.offline import local_engine, run_item
 from zeroshot.types import GenerateRequest, SamplingParams, TokenLogprob
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-_START_TIMEOUT_S = 600.0
-_NO_LIMIT = 2**31  # of the queue: `for_each` says how much is in flight
 
 
 class EngineScorer:
@@ -61,17 +58,9 @@ class InProcessBackend:
 
 @asynccontextmanager
 async def in_process(settings: Settings, model_folder: Path) -> AsyncGenerator[InProcessBackend, None]:
-    """Start the engine, wait until it is ready, and stop it afterwards. Raises EngineUnavailable, PromptFileError."""
-    client = EngineClient(
-        settings.engine_settings(model_folder), max_queued_seqs=_NO_LIMIT, max_queued_tokens=_NO_LIMIT
-    )
-    catalog = Catalog(settings.prompts, tokenizer=client.tokenizer, max_model_len=client.max_model_len)
-    await client.start()
-    try:
-        await client.wait_until_ready(_START_TIMEOUT_S)
+    """Raises what `local_engine` raises. How much is in flight is for `for_each` to say."""
+    async with local_engine(settings, model_folder) as (catalog, client):
         yield InProcessBackend(client, catalog, settings.max_num_seqs)
-    finally:
-        await client.stop()
 
 
 async def for_each(run: Run, items: Sequence[T], function: Callable[[T], Awaitable[R]]) -> list[R]:

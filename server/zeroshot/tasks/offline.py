@@ -20,11 +20,13 @@ from zeroshot.tasks.task import Task
 
 _IN_FLIGHT = 64
 _START_TIMEOUT_S = 600.0
+_NO_LIMIT = 2**31
 
 
 async def run_once(settings: Settings, model_folder: Path, name: str, pairs: list[str]) -> dict[str, Any]:
     """The result for inputs given as `name=value`, or `{"error": ...}`."""
-    async with _engine(settings, model_folder, name) as (task, client):
+    async with local_engine(settings, model_folder, task=name) as (catalog, client):
+        task = catalog.get(name)
         return await run_item(task, client, json.dumps(_body(task, pairs)))
 
 
@@ -32,19 +34,30 @@ async def run_file(
     settings: Settings, model_folder: Path, name: str, source: Path, target: Path, on_done: Callable[[int, int], None]
 ) -> int:
     """See `run_jsonl`."""
-    async with _engine(settings, model_folder, name) as (task, client):
-        return await run_jsonl(task, client, source, target, on_done)
+    _take_up(source, target)  # raises what is wrong with the files before a model is loaded for nothing
+    async with local_engine(settings, model_folder, task=name) as (catalog, client):
+        return await run_jsonl(catalog.get(name), client, source, target, on_done)
 
 
 @asynccontextmanager
-async def _engine(settings: Settings, model_folder: Path, name: str) -> AsyncGenerator[tuple[Task, ModelClient], None]:
-    client = EngineClient(settings.engine_settings(model_folder))
+async def local_engine(
+    settings: Settings, model_folder: Path, *, task: str | None = None
+) -> AsyncGenerator[tuple[Catalog, EngineClient], None]:
+    """An engine process for work without a server, ready, and the tasks. It is stopped afterwards.
+
+    task: one that must be there: else UnknownTask is raised before the engine starts. Its queue has no limit: who gives
+    it work says how much is in flight. Raises EngineUnavailable, PromptFileError.
+    """
+    client = EngineClient(
+        settings.engine_settings(model_folder), max_queued_seqs=_NO_LIMIT, max_queued_tokens=_NO_LIMIT
+    )
     catalog = Catalog(settings.prompts, tokenizer=client.tokenizer, max_model_len=client.max_model_len)
-    task = catalog.get(name)
+    if task is not None:
+        catalog.get(task)
     await client.start()
     try:
         await client.wait_until_ready(_START_TIMEOUT_S)
-        yield task, client
+        yield catalog, client
     finally:
         await client.stop()
 
@@ -104,13 +117,26 @@ async def run_jsonl(
 
 
 def _take_up(source: Path, target: Path) -> tuple[list[bytes], int, int]:
-    """The items, how many an earlier run has done, how many of these are errors. Cuts off a line it did not finish."""
-    items = [line for line in source.read_bytes().splitlines() if line.strip()]
+    """The items, how many an earlier run has done, how many of these are errors. Cuts off a line it did not finish.
+
+    Raises InvalidRequest for files that can't be read or written, or don't belong together.
+    """
+    if not target.parent.is_dir():
+        raise InvalidRequest(f"There is no folder {target.parent} for {target.name}.")
+    try:
+        items = [line for line in source.read_bytes().splitlines() if line.strip()]
+        lines = _whole_lines(target)
+        results = [json.loads(line) for line in lines]
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"{source} -> {target}: {error}") from None
+    if len(lines) > len(items):
+        raise InvalidRequest(f"{target} has {len(lines)} results, {source} only {len(items)} lines: another file's?")
+    return items, len(lines), sum("error" in result for result in results)
+
+
+def _whole_lines(target: Path) -> list[bytes]:
     content = target.read_bytes() if target.exists() else b""
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
         target.write_bytes(whole)
-    lines = whole.splitlines()
-    if len(lines) > len(items):
-        raise InvalidRequest(f"{target} has {len(lines)} results, {source} only {len(items)} lines: another file's?")
-    return items, len(lines), sum("error" in json.loads(line) for line in lines)
+    return whole.splitlines()
