@@ -62,11 +62,13 @@ class ContextLengthExceeded(InvalidRequest):
     def __init__(
         self, prompt_tokens: int, max_tokens: int, max_model_len: int, *, field: str = "prompt", hint: str = ""
     ) -> None:
-        super().__init__(
-            f"The prompt has {prompt_tokens} tokens and max_tokens is {max_tokens}: {prompt_tokens + max_tokens} "
-            f"tokens, but the model's context holds {max_model_len}. Shorten the prompt{hint} or lower max_tokens.",
-            field=field,
-        )
+        if max_tokens:
+            size = f"{prompt_tokens} tokens and max_tokens is {max_tokens}: {prompt_tokens + max_tokens} tokens"
+            message = f"The prompt has {size}, but the model's context holds {max_model_len}."
+            message += f" Shorten the prompt{hint} or lower max_tokens."
+        else:
+            message = f"There are {prompt_tokens} tokens, but the model's context holds {max_model_len}. Shorten them."
+        super().__init__(message, field=field)
 
 
 class OutputIncomplete(InvalidRequest):

@@ -49,8 +49,13 @@ def compile_kernels(compiler: str, machine_flags: list[str], target: Path) -> No
             _start([compiler, *_FLAGS, *machine_flags, "-c", source, "-o", name], folder)
             for source, name in zip(sources, objects, strict=True)
         ]
-        for process in processes:
-            _finish(process)
+        try:
+            for process in processes:
+                _finish(process)
+        finally:  # if one failed, none of the others may write into a folder that is going
+            for process in processes:
+                process.kill()
+                process.wait()
         _finish(_start([compiler, "-shared", *objects, "-o", "kernels.so"], folder))
         (Path(folder) / "kernels.so").replace(target)
 
@@ -70,6 +75,7 @@ def _finish(process: "subprocess.Popen[str]") -> None:
         output, _ = process.communicate(timeout=_TIMEOUT_S)
     except subprocess.TimeoutExpired as error:
         process.kill()
+        process.wait()
         raise KernelsUnavailable(f"the C++ compiler took more than {_TIMEOUT_S} s") from error
     if process.returncode != 0:
         lines = output.strip().splitlines() or ["no message"]
@@ -79,7 +85,10 @@ def _finish(process: "subprocess.Popen[str]") -> None:
 
 def _fingerprint(compiler: str) -> str:
     """Of all that the result depends on. A home directory may be shared by machines with different processors."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=False, timeout=30)  # noqa: S603
+    try:
+        version = subprocess.run([compiler, "--version"], capture_output=True, check=False, timeout=30)  # noqa: S603
+    except (OSError, subprocess.SubprocessError) as error:
+        raise KernelsUnavailable(f"the C++ compiler does not answer: {error}") from error
     parts = [version.stdout, sources_digest().encode(), platform.machine().encode(), processor_features().encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 

@@ -27,30 +27,38 @@ def host_bytes_left(root: Path = Path("/")) -> float:
 
     root: where `proc` and `sys` are.
     """
-    meminfo = root / "proc/meminfo"
-    if not meminfo.exists():  # not Linux
-        return math.inf
-    return max(0, min([_number(meminfo, "MemAvailable:") * 1024, *_cgroup_bytes_left(root)]))
+    available = _number(root / "proc/meminfo", "MemAvailable:")
+    machine = math.inf if available is None else available * 1024  # not Linux, or a sandbox that hides it
+    return max(0, min([machine, *_cgroup_bytes_left(root)]))
 
 
 def _cgroup_bytes_left(root: Path) -> Iterator[int]:
     """Of each control group that this process is in and that has a limit: a container's, a systemd unit's, a pod's.
 
-    A container may see its group as the root of the file system, at a path that says otherwise: hence `exists`.
+    A container may see its group as the root of the file system, at a path that says otherwise: what isn't there is
+    no limit.
     """
-    for line in (root / "proc/self/cgroup").read_text().splitlines():
+    for line in _lines(root / "proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
             continue
         mount, limit_name, usage_name, cached_name = _CGROUP_V1 if controllers else _CGROUP_V2
         innermost = root / mount / path.lstrip("/")
         for group in [innermost, *innermost.parents][: len(Path(path).parts)]:
-            limit = (group / limit_name).read_text().strip() if (group / limit_name).exists() else "max"
-            if limit != "max":
-                cached = _number(group / "memory.stat", cached_name)  # files' pages, which make room
-                yield int(limit) - int((group / usage_name).read_text()) + cached
+            limit, usage = _lines(group / limit_name), _lines(group / usage_name)
+            if limit and usage and limit[0] != "max":
+                cached = _number(group / "memory.stat", cached_name) or 0  # files' pages, which make room
+                yield int(limit[0]) - int(usage[0]) + cached
 
 
-def _number(path: Path, name: str) -> int:
-    """Of the line that begins with this name."""
-    return next(int(words[1]) for words in map(str.split, path.read_text().splitlines()) if words[0] == name)
+def _number(path: Path, name: str) -> int | None:
+    """Of the line that begins with this name. None if there is none."""
+    return next((int(words[1]) for words in map(str.split, _lines(path)) if words[:1] == [name]), None)
+
+
+def _lines(path: Path) -> list[str]:
+    """None of a file that isn't there, or that this process may not read."""
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []

@@ -44,7 +44,6 @@ def download_model(name: str, weights_dir: Path) -> Path:
             raise WeightsError(f"{name} has no safetensors file on the hub, and pickled weights are not read.")
         progress = None if sys.stderr.isatty() else ProgressLines
         snapshot_download(name, local_dir=partial, allow_patterns=_FILES, tqdm_class=progress)
-        partial.rename(folder)
     except (RepositoryNotFoundError, GatedRepoError):
         raise UnknownModel(
             f"There is no model {name!r}: not a folder, not in {weights_dir}, and not on the Hugging Face hub."
@@ -58,4 +57,8 @@ def download_model(name: str, weights_dir: Path) -> Path:
             f"{name} is not in {weights_dir} and the Hugging Face hub can't be reached ({error}). "
             f"Run `zeroshot download {name}` where there is a network, or pass a folder."
         ) from error
+    try:
+        partial.rename(folder)
+    except OSError as error:  # something of that name is in the way, perhaps
+        raise WeightsError(f"{name} is in {partial}, but can't be moved to {folder}: {error}") from None
     return folder.resolve()

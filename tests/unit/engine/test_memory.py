@@ -76,6 +76,15 @@ def test_a_group_above_its_limit_has_nothing_left(root):
     assert host_bytes_left(root) == 0
 
 
+def test_what_a_sandbox_hides_is_no_limit(root):
+    (root / "proc/meminfo").write_text("MemTotal: 8388608 kB\n")
+    limit_v2(root / "sys/fs/cgroup", str(512 * MIB), usage=12 * MIB)
+    (root / "sys/fs/cgroup/memory.stat").unlink()
+    assert host_bytes_left(root) == 500 * MIB
+    (root / "sys/fs/cgroup/memory.current").unlink()
+    assert host_bytes_left(root) == math.inf
+
+
 def test_a_cache_takes_a_part_of_this_machine():
     left = host_bytes_left()
     assert 0 < kv_cache_bytes(torch.device("cpu")) <= left / 2 * 1.5  # others may give memory back in between
