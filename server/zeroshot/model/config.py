@@ -134,7 +134,7 @@ def _bool(raw: dict[str, Any], name: str, default: bool, origin: str) -> bool:
 
 def _token_id(raw: dict[str, Any], name: str, default: int, origin: str) -> int:
     value = raw.get(name)
-    if isinstance(value, list):  # some fine-tunes list several; the first is the one generation starts or stops on
+    if isinstance(value, list):  # some fine-tunes list several: the others can be given as `stop_token_ids`
         value = value[0] if value else None
     if value is None:
         return default

@@ -36,6 +36,7 @@ class Task:
         self.request_model = schema.request_model(file)
         self.result_model = schema.result_model(file)
         self.response_model = schema.response_model(file, self.result_model)
+        self._grammar = grammar_of(file)
         output = file.output
         self._ranker = Ranker(file, output) if isinstance(output, LabelOutput | ChoiceOutput) else None
 
@@ -86,7 +87,7 @@ class Task:
             max_tokens=asked.max_tokens,
             temperature=temperature,
             seed=seed,
-            grammar=grammar_of(self.file),
+            grammar=self._grammar,
         )
         prompt = await self._fit(client, template, request, values, reserved=params.max_tokens)
         token_ids = prompt.token_ids or [client.eos_token_id]
