@@ -103,7 +103,8 @@ def measure(checkpoint: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         load_before = os.getloadavg()[0]
         ours = [over_http(url, is_stream=False) for url in urls.values()]
         ours += [systems[name] for name in names if name.endswith("engine alone")]
-        for fill in track(ours, "filling KV caches", transient=True):
+        # A single round is a trial, whose figures nobody keeps.
+        for fill in track(ours if arguments.rounds > 1 else [], "filling KV caches", transient=True):
             fill(random_prompts(*FILLING, seed=0), 1)
         cases = [(level, number) for level in arguments.concurrency for number in range(arguments.rounds + 1)]
         for level, round_number in track(cases, transient=True):
