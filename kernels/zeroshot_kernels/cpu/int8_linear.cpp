@@ -130,8 +130,9 @@ void multiply_by_matrices(Team& team, const Linear& layer, Index num_rows, const
         for (Index row = 0; row < num_rows; row += 2 * rows) {
             const bool has_second_rows = num_rows - row > rows, has_second_tile = tile + 1 < num_tiles;
             alignas(64) matrix::Sums sums;
-            matrix::multiply({room.rows + row * width, weights_of(layer, tile), width, has_second_rows, has_second_tile,
-                      row == 0, (pair + 1) % at_once != 0}, sums);
+            matrix::multiply({room.rows + row * width, weights_of(layer, tile), width, has_second_rows,
+                              has_second_tile, row == 0, (pair + 1) % at_once != 0},
+                             sums);
             for (Index i = 0; i <= has_second_rows; ++i)
                 for (Index j = 0; j <= has_second_tile; ++j)
                     finish(layer, tile + j, sums[i][j], std::min(rows, num_rows - row - i * rows), room.scales,

@@ -34,8 +34,8 @@ struct Page {
 // visit(Page) for each page of the sequence's first `num_tokens` tokens, in order. then: where the tokens are read
 // from again afterwards, or null.
 template <typename Number, typename Visit>
-inline void for_each_page(const Number* content, const std::type_identity_t<Number>* then, const std::int64_t* table, Index num_tokens,
-                          Index first_head, const Shape& shape, Visit visit) {
+inline void for_each_page(const Number* content, const std::type_identity_t<Number>* then, const std::int64_t* table,
+                          Index num_tokens, Index first_head, const Shape& shape, Visit visit) {
     const Index size = shape.block_size, page_stride = size * shape.n_head * shape.head_dim;
     const auto page_of = [&](const Number* numbers, Index first) {
         return numbers + table[first / size] * page_stride + first_head * shape.head_dim;

@@ -23,9 +23,8 @@ def ln_qkv_append_reference(
     """q, k, v = layer_norm(residual) @ weight^T + bias; k and v go into the caches. Returns q.
 
     residual: [num_rows, n_embd]; ln_weight, ln_bias: [n_embd]; weight: [3 * n_embd, n_embd]; bias: [3 * n_embd];
-    q: [num_rows, n_head, head_dim]; slot_mapping, the caches and their scales: see
-    `kv_append_reference`. Computed in float32
-    (float64 if the residual is).
+    q: [num_rows, n_head, head_dim]; slot_mapping, the caches and their scales: see `kv_append_reference`. Computed in
+    float32 (float64 if the residual is).
     """
     dtype = torch.promote_types(residual.dtype, torch.float32)
     hidden = F.layer_norm(residual.to(dtype), ln_weight.shape, ln_weight.to(dtype), ln_bias.to(dtype), eps)

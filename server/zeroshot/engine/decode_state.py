@@ -77,6 +77,7 @@ class DecodeState:
         )
 
     def write(self, rows: list[int], records: list[Record]) -> None:
+        """Each record to its row, for the steps launched after this."""
         if not rows:
             return
         at = self._device.upload(np.array(rows, np.int64))

@@ -31,7 +31,9 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16,
 
 
 def load_engine(settings: EngineSettings) -> Engine:
-    """Raises WeightsError for a checkpoint that can't be served."""
+    """Raises WeightsError for a checkpoint that can't be served, UnknownModel for a draft that isn't there, and
+    SettingsError for a setting that the device lacks.
+    """
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
     model = load_model(settings)
@@ -71,6 +73,7 @@ def _keep_freed_memory() -> None:
 
 
 def load_model(settings: EngineSettings) -> GPT2:
+    """The model on its device, with the best kernels that work there. Raises WeightsError or SettingsError."""
     device = torch.device(_device_type(settings))
     dtype = _dtype(settings, device)
     config = GPT2Config.from_folder(settings.model_folder)
