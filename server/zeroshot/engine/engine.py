@@ -20,7 +20,7 @@ from zeroshot.engine.decode_state import MAX_STEPS
 from zeroshot.engine.device import CudaDevice, Device, HostDevice
 from zeroshot.engine.draft import Draft, check_draft
 from zeroshot.engine.guide import Guide, GuideCompiler
-from zeroshot.engine.memory import kv_cache_bytes
+from zeroshot.engine.memory import num_kv_blocks
 from zeroshot.engine.model_runner import ModelRunner, Runner, StepResult
 from zeroshot.engine.sampler import SampledToken
 from zeroshot.engine.scheduler import ScheduledSequence, Scheduler
@@ -56,7 +56,7 @@ class Engine:
         self.model = model
         self.max_model_len = config.n_positions
         block_size = settings.kv_block_size or model.backend.kv_block_size
-        num_blocks = _num_kv_blocks(model, settings, block_size)
+        num_blocks = num_kv_blocks(model, settings, block_size)
         self.runner = _runner(model, num_blocks, block_size, max_rows=max_decode_rows(settings))
         self.guides = GuideCompiler(settings.model_folder, config.vocab_size, config.eos_token_id)
         self.block_manager = BlockManager(num_blocks, block_size)
@@ -395,13 +395,3 @@ def _step_budget(device: torch.device, settings: EngineSettings) -> dict[str, in
         "max_num_batched_tokens": max(_STEP_TOKENS[device.type], settings.max_num_seqs),
         "max_prompt_tokens_beside_decodes": _PROMPT_TOKENS_BESIDE_DECODES[device.type],
     }
-
-
-def _num_kv_blocks(model: GPT2, settings: EngineSettings, block_size: int) -> int:
-    """Room for max_num_seqs full contexts as far as memory goes, and for one full context at the very least."""
-    blocks_per_context = -(-model.config.n_positions // block_size)
-    if settings.kv_cache_tokens is not None:
-        return max(blocks_per_context, settings.kv_cache_tokens // block_size)
-    bytes_per_block = 2 * model.config.n_layer * model.config.n_embd * model.kv_dtype.itemsize * block_size
-    affordable = kv_cache_bytes(model.device) // bytes_per_block
-    return max(blocks_per_context, min(settings.max_num_seqs * blocks_per_context, affordable))

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import torch
 
+from zeroshot.model.gpt2 import GPT2
+from zeroshot.settings import EngineSettings
+
 _MOST_BYTES = {"cpu": 2 * 2**30, "cuda": 16 * 2**30}
 """However much there is. A full GPT-2 124M context in fp32 is 75 MB."""
 
@@ -14,6 +17,16 @@ _SHARE = {"cpu": 0.5, "cuda": 0.8}
 
 _CGROUP_V1 = ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 _CGROUP_V2 = ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file")
+
+
+def num_kv_blocks(model: GPT2, settings: EngineSettings, block_size: int) -> int:
+    """Room for max_num_seqs full contexts as far as memory goes, and for one full context at the very least."""
+    blocks_per_context = -(-model.config.n_positions // block_size)
+    if settings.kv_cache_tokens is not None:
+        return max(blocks_per_context, settings.kv_cache_tokens // block_size)
+    bytes_per_block = 2 * model.config.n_layer * model.config.n_embd * model.kv_dtype.itemsize * block_size
+    affordable = kv_cache_bytes(model.device) // bytes_per_block
+    return max(blocks_per_context, min(settings.max_num_seqs * blocks_per_context, affordable))
 
 
 def kv_cache_bytes(device: torch.device) -> int:
