@@ -14,7 +14,7 @@ SERVER = REPOSITORY / "server"
 KERNELS = REPOSITORY / "kernels"
 
 FLOORS = [
-    {"errors", "types", "settings", "caller"},
+    {"errors", "types", "settings", "caller", "collection"},
     {"text"},
     {"model"},
     {"telemetry"},

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import msgspec
 import zmq
 
+from zeroshot.collection import keep_what_is_there
 from zeroshot.engine.engine import Engine
 from zeroshot.engine.guide import Guide
 from zeroshot.engine.loader import load_engine
@@ -170,6 +171,7 @@ def main() -> None:
         sys.exit(EXIT_REFUSED)
     engine.guides.warm_up()
     probe(engine)
+    keep_what_is_there()
     logger.info("ready in %.1f s (generation %d)", time.monotonic() - started, launch.generation)
     EngineProcess(engine, launch).run()
 
