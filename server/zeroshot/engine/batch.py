@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,23 +66,28 @@ def build_batch(scheduled: list[ScheduledSequence], block_size: int, device: tor
             prompt_scores += _prompt_scores(sequence, start, end, first_row)
     queries = [query for item in scheduled for query in _queries(item)]
     attention = AttentionMetadata(
-        slot_mapping=torch.tensor(slots, device=device),
+        slot_mapping=_int64(slots, device),
         block_tables=_block_tables(queries, block_size, device),
         context_lens=[query.context_len for query in queries],
         query_lens=[query.num_tokens for query in queries],
         num_decodes=sum(query.num_tokens == 1 for query in queries),
     )
     return Batch(
-        token_ids=torch.tensor(token_ids, device=device),
-        positions=torch.tensor(positions, device=device),
+        token_ids=_int64(token_ids, device),
+        positions=_int64(positions, device),
         attention=attention,
         sequences=[item.sequence for item in scheduled],
-        last_rows=torch.tensor(last_rows, device=device),
+        last_rows=_int64(last_rows, device),
         sampled=sampled,
-        sampled_rows=torch.tensor(sampled_rows, dtype=torch.int64, device=device),
+        sampled_rows=_int64(sampled_rows, device),
         guessed=guessed,
         prompt_scores=prompt_scores,
     )
+
+
+def _int64(values: list[int], device: torch.device) -> Tensor:
+    """By way of NumPy, which reads a list of Python's integers several times as fast."""
+    return torch.from_numpy(np.array(values, np.int64)).to(device)
 
 
 @dataclass(frozen=True, slots=True)
