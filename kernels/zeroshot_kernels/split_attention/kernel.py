@@ -10,6 +10,10 @@ sequence's splits have the same bits in any batch.
 
 The grid is for the longest context that the block tables have room for: programs past a context end at once, and one
 graph serves all lengths. They too wait for the grid ahead: a grid must not be complete before the one ahead is.
+
+The tokens of earlier steps, the block tables and the lengths are older than this step: its first kernel, `embedding`,
+starts when all before it is complete, so programs of this one read them before the grid ahead has ended. A step adds at
+most as many tokens to a sequence as it has rows (a guess is several rows of one sequence): those are read afterwards.
 """
 
 from typing import NamedTuple
@@ -137,36 +141,73 @@ def split_attention_kernel(
 ):
     if USE_PDL:
         tl.extra.cuda.gdc_launch_dependents()
-        tl.extra.cuda.gdc_wait()
     pid_head = tl.program_id(0).to(tl.int64)
     pid_split = tl.program_id(1)
     pid_seq = tl.program_id(2).to(tl.int64)
-    context_len = tl.load(context_lens_ptr + pid_seq, cache_modifier=".cg")
-    if pid_split * SPLIT_SIZE >= context_len:
-        return
+    context_len = tl.load(context_lens_ptr + pid_seq)
+    split_start = pid_split * SPLIT_SIZE
+    split_end = tl.minimum(context_len, split_start + SPLIT_SIZE)
+    query_row_ptr = query_ptr + pid_seq * stride_query_seq + pid_head * stride_query_head
+    key_head_ptr = key_cache_ptr + pid_head * stride_key_head
+    value_head_ptr = value_cache_ptr + pid_head * stride_value_head
+    block_table_ptr = block_tables_ptr + pid_seq * stride_tables_seq
     if key_scales_ptr is not None:
         scale_log2e *= tl.load(key_scales_ptr + pid_head)
-    split_max, split_sum, output = attend_split(
-        query_ptr + pid_seq * stride_query_seq + pid_head * stride_query_head,
-        key_cache_ptr + pid_head * stride_key_head,
-        value_cache_ptr + pid_head * stride_value_head,
-        block_tables_ptr + pid_seq * stride_tables_seq,
-        pid_split * SPLIT_SIZE,
-        tl.minimum(context_len, (pid_split + 1) * SPLIT_SIZE),
-        stride_query_dim,
-        stride_key_block,
-        stride_key_token,
-        stride_key_dim,
-        stride_value_block,
-        stride_value_token,
-        stride_value_dim,
-        scale_log2e,
-        HEAD_DIM,
-        PAGE_SIZE,
-        BLOCK_N,
-        BLOCK_D,
-        NUM_STAGES,
-    )
+    if BLOCK_N == SPLIT_SIZE:
+        positions = split_start + tl.arange(0, BLOCK_N)
+        offs_d = tl.arange(0, BLOCK_D)
+        page = tl.load(block_table_ptr + split_start // PAGE_SIZE).to(tl.int64)
+        tokens = (positions % PAGE_SIZE)[:, None]
+        key_ptrs = key_head_ptr + page * stride_key_block + tokens * stride_key_token
+        key_ptrs += offs_d[None, :] * stride_key_dim
+        value_ptrs = value_head_ptr + page * stride_value_block + tokens * stride_value_token
+        value_ptrs += offs_d[None, :] * stride_value_dim
+        num_old = context_len - tl.num_programs(2)
+        mask_d = (offs_d < HEAD_DIM)[None, :]
+        is_old = (positions < num_old)[:, None] & mask_d
+        is_new = ((positions >= num_old) & (positions < context_len))[:, None] & mask_d
+        # Not by the L1, which would keep what else is in a line: the newest tokens' bytes, before they are written.
+        old_key = tl.load(key_ptrs, mask=is_old, other=0.0, cache_modifier=".cg")
+        old_value = tl.load(value_ptrs, mask=is_old, other=0.0, cache_modifier=".cg")
+    if USE_PDL:
+        tl.extra.cuda.gdc_wait()
+    if split_start >= context_len:
+        return
+    if BLOCK_N == SPLIT_SIZE:
+        query_ptrs = query_row_ptr + offs_d * stride_query_dim
+        query = tl.load(query_ptrs, mask=offs_d < HEAD_DIM, other=0.0, cache_modifier=".cg")
+        new_key = tl.load(key_ptrs, mask=is_new, other=0.0, cache_modifier=".cg")
+        new_value = tl.load(value_ptrs, mask=is_new, other=0.0, cache_modifier=".cg")
+        key = tl.where(is_new, new_key.to(tl.float32), old_key.to(tl.float32))
+        value = tl.where(is_new, new_value.to(tl.float32), old_value.to(tl.float32))
+        scores = tl.sum(key * (query.to(tl.float32) * scale_log2e)[None, :], axis=1)
+        scores = tl.where(positions < context_len, scores, float("-inf"))
+        split_max = tl.max(scores, axis=0)
+        weights = tl.exp2(scores - split_max)
+        split_sum = tl.sum(weights, axis=0)
+        output = tl.sum(weights[:, None] * value, axis=0)
+    else:
+        split_max, split_sum, output = attend_split(
+            query_row_ptr,
+            key_head_ptr,
+            value_head_ptr,
+            block_table_ptr,
+            split_start,
+            split_end,
+            stride_query_dim,
+            stride_key_block,
+            stride_key_token,
+            stride_key_dim,
+            stride_value_block,
+            stride_value_token,
+            stride_value_dim,
+            scale_log2e,
+            HEAD_DIM,
+            PAGE_SIZE,
+            BLOCK_N,
+            BLOCK_D,
+            NUM_STAGES,
+        )
     if value_scales_ptr is not None:
         output *= tl.load(value_scales_ptr + pid_head)
     partial = (pid_seq * max_splits + pid_split) * tl.num_programs(0) + pid_head

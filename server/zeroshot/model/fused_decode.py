@@ -27,7 +27,8 @@ from zeroshot_kernels.split_attention.reference import split_attention_reference
 if TYPE_CHECKING:
     from zeroshot.model.gpt2 import AttentionMetadata, KVCache, Layer, LayerCache
 
-MAX_FUSED_ROWS = 8
+MAX_FUSED_ROWS = 4
+"""Measured on an H200: of 124M these kernels draw more tokens than the plain path up to here, and fewer at 8."""
 
 
 @dataclass(frozen=True, slots=True)
