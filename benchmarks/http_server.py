@@ -71,5 +71,5 @@ async def _post(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
         async with client.stream("POST", "/generate", json=body) as response:  # as it comes: the cores are the server's
             events = b"".join([piece async for piece in response.aiter_raw()]).split(b"\n\n")
         answer = json.loads(events[-3].removeprefix(b"data: "))  # [DONE] and nothing follow
-    if answer["usage"]["completion_tokens"] != body["max_tokens"]:
-        raise RuntimeError(f"asked for {body['max_tokens']} tokens, got {answer['usage']}")
+    if answer.get("usage", {}).get("completion_tokens") != body["max_tokens"]:
+        raise RuntimeError(f"asked for {body['max_tokens']} tokens, got {str(answer)[:500]}")

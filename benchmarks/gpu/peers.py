@@ -13,15 +13,13 @@ from zeroshot.model.config import GPT2Config
 
 
 def measure(run: Run) -> None:
-    """Into results["peers"]: {shape: {peer: {batch: {"tokens_per_s"}}}}, cheapest first, the first shape's first."""
+    """Into results["peers"]: {shape: {peer: {batch: {"tokens_per_s"}}}}. What has to be compiled comes last."""
     peers = run.results.setdefault("peers", {})
     for index, (shape, config) in enumerate(run.sizes.shapes.items()):
         batches = run.sizes.first_batches if index == 0 else run.sizes.other_batches
         plain = peers.setdefault(shape, {}).setdefault("PyTorch, CUDA graph", {})
         for batch in batches:
             run.attempt(plain, str(batch), partial(_plain, run, config, batch))
-    for index, (shape, config) in enumerate(run.sizes.shapes.items()):
-        batches = run.sizes.first_batches if index == 0 else run.sizes.other_batches
         eager = peers[shape].setdefault("Hugging Face, eager", {})
         for batch in batches:
             run.attempt(eager, str(batch), partial(_hugging_face, run, config, batch, False))

@@ -24,7 +24,7 @@ def measure(run: Run) -> None:
     command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "--tb=short", "tests/gpu"]
     command += ["-k", f"not {_SLOW}"]
     if importlib.util.find_spec("xdist") and not run.is_dry:
-        command += ["-n", "6"]
+        command += ["-n", str(max(1, (os.cpu_count() or 2) - 2))]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     timeout_s = None if run.is_dry else run.deadline - time.monotonic()
     with tempfile.TemporaryFile("w+") as output:
