@@ -14,6 +14,7 @@ from benchmarks.gpu.roofline import decode_floor_s, kv_bytes, prefill_flop, weig
 from benchmarks.gpu.run import Run
 from zeroshot.engine.engine import Engine
 from zeroshot.model.config import GPT2Config
+from zeroshot.model.fused_decode import fused_rows
 from zeroshot.model.gpt2 import GPT2
 from zeroshot.model.ops import device_backend
 from zeroshot.model.triton_fused import triton_fused_ops
@@ -73,7 +74,8 @@ def make_engine(
     types: dict[str, Any] = {"dtype": sizes.dtype, "device": run.device, "kv_dtype": kv_dtype}
     ops, kernels = triton_ops(config, max_num_seqs=max_num_seqs, **types)
     fused = triton_fused_ops(config, wanted=fused_decode, kernels=kernels, **types)
-    backend = device_backend(ops, kernels, *fused, kv_dtype=kv_dtype)
+    max_fused_rows = fused_rows(for_bits=fused_decode == "on")
+    backend = device_backend(ops, kernels, *fused, kv_dtype=kv_dtype, max_fused_rows=max_fused_rows)
     model = GPT2(config, random_weights(config, run.device, sizes.dtype), backend)
     settings = EngineSettings(
         model_folder=Path(),

@@ -24,7 +24,7 @@ _PAGE_SIZE = 64
 
 def measure(run: Run) -> None:
     """Into results["fused"]: {shape: {"kernels": {case: …}, "layers": {case: …}, "engine": {batch: {path: …}}}}."""
-    rows = [batch for batch in (1, 2, MAX_FUSED_ROWS) if not run.is_dry or batch == 1]
+    rows = [batch for batch in (1, 2, 4, MAX_FUSED_ROWS) if not run.is_dry or batch == 1]
     for shape, config in run.sizes.shapes.items():
         into = run.results.setdefault("fused", {}).setdefault(shape, {"kernels": {}, "layers": {}, "engine": {}})
         run.attempt(into, "start", partial(measure_kernels, run, into, config, rows))

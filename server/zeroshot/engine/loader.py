@@ -10,6 +10,7 @@ from zeroshot.engine.engine import Engine
 from zeroshot.engine.speculative import max_decode_rows
 from zeroshot.errors import SettingsError
 from zeroshot.model.config import GPT2Config
+from zeroshot.model.fused_decode import fused_rows
 from zeroshot.model.gpt2 import GPT2
 from zeroshot.model.hub import fetch_model
 from zeroshot.model.native_ops import cpu_backend
@@ -89,7 +90,10 @@ def load_model(settings: EngineSettings) -> GPT2:
     types: dict[str, Any] = {"dtype": dtype, "device": device, "kv_dtype": kv_dtype}
     ops, kernels = triton_ops(config, max_num_seqs=max_decode_rows(settings), **types)
     fused = triton_fused_ops(config, wanted=settings.fused_decode, kernels=kernels, **types)
-    return GPT2(config, weights, device_backend(ops, kernels, *fused, kv_dtype=kv_dtype))
+    guesses = bool(settings.speculative_ngram or settings.speculative_model)
+    max_fused_rows = fused_rows(for_bits=guesses or settings.fused_decode == "on")
+    backend = device_backend(ops, kernels, *fused, kv_dtype=kv_dtype, max_fused_rows=max_fused_rows)
+    return GPT2(config, weights, backend)
 
 
 def _device_type(settings: EngineSettings) -> str:

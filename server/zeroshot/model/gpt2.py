@@ -101,7 +101,11 @@ class GPT2:
         self.ln_f = self.backend.layer_norm(weights.ln_f_weight, weights.ln_f_bias, config.layer_norm_epsilon)
         self.lm_head = linear(lm_head.t(), None)
         fused = self.backend.fused
-        self._fused = None if fused is None else FusedDecode(fused, self.layers, self.ln_f, self.wte, self.wpe)
+        self._fused = (
+            None
+            if fused is None
+            else FusedDecode(fused, self.layers, self.ln_f, self.wte, self.wpe, max_rows=self.backend.max_fused_rows)
+        )
 
     @property
     def dtype(self) -> torch.dtype:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from zeroshot.model.fused_decode import FusedOps
+from zeroshot.model.fused_decode import MAX_FUSED_ROWS, FusedOps
 from zeroshot.model.int8_linear import int8_linear_factory
 from zeroshot.model.layer_norm import DeferredLayerNorm, LayerNorm, Norm, Residual, embed, embed_deferred
 from zeroshot.model.linear import LinearFactory, deferred_linear_factory, linear_factory
@@ -70,6 +70,7 @@ class Backend:
     """Of the KV cache; None: the model's. A CPU's kernels take float32 and float16."""
     fused: FusedOps | None = None
     """Decode steps of a few rows by these, if there are any."""
+    max_fused_rows: int = MAX_FUSED_ROWS
     fused_state: str | None = None
     """ "triton", or "plain path: " and why. None where nobody wanted to know."""
 
@@ -101,6 +102,7 @@ def device_backend(
     fused_state: str | None = None,
     *,
     kv_dtype: torch.dtype | None = None,
+    max_fused_rows: int = MAX_FUSED_ROWS,
 ) -> Backend:
     def layer_norm(weight: Tensor, bias: Tensor, eps: float) -> DeferredLayerNorm:
         return DeferredLayerNorm(weight, bias, eps, ops.layer_norm)
@@ -117,6 +119,7 @@ def device_backend(
         kernels=kernels,
         kv_dtype=kv_dtype,
         fused=fused,
+        max_fused_rows=max_fused_rows,
         fused_state=fused_state,
     )
 
