@@ -14,6 +14,13 @@ from benchmarks.gpu.run import Run
 from benchmarks.http_server import server_process
 from benchmarks.random_checkpoint import random_checkpoint
 
+_ROOM = {
+    "ZEROSHOT_MAX_NUM_BATCHED_TOKENS": "8192",
+    # All requests come at once, and with cold kernels none is admitted for seconds: none shall be turned away.
+    "ZEROSHOT_MAX_QUEUED_SEQS": "2048",
+    "ZEROSHOT_MAX_QUEUED_TOKENS": "2097152",
+}
+
 
 def measure(run: Run) -> None:
     """Into results["http"]: {"plain" or "stream": {"tokens_per_s", "requests", "processes"}}."""
@@ -25,7 +32,7 @@ def measure(run: Run) -> None:
         arguments = ("--device", "cpu" if run.is_dry else "cuda", "--max-num-seqs", str(sizes.http_requests))
         log = Path(folder) / "server.log"
         try:
-            with server_process(checkpoint, *arguments, log=log, ZEROSHOT_MAX_NUM_BATCHED_TOKENS="8192") as (url, _):
+            with server_process(checkpoint, *arguments, log=log, **_ROOM) as (url, _):
                 _tokens_per_s(run, pool, url, "plain", seed=0)  # warms everything up
                 for seed, name in enumerate(("plain", "stream"), 1):
                     run.attempt(into, name, partial(_measured, run, pool, url, name, seed))
