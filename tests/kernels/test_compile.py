@@ -82,7 +82,9 @@ def test_a_kernel_that_starts_early_touches_only_what_is_older_than_the_step_bef
     early = [launch for launch in launches if launch["options"].get("launch_pdl")]
     assert {launch["arch"] for launch in early} == {90}
     for launch in early:
-        assert (launch["waits"], launch["launches_first"], launch["stores_before_wait"]) == (1, True, 0), launch
+        is_first_of_step = kernel == "embedding_kernel"  # once it lets others start, the step before is complete
+        found = (launch["waits"], launch["launches_first"], launch["stores_before_wait"])
+        assert found == (1, not is_first_of_step, 0), launch
         scales = {"key_scales_ptr", "value_scales_ptr"} if "*fp8e4nv" not in launch["pointers"] else set()
         loaded = set(launch["loaded_before_wait"])
         if kernel != "split_attention_kernel" or loaded != CONTEXT:  # a split of several tiles loads none of them early

@@ -5,6 +5,9 @@
 
 As PyTorch ops that is four launches. A program takes a row. It is the first of a step's kernels, each of which may
 start before the one ahead has ended (`projection/kernel.py`): while it runs, the first layer loads its weights.
+
+It lets the next one start only when all of the step before is complete and can be read. The layers' kernels rely on
+that for contexts, their lengths and their tables, which they read before they wait.
 """
 
 import torch
@@ -70,8 +73,9 @@ def embedding_kernel(
     USE_PDL: tl.constexpr,
 ):
     if USE_PDL:
-        tl.extra.cuda.gdc_launch_dependents()
+        # In this order, unlike elsewhere: once a later kernel of the step has started, the step before is complete.
         tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
     row = tl.program_id(0)
     offs = tl.arange(0, BLOCK_D)
     mask = offs < N_EMBD

@@ -119,14 +119,16 @@ def merge_projection_kernel(
     offs_k = tl.arange(0, BLOCK_K)
     mask_n = offs_n < N_OUT
     weight, bias = weight_tile(weight_ptr, bias_ptr, offs_n, offs_k, N_HEAD * HEAD_DIM, N_OUT)
-    context_len = tl.load(context_lens_ptr)  # older than this step: see `split_attention/kernel.py`
+    context_len = tl.load(
+        context_lens_ptr, cache_modifier=".cg"
+    )  # older than this step: see `split_attention/kernel.py`
     if USE_PDL:
         tl.extra.cuda.gdc_wait()
     for row in range(num_rows):
         residual_ptrs = residual_ptr + row * stride_residual_row + offs_n
         residual = tl.load(residual_ptrs, mask=mask_n, other=0.0, cache_modifier=".cg")
         num_splits = tl.cdiv(context_len, SPLIT_SIZE)
-        context_len = tl.load(context_lens_ptr + row + 1, mask=row + 1 < num_rows, other=0)
+        context_len = tl.load(context_lens_ptr + row + 1, mask=row + 1 < num_rows, other=0, cache_modifier=".cg")
         attended = _merged(
             partial_output_ptr,
             partial_max_ptr,

@@ -24,7 +24,7 @@ from torch import Tensor
 
 _ELEMENTS_PER_THREAD = 64
 """Of the weight tile: eight 16-byte loads of bf16 in flight a thread. Fewer threads meet at fewer barriers: on an H200
-a layer of 124M takes 15.7 us, against 18.1 with 32 elements and 22.3 with 16."""
+a layer of 124M takes 15.7 us, against 18.1 with 32 elements and 22.3 with 16 (by hand)."""
 
 
 def projection(

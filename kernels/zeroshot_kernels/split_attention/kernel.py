@@ -12,8 +12,9 @@ The grid is for the longest context that the block tables have room for: program
 graph serves all lengths. They too wait for the grid ahead: a grid must not be complete before the one ahead is.
 
 The tokens of earlier steps, the block tables and the lengths are older than this step: its first kernel, `embedding`,
-starts when all before it is complete, so programs of this one read them before the grid ahead has ended. A step adds at
-most as many tokens to a sequence as it has rows (a guess is several rows of one sequence): those are read afterwards.
+lets others start when all before it is complete, so programs of this one read them before the grid ahead has ended. A
+step adds at most as many tokens to a sequence as it has rows (a guess is several rows of one sequence): those are read
+afterwards.
 """
 
 from typing import NamedTuple
@@ -144,7 +145,7 @@ def split_attention_kernel(
     pid_head = tl.program_id(0).to(tl.int64)
     pid_split = tl.program_id(1)
     pid_seq = tl.program_id(2).to(tl.int64)
-    context_len = tl.load(context_lens_ptr + pid_seq)
+    context_len = tl.load(context_lens_ptr + pid_seq, cache_modifier=".cg")
     split_start = pid_split * SPLIT_SIZE
     split_end = tl.minimum(context_len, split_start + SPLIT_SIZE)
     query_row_ptr = query_ptr + pid_seq * stride_query_seq + pid_head * stride_query_head
@@ -156,7 +157,7 @@ def split_attention_kernel(
     if BLOCK_N == SPLIT_SIZE:
         positions = split_start + tl.arange(0, BLOCK_N)
         offs_d = tl.arange(0, BLOCK_D)
-        page = tl.load(block_table_ptr + split_start // PAGE_SIZE).to(tl.int64)
+        page = tl.load(block_table_ptr + split_start // PAGE_SIZE, cache_modifier=".cg").to(tl.int64)
         tokens = (positions % PAGE_SIZE)[:, None]
         key_ptrs = key_head_ptr + page * stride_key_block + tokens * stride_key_token
         key_ptrs += offs_d[None, :] * stride_key_dim
