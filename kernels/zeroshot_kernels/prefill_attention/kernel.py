@@ -45,7 +45,7 @@ def prefill_attention(
 ) -> Tensor:
     """Causal softmax(scale * q @ K^T) @ V of each sequence's newest tokens over all its tokens so far. Returns `out`.
 
-    query: [sum(query_lens), n_head, head_dim], sequences packed one after the other; key_cache, value_cache:
+    query: [num_tokens, n_head, head_dim], sequences packed one after the other; key_cache, value_cache:
     [num_blocks, block_size, n_head, head_dim], any strides, the new tokens' keys and values already in them;
     block_tables: [num_seqs, max_blocks] int32 or int64; query_lens, context_lens: [num_seqs] int32, a context counts
     the new tokens. Nothing past a context is read; rows past sum(query_lens) are not written. key_scales, value_scales:

@@ -20,17 +20,17 @@ def prefill_attention_reference(
 ) -> Tensor:
     """Causal softmax(scale * q @ K^T) @ V of each sequence's newest tokens over all its tokens so far.
 
-    query: [sum(query_lens), n_head, head_dim], sequences packed one after the other; key_cache, value_cache:
+    query: [num_tokens, n_head, head_dim], sequences packed one after the other; key_cache, value_cache:
     [num_blocks, block_size, n_head, head_dim], the new tokens' keys and values already in them; block_tables:
     [num_seqs, max_blocks] int64; context_lens: tokens of each sequence in the cache, the new ones included.
     The last query of a sequence sees all of its context. key_scales, value_scales: [n_head], if the caches are in FP8.
-    Returns [sum(query_lens), n_head, head_dim].
+    Returns [num_tokens, n_head, head_dim]; rows past sum(query_lens) are zero.
     """
     if isinstance(query_lens, Tensor):
         query_lens = query_lens.tolist()
     if isinstance(context_lens, Tensor):
         context_lens = context_lens.tolist()
-    outputs = []
+    outputs = query.new_zeros(query.shape)
     start = 0
     for block_table, query_len, context_len in zip(block_tables.tolist(), query_lens, context_lens, strict=True):
         q = query[start : start + query_len].transpose(0, 1).unsqueeze(0)
@@ -42,6 +42,6 @@ def prefill_attention_reference(
             mask = torch.ones(query_len, context_len, dtype=torch.bool, device=query.device)
             mask = mask.tril(diagonal=context_len - query_len)
             output = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
-        outputs.append(output.squeeze(0).transpose(0, 1))
+        outputs[start : start + query_len] = output.squeeze(0).transpose(0, 1)
         start += query_len
-    return torch.cat(outputs)
+    return outputs

@@ -1,6 +1,7 @@
 """Scheduled sequences -> the tensors of one step, shape by shape. Here tensors begin; called by `model_runner.py`."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 from zeroshot.engine.scheduler import ScheduledSequence
 from zeroshot.engine.sequence import Sequence
 from zeroshot.model.gpt2 import AttentionMetadata
+
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +44,7 @@ def build_batch(scheduled: list[ScheduledSequence], block_size: int, device: tor
     """
     scheduled = sorted(scheduled, key=lambda item: item.num_tokens > 1)
     token_ids: list[int] = []
-    positions: list[int] = []
-    slots: list[int] = []
+    queries: list[_Query] = []
     sampled: list[Sequence] = []
     last_rows: list[int] = []
     sampled_rows: list[int] = []
@@ -52,11 +54,8 @@ def build_batch(scheduled: list[ScheduledSequence], block_size: int, device: tor
         sequence, first_row = item.sequence, len(token_ids)
         start = sequence.num_computed_tokens
         end = start + item.num_tokens
-        positions_end = end + len(item.guessed)
         token_ids += [*sequence.token_ids[start:end], *item.guessed]
-        positions += range(start, positions_end)
-        table = sequence.block_table
-        slots += [table[p // block_size] * block_size + p % block_size for p in range(start, positions_end)]
+        queries += _queries(item)
         last_rows.append(first_row + item.num_tokens - 1)
         if item.needs_sample:
             sampled.append(sequence)
@@ -64,17 +63,21 @@ def build_batch(scheduled: list[ScheduledSequence], block_size: int, device: tor
             guessed.append(item.guessed)
         if sequence.sampling_params.prompt_logprobs is not None and start < sequence.num_prompt_tokens:
             prompt_scores += _prompt_scores(sequence, start, end, first_row)
-    queries = [query for item in scheduled for query in _queries(item)]
+    context_lens, query_lens = [query.context_len for query in queries], [query.num_tokens for query in queries]
+    tables = _block_tables(queries, block_size)
+    positions = _positions(np.array(context_lens), np.array(query_lens))
+    query_of_token = np.arange(len(queries)).repeat(query_lens)
+    slots = tables[query_of_token, positions // block_size] * block_size + positions % block_size
     attention = AttentionMetadata(
-        slot_mapping=_int64(slots, device),
-        block_tables=_block_tables(queries, block_size, device),
-        context_lens=[query.context_len for query in queries],
-        query_lens=[query.num_tokens for query in queries],
-        num_decodes=sum(query.num_tokens == 1 for query in queries),
+        slot_mapping=_on(device, slots),
+        block_tables=_on(device, tables),
+        context_lens=context_lens,
+        query_lens=query_lens,
+        num_decodes=sum(num_tokens == 1 for num_tokens in query_lens),
     )
     return Batch(
         token_ids=_int64(token_ids, device),
-        positions=_int64(positions, device),
+        positions=_on(device, positions),
         attention=attention,
         sequences=[item.sequence for item in scheduled],
         last_rows=_int64(last_rows, device),
@@ -87,7 +90,11 @@ def build_batch(scheduled: list[ScheduledSequence], block_size: int, device: tor
 
 def _int64(values: list[int], device: torch.device) -> Tensor:
     """By way of NumPy, which reads a list of Python's integers several times as fast."""
-    return torch.from_numpy(np.array(values, np.int64)).to(device)
+    return _on(device, np.array(values, np.int64))
+
+
+def _on(device: torch.device, array: Array) -> Tensor:
+    return torch.from_numpy(array).to(device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +112,14 @@ def _queries(item: ScheduledSequence) -> list[_Query]:
     return [_Query(table, item.num_tokens, end), *guesses]
 
 
-def _block_tables(queries: list[_Query], block_size: int, device: torch.device) -> Tensor:
+def _positions(context_lens: Array, query_lens: Array) -> Array:
+    """[num_tokens] int64: of each query the last positions of its context, as many as it has tokens."""
+    ends = query_lens.cumsum()
+    positions: Array = np.arange(ends[-1]) + (context_lens - ends).repeat(query_lens)
+    return positions
+
+
+def _block_tables(queries: list[_Query], block_size: int) -> Array:
     """[num_queries, max_blocks] int64: the blocks that each may look at, padded with the last of them.
 
     Attention may read the padding before it masks it, and a masked NaN would spread: so it is never another's block.
@@ -113,7 +127,7 @@ def _block_tables(queries: list[_Query], block_size: int, device: torch.device) 
     num_blocks = [-(-query.context_len // block_size) for query in queries]
     width = max(num_blocks)
     tables = [query.block_table[:n] for query, n in zip(queries, num_blocks, strict=True)]
-    return torch.tensor([table + table[-1:] * (width - len(table)) for table in tables], device=device)
+    return np.array([table + table[-1:] * (width - len(table)) for table in tables], np.int64)
 
 
 def _prompt_scores(sequence: Sequence, start: int, end: int, first_row: int) -> list[PromptScores]:

@@ -8,9 +8,9 @@ on the device already; whether they ended a sequence only the host will know. If
 is not looked at, and the slot it has filled is behind all that the host counts as computed, in a block that was the
 sequence's own when the step was launched; the stream's order lets the block's next owner write after it.
 
-Decodes and prefills are steps of their own: decodes replay a graph, recorded at the start for numbers of rows and kinds
-of steps; prefills have new shapes each time and are launched op by op, and so are beams, whose every token the host has
-to decide on. Nor is there a step ahead of a guess, which the host makes from the newest token.
+Decodes and prefills are steps of their own. Both replay graphs: decodes those that were recorded at the start, for
+numbers of rows and kinds of steps; prefills those of `prompt_forward.py`. Beams run as prefills do: the host has to
+decide on their every token. Nor is there a step ahead of a guess, which the host makes from the newest token.
 """
 
 import itertools
@@ -32,6 +32,7 @@ from zeroshot.engine.device import Device, Download
 from zeroshot.engine.device_sampler import DeviceSampler, StepKind, step_kind
 from zeroshot.engine.downloaded import sampled_tokens, scored
 from zeroshot.engine.model_runner import StepResult
+from zeroshot.engine.prompt_forward import PromptForward
 from zeroshot.engine.prompt_scorer import PromptScorer
 from zeroshot.engine.sampler import SampledToken, sample, up_to_first_wrong
 from zeroshot.engine.scheduler import ScheduledSequence
@@ -64,8 +65,13 @@ class Prefill:
 
 
 class CudaRunner:
-    def __init__(self, model: GPT2, kv_cache: KVCache, device: Device, *, max_rows: int) -> None:
-        """max_rows: of the largest decode step; a sequence has one, or one for its newest token and each guess."""
+    def __init__(
+        self, model: GPT2, kv_cache: KVCache, device: Device, *, max_rows: int, max_prompt_tokens: int
+    ) -> None:
+        """max_rows: of the largest decode step; a sequence has one, or one for its newest token and each guess.
+
+        max_prompt_tokens: of the largest step of prompts, and of beams.
+        """
         self.model = model
         self.kv_cache = kv_cache
         self.block_size = kv_cache.key.shape[2]
@@ -81,8 +87,11 @@ class CudaRunner:
         self._ahead: Flight | None = None
         # A reference may read what lies past a context, where a step ahead of the host has left something.
         self._runs_ahead = model.backend.uses_kernels_only
+        self._prompts = PromptForward(
+            model, kv_cache, self._layout, device, max_tokens=max_prompt_tokens, max_seqs=self._buckets[-1]
+        )
         if device.compiles:
-            self._compile_prefills()
+            self._compile_draw()
         self._steps = self._record_steps()
 
     @torch.inference_mode()
@@ -188,7 +197,7 @@ class CudaRunner:
     def _launch_prefill(self, prefills: list[ScheduledSequence], drawing: list[Sequence]) -> Prefill:
         batch = build_batch(prefills, self.block_size, torch.device("cpu"))
         self._seats.give(drawing)
-        hidden = self._forward(batch)
+        hidden = self._prompts(batch)
         draws = None
         if batch.sampled:
             rows = self._device.upload(np.array([self._seats[sequence].row for sequence in batch.sampled], np.int64))
@@ -208,7 +217,7 @@ class CudaRunner:
     def _launch_search(self, beams: list[ScheduledSequence]) -> Callable[[], StepResult]:
         """A step of beams. Returns what waits for it and finds their candidates, on the host."""
         batch = build_batch(beams, self.block_size, torch.device("cpu"))
-        hidden = self._forward(batch)
+        hidden = self._prompts(batch)
         is_finite = hidden[self._upload(batch.last_rows)].sum(-1).isfinite()
         logits = self.model.compute_logits(hidden[self._upload(batch.sampled_rows)])
         download = self._device.download([is_finite, logits])
@@ -221,46 +230,11 @@ class CudaRunner:
 
         return wait
 
-    def _forward(self, batch: Batch) -> Tensor:
-        """A packed prefill. To its kernel a prompt's single last token is a prefill too.
-
-        The kernel is compiled for each power of two of sequences, so there are as many: those without tokens are none.
-        """
-        given = batch.attention
-        tables = np.zeros((_power_of_two(len(batch.sequences)), self._layout.max_blocks), np.int32)
-        context_lens, query_lens = np.zeros((2, len(tables)), np.int32)
-        tables[: len(batch.sequences), : given.block_tables.shape[1]] = given.block_tables.numpy()
-        context_lens[: len(batch.sequences)], query_lens[: len(batch.sequences)] = given.context_lens, given.query_lens
-        # Types and alignment as in `_compile_prefills`: another one would wait for a compiler.
-        attention = AttentionMetadata(
-            slot_mapping=self._device.upload(given.slot_mapping.numpy().astype(np.int32)),
-            block_tables=self._device.upload(tables),
-            context_lens=self._device.upload(context_lens),
-            query_lens=self._device.upload(query_lens),
-            num_decodes=0,
-        )
-        token_ids, positions = self._upload(batch.token_ids), self._upload(batch.positions)
-        return self.model.forward(token_ids, positions, self.kv_cache, attention)
-
     @torch.inference_mode()
-    def _compile_prefills(self) -> None:
-        """A prefill of every number of sequences that is compiled for: of single tokens, which nothing keeps.
-
-        And a draw for rows by their numbers, here for one that is nobody's.
-        """
-        for exponent in range(_power_of_two(self._buckets[-1]).bit_length()):
-            num_seqs = 2**exponent
-            zeros, ones = (np.full(num_seqs, value, np.int32) for value in (0, 1))
-            attention = AttentionMetadata(
-                slot_mapping=self._device.upload(zeros - 1),
-                block_tables=self._device.upload(np.zeros((num_seqs, self._layout.max_blocks), np.int32)),
-                context_lens=self._device.upload(ones),
-                query_lens=self._device.upload(ones),
-                num_decodes=0,
-            )
-            tokens = self._device.upload(zeros)
-            hidden = self.model.forward(tokens, tokens, self.kv_cache, attention)
-        self._sampler.draw(hidden[:1], self._device.upload(np.zeros(1, np.int64)), StepKind.PLAIN)
+    def _compile_draw(self) -> None:
+        """A draw for rows by their numbers, here for one that is nobody's."""
+        hidden = torch.zeros((1, self.model.config.n_embd), dtype=self.model.dtype, device=self.model.device)
+        self._sampler.draw(hidden, self._device.upload(np.zeros(1, np.int64)), StepKind.PLAIN)
 
     def _finish_prefill(self, prefill: Prefill) -> StepResult:
         batch, sampled = prefill.batch, list[tuple[Sequence, SampledToken]]()
@@ -325,11 +299,6 @@ def decode_buckets(max_rows: int) -> list[int]:
     """Numbers of rows that a graph is recorded for: fine steps where a step's time still depends on them."""
     sizes = [1, 2, 4, 8, *range(16, 64, 8), *range(64, 256, 32), *range(256, max_rows + 64, 64)]
     return [size for size in sizes if size < max_rows] + [max_rows]
-
-
-def _power_of_two(number: int) -> int:
-    """The smallest one that is not below it."""
-    return 1 << (number - 1).bit_length()
 
 
 def _not_finite(sequences: list[Sequence], is_finite: np.ndarray[Any, Any]) -> list[Sequence]:

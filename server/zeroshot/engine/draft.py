@@ -20,7 +20,8 @@ from zeroshot.model.config import GPT2Config
 
 logger = logging.getLogger(__name__)
 
-_CHUNK = 256  # tokens of a prompt that the draft reads at once
+CHUNK = 256
+"""Tokens of a prompt that the draft reads at once."""
 
 
 class Draft:
@@ -85,7 +86,7 @@ class Draft:
 
     def _step(self, copy: Sequence) -> list[int | None]:
         """Reads on, up to a chunk. The tokens drawn: none before the newest token has been read. None: not finite."""
-        num_tokens = min(copy.num_uncomputed_tokens, _CHUNK)
+        num_tokens = min(copy.num_uncomputed_tokens, CHUNK)
         result = self._runner.execute([ScheduledSequence(copy, num_tokens)])
         copy.num_computed_tokens += num_tokens
         drawn = [token.token_id for _, token in result.sampled]

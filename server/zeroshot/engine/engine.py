@@ -9,23 +9,18 @@ while engine.has_work:
 import logging
 import time
 from dataclasses import replace
-from functools import partial
 
-import torch
-
+from zeroshot.engine.assembly import make_guess, make_runner, step_budget
 from zeroshot.engine.beams import BeamSearch, Candidate
 from zeroshot.engine.block_manager import BlockManager
-from zeroshot.engine.cuda_runner import CudaRunner
 from zeroshot.engine.decode_state import MAX_STEPS
-from zeroshot.engine.device import CudaDevice, Device, HostDevice
-from zeroshot.engine.draft import Draft, check_draft
 from zeroshot.engine.guide import Guide, GuideCompiler
 from zeroshot.engine.memory import num_kv_blocks
-from zeroshot.engine.model_runner import ModelRunner, Runner, StepResult
+from zeroshot.engine.model_runner import StepResult
 from zeroshot.engine.sampler import SampledToken
 from zeroshot.engine.scheduler import ScheduledSequence, Scheduler
 from zeroshot.engine.sequence import Sequence
-from zeroshot.engine.speculative import Guess, look_up, max_decode_rows
+from zeroshot.engine.speculative import max_decode_rows
 from zeroshot.errors import (
     ContextLengthExceeded,
     GenerationFailed,
@@ -39,13 +34,6 @@ from zeroshot.types import BeamParams, EngineStats, FinishReason, GenerateReques
 
 logger = logging.getLogger(__name__)
 
-_STEP_TOKENS = {"cpu": 512, "cuda": 2048}
-"""On a GPU prefills are launched op by op, more than a hundred launches a step: with few tokens the device would wait
-for the host. How many are enough is not yet measured."""
-
-_PROMPT_TOKENS_BESIDE_DECODES = {"cpu": 128, "cuda": 2048}
-"""Every running stream waits for the whole step: how long on a CPU is in `benchmarks/results/fairness.json`."""
-
 
 class Engine:
     """Every block a request takes comes back, whatever ends it; no request's failure ends the step loop."""
@@ -57,14 +45,21 @@ class Engine:
         self.max_model_len = config.n_positions
         block_size = settings.kv_block_size or model.backend.kv_block_size
         num_blocks = num_kv_blocks(model, settings, block_size)
-        self.runner = _runner(model, num_blocks, block_size, max_rows=max_decode_rows(settings))
+        budget = step_budget(model.device, settings)
+        self.runner = make_runner(
+            model,
+            num_blocks,
+            block_size,
+            max_rows=max_decode_rows(settings),
+            max_prompt_tokens=budget["max_num_batched_tokens"],
+        )
         self.guides = GuideCompiler(settings.model_folder, config.vocab_size, config.eos_token_id)
         self.block_manager = BlockManager(num_blocks, block_size)
         self.scheduler = Scheduler(
             self.block_manager,
             max_num_seqs=settings.max_num_seqs,
-            **_step_budget(model.device, settings),
-            guess=_guess(model, settings, draft),
+            **budget,
+            guess=make_guess(model, settings, draft),
         )
         self._sequences: dict[str, list[Sequence]] = {}
         self._outputs: dict[tuple[str, int], TokenOutput] = {}
@@ -366,32 +361,3 @@ class Engine:
             raise InvalidRequest(
                 f"{beams.num_beams} beams of {num_tokens} tokens: there is room for {limit}.", field="num_beams"
             )
-
-
-def _runner(model: GPT2, num_kv_blocks: int, block_size: int, *, max_rows: int) -> Runner:
-    kv_cache = model.allocate_kv_cache(num_kv_blocks, block_size)
-    if not model.backend.is_device:
-        return ModelRunner(model, kv_cache)
-    device: Device = HostDevice()
-    if model.device.type == "cuda":
-        device = CudaDevice(model.device, can_record=model.backend.uses_kernels_only)
-    return CudaRunner(model, kv_cache, device, max_rows=max_rows)
-
-
-def _guess(model: GPT2, settings: EngineSettings, draft: GPT2 | None) -> Guess | None:
-    if draft is not None:
-        check_draft(draft.config, model.config)
-        block_size = settings.kv_block_size or draft.backend.kv_block_size
-        num_blocks = -(-draft.config.n_positions // block_size)
-        return Draft(_runner(draft, num_blocks, block_size, max_rows=1), settings.speculative_tokens)
-    return partial(look_up, ngram=settings.speculative_ngram) if settings.speculative_ngram else None
-
-
-def _step_budget(device: torch.device, settings: EngineSettings) -> dict[str, int]:
-    """A setting is a bound that holds whatever else runs; without one streams that are running are spared."""
-    if settings.max_num_batched_tokens is not None:
-        return {"max_num_batched_tokens": settings.max_num_batched_tokens}
-    return {
-        "max_num_batched_tokens": max(_STEP_TOKENS[device.type], settings.max_num_seqs),
-        "max_prompt_tokens_beside_decodes": _PROMPT_TOKENS_BESIDE_DECODES[device.type],
-    }

@@ -8,6 +8,7 @@ from zeroshot.engine.cuda_runner import decode_buckets
 from zeroshot.engine.decode_record import Layout, Record
 from zeroshot.engine.decode_state import MAX_STEPS
 from zeroshot.engine.device import HostDevice
+from zeroshot.engine.prompt_forward import Size
 from zeroshot.engine.sequence import Sequence
 from zeroshot.types import SamplingParams
 
@@ -23,9 +24,12 @@ def recorded(small, load_engine, monkeypatch):
 
     def load(**options):
         log = []
-        monkeypatch.setattr(
-            HostDevice, "record", lambda self, function: lambda: (log.append(function.args), function())
-        )
+
+        def record(self, function):
+            entry = "prompt" if isinstance(function.args[0], Size) else function.args
+            return lambda: (log.append(entry), function())
+
+        monkeypatch.setattr(HostDevice, "record", record)
         download = HostDevice.download
 
         def logged_download(self, tensors):
@@ -38,9 +42,13 @@ def recorded(small, load_engine, monkeypatch):
     return load
 
 
+def kinds_of(log):
+    return ["step" if isinstance(entry, tuple) else entry for entry in log]
+
+
 def steps_of(log):
     """How many rows each step had; steps that were recorded together are several."""
-    return [num_rows for entry in log if entry != "wait" for num_rows in [entry[0]] * entry[2]]
+    return [num_rows for entry in log if isinstance(entry, tuple) for num_rows in [entry[0]] * entry[2]]
 
 
 def test_a_step_is_launched_before_the_last_one_is_waited_for(recorded, step, request_of):
@@ -49,10 +57,10 @@ def test_a_step_is_launched_before_the_last_one_is_waited_for(recorded, step, re
         engine.add_request(request_of(name, [1, 2, 3], max_tokens=6, ignore_eos=True))
     results = {}
     step(engine, results)
-    assert [entry if entry == "wait" else "step" for entry in log] == ["step", "wait", "wait"], "prefill: its two waits"
+    assert kinds_of(log) == ["prompt", "step", "wait", "wait"], "prefill: its two waits"
     log.clear()
     step(engine, results)
-    assert [entry if entry == "wait" else "step" for entry in log] == ["step", "wait"]
+    assert kinds_of(log) == ["step", "wait"]
     assert len(results["a", 0].token_ids) == 2
 
 

@@ -1,0 +1,49 @@
+"""What an engine is made of: by the model's device, and by the settings. Called by `engine.py`."""
+
+from functools import partial
+
+import torch
+
+from zeroshot.engine.cuda_runner import CudaRunner
+from zeroshot.engine.device import CudaDevice, Device, HostDevice
+from zeroshot.engine.draft import CHUNK, Draft, check_draft
+from zeroshot.engine.model_runner import ModelRunner, Runner
+from zeroshot.engine.speculative import Guess, look_up
+from zeroshot.model.gpt2 import GPT2
+from zeroshot.settings import EngineSettings
+
+_STEP_TOKENS = {"cpu": 512, "cuda": 2048}
+"""Enough for the matrix products to be as fast as they get. On a GPU that is by reckoning, not yet measured."""
+
+_PROMPT_TOKENS_BESIDE_DECODES = {"cpu": 128, "cuda": 2048}
+"""Every running stream waits for the whole step: how long on a CPU is in `benchmarks/results/fairness.json`."""
+
+
+def make_runner(model: GPT2, num_kv_blocks: int, block_size: int, *, max_rows: int, max_prompt_tokens: int) -> Runner:
+    kv_cache = model.allocate_kv_cache(num_kv_blocks, block_size)
+    if not model.backend.is_device:
+        return ModelRunner(model, kv_cache)
+    device: Device = HostDevice()
+    if model.device.type == "cuda":
+        device = CudaDevice(model.device, can_record=model.backend.uses_kernels_only)
+    return CudaRunner(model, kv_cache, device, max_rows=max_rows, max_prompt_tokens=max_prompt_tokens)
+
+
+def make_guess(model: GPT2, settings: EngineSettings, draft: GPT2 | None) -> Guess | None:
+    if draft is not None:
+        check_draft(draft.config, model.config)
+        block_size = settings.kv_block_size or draft.backend.kv_block_size
+        num_blocks = -(-draft.config.n_positions // block_size)
+        runner = make_runner(draft, num_blocks, block_size, max_rows=1, max_prompt_tokens=CHUNK)
+        return Draft(runner, settings.speculative_tokens)
+    return partial(look_up, ngram=settings.speculative_ngram) if settings.speculative_ngram else None
+
+
+def step_budget(device: torch.device, settings: EngineSettings) -> dict[str, int]:
+    """A setting is a bound that holds whatever else runs; without one streams that are running are spared."""
+    if settings.max_num_batched_tokens is not None:
+        return {"max_num_batched_tokens": settings.max_num_batched_tokens}
+    return {
+        "max_num_batched_tokens": max(_STEP_TOKENS[device.type], settings.max_num_seqs),
+        "max_prompt_tokens_beside_decodes": _PROMPT_TOKENS_BESIDE_DECODES[device.type],
+    }
