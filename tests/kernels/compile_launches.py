@@ -224,7 +224,9 @@ def launch_sampling() -> None:
 
     ones = torch.ones(2)
     for logits in (torch.zeros(2, VOCAB_SIZE), torch.zeros(2, 50304)[:, :VOCAB_SIZE], torch.zeros(2, 211)):
-        sampling(logits, ones, ints(2), ones, ones, longs(2), longs(2), longs(2))
+        for must_be_finite in (False, True):
+            arguments = (ones, ints(2), ones, ones, longs(2), longs(2), longs(2))
+            sampling(logits, *arguments, must_be_finite=must_be_finite)
 
 
 def launch_lm_head_sampling() -> None:

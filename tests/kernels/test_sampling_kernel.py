@@ -263,6 +263,22 @@ def test_rows_that_are_not_valid_are_flagged_and_touch_no_other():
     assert torch.equal(logprobs.isnan(), ~is_valid)
 
 
+def test_a_row_that_must_be_finite_is_flagged_for_minus_infinity_too():
+    """And not for what a tile has past the vocabulary's 300 tokens."""
+    logits = random(6, 300, seed=9)
+    logits[1, 299] = -torch.inf
+    logits[2, 0] = torch.inf
+    logits[4, 128:256] = -torch.inf
+    logits[5, 7] = torch.nan
+    arguments = (logits, *parameters(FILTERS[:6]))
+    token_ids, logprobs, is_valid = sampling(*arguments, must_be_finite=True)
+    assert is_valid.tolist() == [True, False, False, True, False, False]
+    expected = sampling_reference(*arguments, must_be_finite=True)
+    assert torch.equal(is_valid, expected[2])
+    assert torch.equal(token_ids, expected[0])
+    assert torch.equal(logprobs.isnan(), ~is_valid)
+
+
 def test_a_row_gets_the_same_token_and_bits_in_any_batch():
     logits = random(len(FILTERS), 600, seed=8)
     arguments = parameters(FILTERS)

@@ -74,6 +74,7 @@ def sampling(
     choices: Tensor,
     positions: Tensor,
     *,
+    must_be_finite: bool = False,
     out: tuple[Tensor, Tensor, Tensor] | None = None,
     workspace: SamplingWorkspace | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -83,7 +84,8 @@ def sampling(
     bias and penalties applied. temperatures, top_ps, min_ps: [num_rows] float32; top_ks: int32; seeds, choices,
     positions: int64. Temperature 0 takes the best token; top_k 0, top_p 1 and min_p 0 are off. The log-probability is
     that of softmax(logits), before temperature and filters. A row with NaN or +inf, or of -inf only, is not valid: its
-    token id is 0 and its log-probability NaN.
+    token id is 0 and its log-probability NaN. `must_be_finite`: nor is one with any -inf, which otherwise forbids a
+    token.
     """
     num_rows, vocab_size = logits.shape
     if logits.dtype != torch.float32:
@@ -113,6 +115,7 @@ def sampling(
         logits.stride(0),
         TILE_SIZE=TILE_SIZE,
         TILES_PER_PROGRAM=tiles_per_program,
+        MUST_BE_FINITE=must_be_finite,
         num_warps=_LAUNCH["tile_warps"],
     )
     choose_kernel[(num_rows,)](
@@ -156,12 +159,15 @@ def tile_statistics_kernel(
     stride_logits_row,
     TILE_SIZE: tl.constexpr,
     TILES_PER_PROGRAM: tl.constexpr,
+    MUST_BE_FINITE: tl.constexpr,
 ):
     pid_row = tl.program_id(1).to(tl.int64)
     offs_tile = tl.program_id(0) * TILES_PER_PROGRAM + tl.arange(0, TILES_PER_PROGRAM)
     offs_v = offs_tile[:, None] * TILE_SIZE + tl.arange(0, TILE_SIZE)[None, :]
     logits_row_ptr = logits_ptr + pid_row * stride_logits_row
     logits = tl.load(logits_row_ptr + offs_v, mask=offs_v < vocab_size, other=float("-inf"))
+    if MUST_BE_FINITE:
+        logits = tl.where((logits == float("-inf")) & (offs_v < vocab_size), float("nan"), logits)
     same = tl.zeros([TILES_PER_PROGRAM], tl.int64)
     largest, total, scaled_total, score, logit, token = tile_statistics(
         logits,

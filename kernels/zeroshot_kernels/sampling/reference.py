@@ -124,15 +124,19 @@ def sampling_reference(
     seeds: Tensor,
     choices: Tensor,
     positions: Tensor,
+    *,
+    must_be_finite: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`sample_reference` of each row, with what the kernel gives beside it.
 
     logits: [num_rows, vocab_size] float32; temperatures, top_ps, min_ps: [num_rows] float32; top_ks: int32; seeds,
     choices, positions: int64. Returns token ids int64, their log-probabilities in softmax(logits) float32, is_valid
     bool: [num_rows] each. A row with NaN or +inf, or of -inf only, is not valid: its token id is 0, its log-probability
-    NaN.
+    NaN. `must_be_finite`: nor is one with any -inf.
     """
     is_valid = ~(logits.isnan() | logits.isposinf()).any(-1) & logits.isfinite().any(-1)
+    if must_be_finite:
+        is_valid &= logits.isfinite().all(-1)
     token_ids = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
     for row in is_valid.nonzero().squeeze(1).tolist():
         token_ids[row] = sample_reference(

@@ -67,10 +67,10 @@ class DeviceSampler:
             if kind is StepKind.MASKED:
                 logits.masked_fill_(~state.token_mask[rows], -torch.inf)
             filters = (temperatures, state.top_ks[rows], state.top_ps[rows], state.min_ps[rows])
-            token_ids, _, is_valid = self._ops.sampling(logits, *filters, *seeds)
-            # -inf is legal to the op, for tokens that were forbidden; from the model it is an overflow.
-            is_valid = is_valid & raw.sum(-1).isfinite()
+            # -inf is a token that was forbidden; from the model it is an overflow.
+            token_ids, _, is_valid = self._ops.sampling(logits, *filters, *seeds, must_be_finite=logits is raw)
             if logits is not raw:
+                is_valid &= raw.sum(-1).isfinite()
                 self._note_logprobs(raw, rows, token_ids, step)
                 self._note_entries(rows, token_ids)
         self._ops.advance(token_ids, is_valid, None if isinstance(rows, slice) else rows, *state.advanced(step))
