@@ -129,14 +129,15 @@ def prefill_attention_kernel(
     pid_head = tl.program_id(1).to(tl.int64)
     offs_s = tl.arange(0, BLOCK_SEQS)
     query_lens = tl.load(query_lens_ptr + offs_s, mask=offs_s < num_seqs, other=0)
+    context_lens = tl.load(context_lens_ptr + offs_s, mask=offs_s < num_seqs, other=0)
     num_blocks = tl.cdiv(query_lens, BLOCK_M)
     seq = tl.sum((tl.cumsum(num_blocks, axis=0) <= pid_block).to(tl.int32), axis=0)
     if seq >= num_seqs:
         return
     first_row = tl.sum(tl.where(offs_s < seq, query_lens, 0), axis=0).to(tl.int64)
     block_start = (pid_block - tl.sum(tl.where(offs_s < seq, num_blocks, 0), axis=0)) * BLOCK_M
-    query_len = tl.load(query_lens_ptr + seq)
-    context_len = tl.load(context_lens_ptr + seq)
+    query_len = tl.sum(tl.where(offs_s == seq, query_lens, 0), axis=0)
+    context_len = tl.sum(tl.where(offs_s == seq, context_lens, 0), axis=0)
 
     offs_m = block_start + tl.arange(0, BLOCK_M)
     offs_n = tl.arange(0, BLOCK_N)
@@ -168,12 +169,13 @@ def prefill_attention_kernel(
             if phase == 1:
                 mask_kv = mask_kv & (start + offs_n < context_len)[:, None]
             key = tl.load(key_ptrs, mask=mask_kv, other=0.0).to(query.dtype)  # of FP8, each value exactly
-            scores = tl.dot(query, tl.trans(key), input_precision="ieee") * scale_log2e
+            scores = tl.dot(query, tl.trans(key), input_precision="ieee")
             if phase == 1:
                 positions = context_len - query_len + offs_m
                 scores = tl.where(start + offs_n[None, :] <= positions[:, None], scores, float("-inf"))
-            new_max = tl.maximum(acc_max, tl.max(scores, axis=1))
-            weights = tl.exp2(scores - new_max[:, None])
+            # Scaled after the maximum: of each score that is then one fused multiply-add, and no product before it.
+            new_max = tl.maximum(acc_max, tl.max(scores, axis=1) * scale_log2e)
+            weights = tl.exp2(scores * scale_log2e - new_max[:, None])
             rescale = tl.exp2(acc_max - new_max)
             acc_sum = acc_sum * rescale + tl.sum(weights, axis=1)
             value = tl.load(value_ptrs, mask=mask_kv, other=0.0).to(query.dtype)
