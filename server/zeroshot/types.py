@@ -10,6 +10,8 @@ import msgspec
 FinishReason = Literal["stop", "length", "abort", "error"]
 
 MAX_SEED = 2**63 - 1
+MAX_LOGPROBS = 20
+MAX_LOGIT_BIAS = 300
 
 
 class Grammar(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,12 +4,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from zeroshot.types import MAX_SEED
+from zeroshot.types import MAX_LOGIT_BIAS, MAX_LOGPROBS, MAX_SEED
 
 MAX_CHOICES = 128
-MAX_LOGPROBS = 20
 MAX_STOPS = 16
-MAX_LOGIT_BIAS = 300
 
 
 class StrictBody(BaseModel):

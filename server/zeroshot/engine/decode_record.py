@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from zeroshot.engine.sequence import Sequence
+from zeroshot.types import MAX_LOGIT_BIAS
 
-MAX_TOP_LOGPROBS = 20
-MAX_BIASES = 320
-"""OpenAI's 300, and room for the tokens that `min_tokens` forbids: end of text and `stop_token_ids`."""
+MAX_BIASES = MAX_LOGIT_BIAS + 20
+"""And room for the tokens that `min_tokens` forbids: end of text and `stop_token_ids`."""
 
 NEVER = 2**31 - 1
 

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zeroshot.engine.decode_record import MAX_TOP_LOGPROBS, Layout, Record
+from zeroshot.engine.decode_record import Layout, Record
 from zeroshot.engine.device import Device
+from zeroshot.types import MAX_LOGPROBS
 
 Rows = slice | Tensor
 """The first n rows, or some rows by their numbers (int64)."""
@@ -59,8 +60,8 @@ class DecodeState:
         # logits were not finite.
         self.drawn = zeros(MAX_STEPS, width, dtype=torch.int64)[:, :num_rows]
         # The drawn token's, then the best; the drawn one's rank, then ids.
-        self.logprobs = zeros(MAX_STEPS, num_rows, 1 + MAX_TOP_LOGPROBS, dtype=torch.float32)
-        self.logprob_ids = zeros(MAX_STEPS, num_rows, 1 + MAX_TOP_LOGPROBS, dtype=torch.int64)
+        self.logprobs = zeros(MAX_STEPS, num_rows, 1 + MAX_LOGPROBS, dtype=torch.float32)
+        self.logprob_ids = zeros(MAX_STEPS, num_rows, 1 + MAX_LOGPROBS, dtype=torch.int64)
         self.write(list(range(num_rows)), [Record.empty(layout)] * num_rows)
 
     def advanced(self, step: int) -> tuple[Tensor, ...]:

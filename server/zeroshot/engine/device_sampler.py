@@ -10,10 +10,11 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from zeroshot.engine.decode_record import MAX_TOP_LOGPROBS, has_penalties, token_mask
+from zeroshot.engine.decode_record import has_penalties, token_mask
 from zeroshot.engine.decode_state import DecodeState, Rows
 from zeroshot.engine.sequence import Sequence
 from zeroshot.model.gpt2 import GPT2
+from zeroshot.types import MAX_LOGPROBS
 
 _FUSED_ROWS = 64
 """Up to so many rows the LM head waits for its weights anyway, and drawing in the same kernel costs nothing."""
@@ -98,7 +99,7 @@ class DeviceSampler:
 
     def _note_logprobs(self, raw: Tensor, rows: Rows, token_ids: Tensor, step: int) -> None:
         """Raw log-softmax: before temperature, penalties and bias."""
-        state, num_top = self._state, min(MAX_TOP_LOGPROBS, raw.shape[1])
+        state, num_top = self._state, min(MAX_LOGPROBS, raw.shape[1])
         drawn = raw.gather(1, token_ids[:, None])
         best = raw.topk(num_top)
         total = raw.logsumexp(-1, keepdim=True)
