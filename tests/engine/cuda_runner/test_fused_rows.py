@@ -1,0 +1,56 @@
+"""How many rows a decode step may have to be taken by the fused kernels."""
+
+import pytest
+
+from tests.engine.cuda_runner.conftest import CPU, WORKING
+from zeroshot.engine.engine import Engine
+from zeroshot.engine.loader import max_fused_rows
+from zeroshot.model.config import GPT2Config
+from zeroshot.model.fused_decode import FASTEST_ROWS, MAX_FUSED_ROWS, FusedOps
+from zeroshot.model.gpt2 import GPT2
+from zeroshot.model.ops import Ops, device_backend
+from zeroshot.model.weights import load_weights
+from zeroshot.settings import EngineSettings
+from zeroshot_kernels.embedding.reference import embedding_reference
+
+
+@pytest.fixture(scope="module")
+def small(checkpoint):
+    return checkpoint()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, FASTEST_ROWS),
+        ({"fused_decode": "on"}, MAX_FUSED_ROWS),
+        ({"speculative_ngram": 2}, MAX_FUSED_ROWS),
+        ({"speculative_model": "distilgpt2"}, MAX_FUSED_ROWS),
+    ],
+    ids=["where they are faster", "where they are wanted", "n-grams", "a draft"],
+)
+def test_guesses_have_the_bits_of_a_row_alone(options, expected):
+    assert max_fused_rows(EngineSettings(**options)) == expected
+
+
+@pytest.mark.parametrize("most", [1, 2, 4])
+def test_a_step_of_more_rows_takes_the_plain_path(small, run, request_of, hugging_face_greedy, most):
+    fused_steps = []
+
+    def embedding(token_ids, *tables):
+        fused_steps.append(len(token_ids))
+        return embedding_reference(token_ids, *tables)
+
+    config = GPT2Config.from_folder(small.folder)
+    weights = load_weights(small.folder, config, dtype=small.model.dtype, device=CPU)
+    backend = device_backend(Ops(), WORKING, FusedOps(embedding=embedding), "triton", max_fused_rows=most)
+    engine = Engine(GPT2(config, weights, backend), EngineSettings(kv_block_size=16, max_num_seqs=4))
+    for num_prompts in (1, 2, 4):
+        fused_steps.clear()
+        prompts = [[5 + i, 6, 7] for i in range(num_prompts)]
+        requests = [request_of(str(i), prompt, max_tokens=6, ignore_eos=True) for i, prompt in enumerate(prompts)]
+        results = run(engine, *requests)
+        assert set(fused_steps) == ({num_prompts} if num_prompts <= most else set())
+        for i, prompt in enumerate(prompts):
+            expected = hugging_face_greedy(small.model, prompt, 6, eos_token_id=None)
+            assert results[str(i), 0].token_ids == expected
