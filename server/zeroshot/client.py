@@ -148,15 +148,17 @@ class EngineClient(ModelClient):
 
     async def _run(self, request: GenerateRequest, is_patient: bool) -> AsyncGenerator[ChoiceDelta, None]:
         params = request.sampling_params
-        is_patient = is_patient and not params.stop
-        # Any of the tokens that come together may be the one that meets a stop string. And a stream with
-        # log-probabilities has a piece for each, which is what TGI's clients expect.
-        is_one_by_one = bool(params.stop) or (params.logprobs is not None and not is_patient)
+        # Any of the tokens that come together may be the one that ends the text. And a stream with log-probabilities
+        # has a piece for each, which is what TGI's clients expect.
+        is_watched = bool(params.stop) or params.keep != "all"
+        is_patient = is_patient and not is_watched
+        is_one_by_one = is_watched or (params.logprobs is not None and not is_patient)
         mailbox = self._mailboxes[request.request_id] = Mailbox(is_patient=is_patient)
         timeline = self._timelines[request.request_id] = Timeline(self.metrics, request)
         timer = _deadline(mailbox)
         detokenizers = {
-            index: Detokenizer(self.tokenizer, params.stop, min_tokens=params.min_tokens) for index in range(request.n)
+            index: Detokenizer(self.tokenizer, params.stop, min_tokens=params.min_tokens, keep=params.keep)
+            for index in range(request.n)
         }
         if self._log_prompts:
             prompt = self.tokenizer.decode(request.prompt_token_ids)
@@ -168,7 +170,7 @@ class EngineClient(ModelClient):
                 for output in chain.from_iterable(map(split, outputs)) if is_one_by_one else outputs:
                     index = output.choice_index
                     if index not in detokenizers:
-                        continue  # a step that was already running when we cut this choice at a stop string
+                        continue  # a step that was already running when we ended this choice
                     delta = self._delta(output, detokenizers[index])
                     timeline.delivered(index, len(delta.token_ids), delta.num_cached_tokens, delta.finish_reason)
                     if delta.finish_reason is not None:
@@ -197,7 +199,7 @@ class EngineClient(ModelClient):
 
     def _delta(self, output: TokenOutput, detokenizer: Detokenizer) -> ChoiceDelta:
         text = detokenizer.feed(output.token_ids, is_last=output.finish_reason is not None)
-        is_stopped = detokenizer.stop is not None
+        is_stopped = detokenizer.has_ended
         return ChoiceDelta(
             index=output.choice_index,
             text=text,

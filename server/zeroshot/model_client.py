@@ -40,7 +40,7 @@ class ChoiceDelta:
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
-    """The stop string or the token id that ended the choice."""
+    """The stop string or the token id that ended the choice; None if neither did."""
     num_cached_tokens: int = 0
     beam_score: float | None = None
 
@@ -99,7 +99,7 @@ class ModelClient(ABC):
     def generate(self, request: GenerateRequest, *, is_patient: bool = False) -> AsyncGenerator[ChoiceDelta, None]:
         """Deltas of all choices as they come; ends when every choice has finished. Leaving early aborts the rest.
 
-        A patient caller gets each choice in one delta, unless its text has to be watched for stop strings.
+        A patient caller gets each choice in one delta, unless its text has to be watched for where it ends.
 
         Raises InvalidRequest, Overloaded or EngineUnavailable before the first delta, GenerationFailed,
         EngineRestarting or DeadlineExceeded at any time. Close it when leaving early: `async with

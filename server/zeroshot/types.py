@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 FinishReason = Literal["stop", "length", "abort", "error"]
+Keep = Literal["all", "first_word", "first_line", "first_sentence", "three_sentences"]
 
 MAX_SEED = 2**63 - 1
 MAX_LOGPROBS = 20
@@ -54,6 +55,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     seed: int = 0
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
+    keep: Keep = "all"
+    """What the caller will keep of the text, which ends once that can't change any more. It is the caller's to cut."""
     ignore_eos: bool = False
     logprobs: int | None = None
     """Also return the log-probability of each generated token and of this many most likely ones."""

@@ -1,6 +1,7 @@
 """Tasks over a real socket: from a prompt file to an answer, and from an edit to a new endpoint."""
 
 import contextlib
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -165,3 +166,92 @@ def test_an_item_of_a_batch_waits_for_room_no_longer_than_its_timeout(start_serv
             body = {"inputs": [{"text": "Once", "max_tokens": 5}], "timeout": 0.05}
             (result,) = server.http.post("/tasks/complete/batch", json=body).json()["results"]
         assert result["error"]["code"] == "timeout"
+
+
+def streamed(server: Any, task: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    with server.http.stream("POST", f"/tasks/{task}", json=body | {"stream": True}) as response:
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/event-stream")
+        lines = [line.removeprefix("data: ") for line in response.iter_lines() if line]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]
+
+
+@pytest.mark.parametrize(
+    ("task", "body"),
+    [
+        ("translate", {"text": "I am hungry.", "max_tokens": 20}),
+        ("translate", {"text": "I am hungry.", "max_tokens": 20, "style": "pairs", "explain": True, "seed": 3}),
+        ("summarize", {"text": "The well ran dry. A new one was drilled.", "max_tokens": 60, "seed": 5}),
+        ("complete", {"text": "It was a dark", "max_tokens": 12, "temperature": 1.0, "seed": 7, "explain": True}),
+        ("cloze", {"text": "She cut him a slice of the"}),
+    ],
+)
+def test_the_pieces_of_a_stream_are_the_answer(server: Any, task: str, body: dict[str, Any]) -> None:
+    whole = server.http.post(f"/tasks/{task}", json=body).json()
+    events = streamed(server, task, body)
+    assert "".join(event["output"] for event in events) == whole["output"]
+    assert all(event["output"] for event in events[:-1])
+    *pieces, last = events
+    assert all(event.keys() == {"task", "version", "output"} for event in pieces)
+    for answer in (whole, last):  # the second one finds the first one's prompt in the cache
+        del answer["usage"]["cached_tokens"]
+        answer.get("explain", {}).pop("cached_tokens", None)
+    assert last == whole | {"output": ""}
+
+
+def test_pieces_come_as_they_are_written(server: Any) -> None:
+    events = streamed(server, "complete", {"text": "It was a dark", "max_tokens": 30, "temperature": 1.0, "seed": 1})
+    assert len(events) > 10
+
+
+def test_a_text_ends_with_what_is_kept_of_it(server: Any) -> None:
+    """Of the tokens generated before, none is missing; and none is generated after it is known what to keep."""
+    body = {"text": "She cut him a slice of the", "max_tokens": 40, "explain": True}
+    answer = server.http.post("/tasks/cloze", json=body).json()
+    completion = answer["explain"]["completion"]
+    rest = completion[completion.index(answer["output"]) + len(answer["output"]) :] if answer["output"] else ""
+    whole = server.generate(prompt=body["text"], temperature=0, max_tokens=40, stop=["\n"])["choices"][0]["text"]
+    assert whole.startswith(completion)
+    assert answer["usage"]["completion_tokens"] < 40 or not rest.strip()
+    assert answer["explain"]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize(
+    ("task", "body", "field"),
+    [
+        ("sentiment", {"text": "A warm, funny film.", "stream": True}, "stream"),
+        ("translate", {"text": "I am hungry.", "stream": 1}, "stream"),
+        ("translate", {"stream": True}, "text"),
+        ("translate", {"text": "a " * 1999, "stream": True}, "text"),
+    ],
+)
+def test_what_is_wrong_with_a_stream_is_said_before_it_begins(
+    server: Any, task: str, body: dict[str, Any], field: str
+) -> None:
+    response = server.http.post(f"/tasks/{task}", json=body)
+    assert response.status_code in (400, 422)
+    assert response.json()["error"]["field"] == field
+
+
+def test_an_item_of_a_batch_can_not_be_streamed(server: Any) -> None:
+    items = [{"text": "I am hungry.", "stream": True}, {"text": "I am hungry.", "max_tokens": 2}]
+    first, second = server.http.post("/tasks/translate/batch", json={"inputs": items}).json()["results"]
+    assert first["error"]["field"] == "stream"
+    assert "output" in second
+
+
+def test_streams_are_counted_like_answers(server: Any) -> None:
+    def answered(status: str) -> float:
+        lines = server.http.get("/metrics").text.splitlines()
+        name = f'zeroshot_task_requests_total{{status="{status}",task="title"}}'
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+    before = answered("ok"), answered("cancelled")
+    streamed(server, "title", {"text": "A boat made of paper.", "max_tokens": 4})
+    until(lambda: answered("ok") == before[0] + 1)
+    with server.http.stream(
+        "POST", "/tasks/title", json={"text": "A boat", "max_tokens": 400, "temperature": 5.0, "stream": True}
+    ) as response:
+        next(response.iter_lines())
+    until(lambda: sum((answered("ok"), answered("cancelled"))) == sum(before) + 2)

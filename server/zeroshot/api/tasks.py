@@ -6,8 +6,8 @@ with its own schema. A request is validated against the task as it is at that mo
 
 import asyncio
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
@@ -17,12 +17,13 @@ from starlette.exceptions import HTTPException
 
 from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import documented
+from zeroshot.api.sse import event_stream
 from zeroshot.caller import CALLER, limit_time
 from zeroshot.errors import Overloaded, ValidationFailed, ZeroshotError
 from zeroshot.model_client import ModelClient
 from zeroshot.tasks.catalog import Catalog
 from zeroshot.tasks.results import TaskResult, TaskUsage
-from zeroshot.tasks.schema import MAX_BATCH_ITEMS, TaskRequest, Timeout, example_request
+from zeroshot.tasks.schema import MAX_BATCH_ITEMS, TaskRequest, Timeout, example_request, is_stream
 from zeroshot.tasks.scoring import together
 from zeroshot.tasks.task import Task
 from zeroshot.telemetry.record import note_task
@@ -101,9 +102,13 @@ async def run_task(name: TaskName, request: Request) -> Response:
     note_task(task.name)
     body = await _json_body(request)
     client: ModelClient = request.app.state.client
-    read = partial(task.request_model.model_validate_json, body)
-    result = await cancel_on_disconnect(request, _counted(task, client, read))
-    return JSONResponse({"task": task.name, "version": task.version} | result.as_body())
+    with _counting(task, client):
+        inputs = task.request_model.model_validate_json(body)
+    if is_stream(inputs):
+        limit_time(inputs.timeout)
+        return await event_stream(request, _events(task, client, inputs))
+    result = await cancel_on_disconnect(request, _run(task, client, inputs))
+    return JSONResponse(_envelope(task) | result.as_body())
 
 
 @router.post("/tasks/{name}/batch", include_in_schema=False)
@@ -120,7 +125,7 @@ async def run_batch(name: TaskName, request: Request) -> Response:
     results = await cancel_on_disconnect(request, _run_all(task, client, batch.inputs))
     fields = TaskUsage.model_fields
     usage = {field: sum(result.get("usage", {}).get(field, 0) for result in results) for field in fields}
-    return JSONResponse({"task": task.name, "version": task.version, "results": results, "usage": usage})
+    return JSONResponse(_envelope(task) | {"results": results, "usage": usage})
 
 
 async def _run_all(task: Task, client: ModelClient, items: list[Any]) -> list[dict[str, Any]]:
@@ -129,8 +134,9 @@ async def _run_all(task: Task, client: ModelClient, items: list[Any]) -> list[di
     async def run_one(item: Any) -> dict[str, Any]:
         async with slots:
             try:
-                read = partial(task.request_model.model_validate, item)
-                result = await _counted(task, client, read, patience_s=_BATCH_PATIENCE_S)
+                with _counting(task, client):
+                    inputs = task.request_model.model_validate(item)
+                result = await _run(task, client, inputs, patience_s=_BATCH_PATIENCE_S)
             except ZeroshotError as error:
                 return error.as_body()
             return result.as_body()
@@ -138,23 +144,39 @@ async def _run_all(task: Task, client: ModelClient, items: list[Any]) -> list[di
     return await together(run_one(item) for item in items)
 
 
-async def _counted(
-    task: Task, client: ModelClient, read: Callable[[], TaskRequest], *, patience_s: float = 0.0
-) -> TaskResult:
-    """The task's result for what `read` returns, or raises pydantic's error for; either is counted for the task."""
+async def _run(task: Task, client: ModelClient, inputs: TaskRequest, *, patience_s: float = 0.0) -> TaskResult:
+    with _counting(task, client):
+        result = await _run_when_there_is_room(task, client, inputs, patience_s)
+    client.metrics.task_answered(task.name, "ok", result.usage.cached_tokens)
+    return result
+
+
+async def _events(task: Task, client: ModelClient, inputs: TaskRequest) -> AsyncGenerator[dict[str, Any], None]:
+    """A piece of the output each; the last has what else there is to say, and no text."""
+    with _counting(task, client):
+        async with aclosing(task.stream(client, inputs)) as parts:
+            async for part in parts:
+                if isinstance(part, str):
+                    yield _envelope(task) | {"output": part}
+                else:
+                    yield _envelope(task) | part.as_body() | {"output": ""}
+                    client.metrics.task_answered(task.name, "ok", part.usage.cached_tokens)
+
+
+@contextmanager
+def _counting(task: Task, client: ModelClient) -> Iterator[None]:
+    """Counts, for the task, what ends a request without an answer. Pydantic's error becomes ours."""
     try:
-        result = await _run_when_there_is_room(task, client, read(), patience_s)
+        yield
     except ValidationError as error:
         client.metrics.task_answered(task.name, ValidationFailed.code)
         raise ValidationFailed.from_pydantic(error.errors()) from None
     except ZeroshotError as error:
         client.metrics.task_answered(task.name, error.code)
         raise
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, GeneratorExit):
         client.metrics.task_answered(task.name, CANCELLED)
         raise
-    client.metrics.task_answered(task.name, "ok", result.usage.cached_tokens)
-    return result
 
 
 async def _run_when_there_is_room(
@@ -171,6 +193,10 @@ async def _run_when_there_is_room(
             if now >= caller.deadline:
                 raise caller.too_late() from None
             await asyncio.sleep(_RETRY_INTERVAL_S)
+
+
+def _envelope(task: Task) -> dict[str, Any]:
+    return {"task": task.name, "version": task.version}
 
 
 def _task(request: Request, name: str) -> Task:

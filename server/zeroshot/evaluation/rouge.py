@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from zeroshot.evaluation.metrics import library
-from zeroshot.tasks.decoding import first_sentences
+from zeroshot.text.keep import first_sentences
 
 _TYPES = {"rouge1": "rouge1", "rouge2": "rouge2", "rougeL": "rougeLsum"}
 

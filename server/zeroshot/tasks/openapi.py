@@ -9,7 +9,7 @@ from pydantic.json_schema import models_json_schema
 from zeroshot.tasks.catalog import Catalog
 from zeroshot.tasks.prompt_file import ChoiceOutput, JSONOutput, LabelOutput, PromptFile, TextOutput
 from zeroshot.tasks.results import FailedItem, TaskUsage
-from zeroshot.tasks.schema import MAX_BATCH_ITEMS, TIMEOUT, Timeout, camel_case, example_request
+from zeroshot.tasks.schema import MAX_BATCH_ITEMS, TIMEOUT, Timeout, camel_case, can_stream, example_request
 from zeroshot.tasks.task import Task
 
 _REF = "#/components/schemas/{model}"
@@ -59,7 +59,7 @@ def task_openapi(catalog: Catalog) -> tuple[dict[str, Any], dict[str, Any]]:
     for task in tasks:
         request, response, batch_request, batch_response = (refs[model, "validation"] for model in models[task.name])
         example, answer = example_request(task.file), _example_response(task)
-        one = _operation(task, request, response, example, answer)
+        one = _operation(task, request, response, example, answer, is_streamable=can_stream(task.file))
         several = _operation(task, batch_request, batch_response, {"inputs": [example]} if example else None, None)
         several |= {
             "operationId": f"task_{task.name}_batch",
@@ -92,10 +92,15 @@ def _models(task: Task) -> list[type[BaseModel]]:
     return [request, task.response_model, batch_request, batch_response]
 
 
-def _operation(task: Task, request: Any, response: Any, example: Any, answer: Any) -> dict[str, Any]:
+def _operation(
+    task: Task, request: Any, response: Any, example: Any, answer: Any, *, is_streamable: bool = False
+) -> dict[str, Any]:
     file = task.file
     body = {"schema": request} | ({"example": example} if example is not None else {})
     success = {"schema": response} | ({"example": answer} if answer is not None else {})
+    content: dict[str, Any] = {"application/json": success}
+    if is_streamable:
+        content["text/event-stream"] = {}
     # ErrorResponse is of `zeroshot.api.errors`; the other routes of `api/tasks.py` bring it to the page.
     errors = {
         status: {
@@ -110,7 +115,7 @@ def _operation(task: Task, request: Any, response: Any, example: Any, answer: An
         "description": _description(file),
         "operationId": f"task_{task.name}",
         "requestBody": {"required": True, "content": {"application/json": body}},
-        "responses": {"200": {"description": "The answer.", "content": {"application/json": success}}, **errors},
+        "responses": {"200": {"description": "The answer.", "content": content}, **errors},
     }
 
 

@@ -7,9 +7,9 @@ from pydantic import Field, StringConstraints
 
 from zeroshot.tasks.inputs import Input, Name, NonEmpty, NonEmptyTuple, Strict, StringInput
 from zeroshot.tasks.template import Template
+from zeroshot.types import Keep
 
 Calibration = Literal["none", "contextual", "pmi_dc"]
-Keep = Literal["all", "first_word", "first_line", "first_sentence", "three_sentences"]
 Scoring = Literal["partial", "full"]
 
 OPTION_FIELD = "option"

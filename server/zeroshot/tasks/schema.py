@@ -123,6 +123,16 @@ def example_request(file: PromptFile) -> dict[str, Any] | None:
     return body if required <= set(body) else None
 
 
+def is_stream(request: TaskRequest) -> bool:
+    """Whether the answer is wanted in pieces. A field of those tasks whose answer can be."""
+    return bool(getattr(request, "stream", False))
+
+
+def can_stream(file: PromptFile) -> bool:
+    """Text, but for beam search, which has it only at its end."""
+    return isinstance(file.output, TextOutput) and file.decoding.num_beams == 1
+
+
 def camel_case(name: str) -> str:
     return "".join(part.capitalize() for part in name.replace("-", "_").split("_"))
 
@@ -153,12 +163,15 @@ def _option_fields(file: PromptFile) -> dict[str, Any]:
     output, decoding = file.output, file.decoding
     if isinstance(output, TextOutput | JSONOutput):
         fields["max_tokens"] = (int, Field(default=decoding.max_tokens, ge=1, le=2**31 - 1))
-        about = "0 is greedy: always the most likely token."
         if decoding.num_beams > 1:
             return fields
+        about = "0 is greedy: always the most likely token."
         fields["temperature"] = (float, Field(default=decoding.temperature, ge=0, le=100, description=about))
         about = "The same request with the same seed gives the same text. Default: a random one; see `explain`."
         fields["seed"] = (int | None, Field(default=None, ge=0, le=MAX_SEED, description=about))
+    if can_stream(file):
+        about = "Answer with server-sent events as the text comes: each has a piece of `output`."
+        fields["stream"] = (bool, Field(default=False, description=about))
     if isinstance(output, LabelOutput | ChoiceOutput):
         if len(file.calibrations) > 1:
             about = (

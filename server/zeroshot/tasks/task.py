@@ -5,7 +5,9 @@ import json
 import math
 import secrets
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -19,7 +21,7 @@ from zeroshot.tasks.prompt import Context, Prompt, fit_prompt, prompt_parts
 from zeroshot.tasks.prompt_file import ChoiceOutput, JSONOutput, LabelOutput, PromptFile, ScoreOutput, TextOutput
 from zeroshot.tasks.ranking import Ranker
 from zeroshot.tasks.results import Explanation, TaskResult, TaskUsage, TextScore
-from zeroshot.tasks.schema import TaskRequest
+from zeroshot.tasks.schema import TaskRequest, is_stream
 from zeroshot.tasks.scoring import Candidate, score
 from zeroshot.tasks.template import Template
 from zeroshot.text.tokenizer import Tokenizer
@@ -42,16 +44,33 @@ class Task:
 
     async def run(self, client: ModelClient, request: TaskRequest) -> TaskResult:
         """`request` is an instance of `request_model`. Raises InvalidRequest, and what the client raises."""
+        if is_stream(request):
+            raise InvalidRequest("The answer comes whole here: it can't be streamed.", field="stream")
         limit_time(request.timeout)
-        style = getattr(request, "style", None) or next(iter(self.file.wordings))
-        template = self.file.wordings[style].compiled
-        values = {name: self.file.inputs[name].as_text(value) for name, value in request.values.items()}
         match self.file.output:
-            case TextOutput() | JSONOutput() as output:
-                return await self._generate(client, template, request, values, output)
+            case TextOutput() | JSONOutput():
+                writing = await self._begin(client, request)
+                return self._written(client, writing, (await client.complete(writing.generation))[0])
             case ScoreOutput():
-                return await self._score(client, template, request, values)
-        return await self._rank(client, template, request, values)
+                return await self._score(client, request)
+        return await self._rank(client, request)
+
+    async def stream(self, client: ModelClient, request: TaskRequest) -> AsyncGenerator[str | TaskResult, None]:
+        """Of a task whose kind is `text`: its output in pieces as it comes, then the whole result.
+
+        The caller limits its own time. Raises what `run` does, before the first piece or later.
+        """
+        if not isinstance(self.file.output, TextOutput):
+            raise TypeError(f"a {self.file.output.kind} task has no text to stream")
+        writing, completion, output = await self._begin(client, request), Completion(0), ""
+        async with aclosing(client.generate(writing.generation)) as deltas:
+            async for delta in deltas:
+                completion.add(delta)
+                longer = kept_text(completion.text, self.file.output)
+                if longer != output:
+                    yield longer[len(output) :]
+                output = longer
+        yield self._written(client, writing, completion)
 
     def prefixes(self) -> list[str]:
         """What each wording's prompt begins with when a request gives only what it must."""
@@ -70,52 +89,54 @@ class Task:
                 return style, fixed
         return None
 
-    async def _generate(
-        self,
-        client: ModelClient,
-        template: Template,
-        request: TaskRequest,
-        values: Mapping[str, str],
-        output: TextOutput | JSONOutput,
-    ) -> TaskResult:
+    def _wording(self, request: TaskRequest) -> Template:
+        style = getattr(request, "style", None) or next(iter(self.file.wordings))
+        return self.file.wordings[style].compiled
+
+    def _values(self, request: TaskRequest) -> Mapping[str, str]:
+        return {name: self.file.inputs[name].as_text(value) for name, value in request.values.items()}
+
+    async def _begin(self, client: ModelClient, request: TaskRequest) -> "_Writing":
         asked: Any = request  # max_tokens, and but for beam search temperature and seed are fields of its request
         given = getattr(asked, "seed", 0)
-        seed = secrets.randbelow(MAX_SEED) if given is None else given
-        temperature = getattr(asked, "temperature", 0.0)
+        output = self.file.output
         params = sampling_params(
             self.file.decoding,
             max_tokens=asked.max_tokens,
-            temperature=temperature,
-            seed=seed,
+            temperature=getattr(asked, "temperature", 0.0),
+            seed=secrets.randbelow(MAX_SEED) if given is None else given,
             grammar=self._grammar,
+            keep=output.keep if isinstance(output, TextOutput) else "all",
         )
-        prompt = await self._fit(client, template, request, values, reserved=params.max_tokens)
+        prompt = await self._fit(client, request, reserved=params.max_tokens)
         token_ids = prompt.token_ids or [client.eos_token_id]
-        completion = (
-            await client.complete(
-                GenerateRequest(request_id=uuid.uuid4().hex, prompt_token_ids=token_ids, sampling_params=params)
-            )
-        )[0]
-        usage = _usage(len(token_ids), len(completion.token_ids), completion.num_cached_tokens)
+        return _Writing(
+            request,
+            prompt,
+            GenerateRequest(request_id=uuid.uuid4().hex, prompt_token_ids=token_ids, sampling_params=params),
+        )
+
+    def _written(self, client: ModelClient, writing: "_Writing", completion: Completion) -> TaskResult:
+        params, output = writing.generation.sampling_params, self.file.output
+        num_prompt_tokens = len(writing.generation.prompt_token_ids)
+        usage = _usage(num_prompt_tokens, len(completion.token_ids), completion.num_cached_tokens)
         details = {
-            "seed": seed,
+            "seed": params.seed,
             "decoding": _settings(params),
             "finish_reason": completion.finish_reason,
             "stop_reason": completion.stop_reason,
             "completion": completion.text,
         }
         value = (
-            _json_value(completion, params) if isinstance(output, JSONOutput) else kept_text(completion.text, output)
+            kept_text(completion.text, output) if isinstance(output, TextOutput) else _json_value(completion, params)
         )
-        fields = {"output": value, "usage": usage}
-        return self.result_model(**fields, **_explain(client, request, prompt, usage.cached_tokens, details))
+        explanation = _explain(client, writing.request, writing.prompt, usage.cached_tokens, details)
+        return self.result_model(output=value, usage=usage, **explanation)
 
-    async def _rank(
-        self, client: ModelClient, template: Template, request: TaskRequest, values: Mapping[str, str]
-    ) -> TaskResult:
+    async def _rank(self, client: ModelClient, request: TaskRequest) -> TaskResult:
         if self._ranker is None:
             raise TypeError(f"a {self.file.output.kind} task has nothing to rank")
-        ranking = await self._ranker.rank(client, template, request, values)
+        ranking = await self._ranker.rank(client, self._wording(request), request, self._values(request))
         read = sum(item.num_read_tokens for item in ranking.scored)
         usage = _usage(read, 0, sum(item.num_cached_tokens for item in ranking.scored))
         fields: dict[str, Any] = {
@@ -126,12 +147,10 @@ class Task:
         }
         return self.result_model(**fields, **_explain(client, request, ranking.prompt, usage.cached_tokens, {}))
 
-    async def _score(
-        self, client: ModelClient, template: Template, request: TaskRequest, values: Mapping[str, str]
-    ) -> TaskResult:
-        prompt = await self._fit(client, template, request, values, reserved=1)
+    async def _score(self, client: ModelClient, request: TaskRequest) -> TaskResult:
+        prompt = await self._fit(client, request, reserved=1)
         if not prompt.token_ids:
-            raise InvalidRequest("There is no text to score.", field=template.fields[0])
+            raise InvalidRequest("There is no text to score.", field=self._wording(request).fields[0])
         # After an end of text, as GPT-2 saw the beginning of every text: so the first token has a probability too.
         item = (await score(client, [Candidate([client.eos_token_id], prompt.token_ids)]))[0]
         usage = _usage(item.num_read_tokens, 0, item.num_cached_tokens)
@@ -140,18 +159,20 @@ class Task:
         fields = {"output": output, "usage": usage}
         return self.result_model(**fields, **_explain(client, request, prompt, usage.cached_tokens, {}))
 
-    async def _fit(
-        self,
-        client: ModelClient,
-        template: Template,
-        request: TaskRequest,
-        values: Mapping[str, str],
-        *,
-        reserved: int,
-    ) -> Prompt:
+    async def _fit(self, client: ModelClient, request: TaskRequest, *, reserved: int) -> Prompt:
+        template, values = self._wording(request), self._values(request)
         context = Context(client.tokenizer, client.max_model_len, reserved)
         # In a thread: tokenising a long input takes tens of milliseconds, in which no other request would move.
         return await asyncio.to_thread(fit_prompt, self.file, template, values, context, truncate=request.truncate)
+
+
+@dataclass(frozen=True, slots=True)
+class _Writing:
+    """A request whose answer is generated, and what the engine is asked for."""
+
+    request: TaskRequest
+    prompt: Prompt
+    generation: GenerateRequest
 
 
 def _json_value(completion: Completion, params: SamplingParams) -> Any:

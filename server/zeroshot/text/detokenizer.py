@@ -1,39 +1,52 @@
-"""Token ids of one choice -> its text, piece by piece, up to a stop string."""
+"""Token ids of one choice -> its text, piece by piece, up to a stop string or to the end of what is kept."""
 
 import codecs
 
+from zeroshot.text.keep import is_complete
 from zeroshot.text.stop import StopMatch, StopMatcher
 from zeroshot.text.tokenizer import Tokenizer
+from zeroshot.types import Keep
 
 
 class Detokenizer:
     """Streams text: what it returns, joined, equals decoding all tokens at once and cutting at the first stop.
 
-    Where there are stops, feed it one token at a time: a stop counts from the token after `min_tokens` on, and what
-    follows it in one call is not taken back.
+    Where there are stops, or not all is kept, feed it one token at a time: a stop counts from the token after
+    `min_tokens` on, and what follows the end in one call is not taken back.
     Bytes of an unfinished character wait for the rest of it (Python's incremental UTF-8 decoder).
     """
 
-    def __init__(self, tokenizer: Tokenizer, stops: tuple[str, ...] = (), *, min_tokens: int = 0) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, stops: tuple[str, ...] = (), *, min_tokens: int = 0, keep: Keep = "all"
+    ) -> None:
         self._tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._matcher = StopMatcher(stops)
         self._tokens_before_stops = min_tokens
+        self._keep, self._text = keep, ""
+        self.has_ended = False
+        """A stop string was met, or all that is kept is there. Nothing more comes after it."""
         self.stop: str | None = None
-        """The stop string that was met. Nothing more comes after it."""
+        """The stop string that was met."""
 
     def feed(self, token_ids: list[int], *, is_last: bool) -> str:
         """The text these tokens add. Special tokens have none. `is_last`: the choice has finished."""
-        if self.stop is not None:
+        if self.has_ended:
             return ""
         special = self._tokenizer.special_ids
         raw = b"".join(self._tokenizer.token_bytes(token_id) for token_id in token_ids if token_id not in special)
         text = self._decoder.decode(raw, final=is_last)
         self._tokens_before_stops -= len(token_ids)
-        if self._tokens_before_stops >= 0:
-            return text
+        if self._tokens_before_stops < 0:
+            text = self._up_to_a_stop(text, is_last=is_last)
+        if self._keep != "all":
+            self._text += text
+            self.has_ended = self.has_ended or is_complete(self._text, self._keep)
+        return text
+
+    def _up_to_a_stop(self, text: str, *, is_last: bool) -> str:
         result = self._matcher.feed(text)
         if isinstance(result, StopMatch):
-            self.stop = result.stop
+            self.stop, self.has_ended = result.stop, True
             return result.text
         return result + self._matcher.flush() if is_last else result

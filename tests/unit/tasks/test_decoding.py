@@ -2,8 +2,9 @@
 
 import pytest
 
-from zeroshot.tasks.decoding import first_sentences, kept_text, sampling_params
+from zeroshot.tasks.decoding import kept_text, sampling_params
 from zeroshot.tasks.prompt_file import Decoding, TextOutput
+from zeroshot.text.keep import first_sentences
 
 
 @pytest.mark.parametrize(
