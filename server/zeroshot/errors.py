@@ -51,6 +51,17 @@ class ZeroshotError(Exception):
         return self.message.encode("utf-8", "replace").decode("utf-8")
 
 
+def most_telling(errors: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The one to show of pydantic's `errors()`: the first. But a misspelt name is a missing one and an unknown one
+    beside it, and the unknown one is what somebody has typed.
+    """
+    first = errors[0]
+    if first["type"] != "missing":
+        return first
+    siblings = (error for error in errors if tuple(error["loc"])[:-1] == tuple(first["loc"])[:-1])
+    return next((error for error in siblings if error["type"] == "extra_forbidden"), first)
+
+
 class InvalidRequest(ZeroshotError):
     status = 400
     code = "invalid_request"
@@ -62,8 +73,9 @@ class ContextLengthExceeded(InvalidRequest):
     def __init__(
         self, prompt_tokens: int, max_tokens: int, max_model_len: int, *, field: str = "prompt", hint: str = ""
     ) -> None:
+        noun = "token" if prompt_tokens == 1 else "tokens"
         if max_tokens:
-            size = f"{prompt_tokens} tokens and max_tokens is {max_tokens}: {prompt_tokens + max_tokens} tokens"
+            size = f"{prompt_tokens} {noun} and max_tokens is {max_tokens}: {prompt_tokens + max_tokens} tokens"
             message = f"The prompt has {size}, but the model's context holds {max_model_len}."
             message += f" Shorten the prompt{hint} or lower max_tokens."
         else:
@@ -83,7 +95,7 @@ class ValidationFailed(InvalidRequest):
     @classmethod
     def from_pydantic(cls, errors: Sequence[Mapping[str, Any]]) -> "ValidationFailed":
         """The first of pydantic's `errors()`, as the path of the field and what was expected there."""
-        first = errors[0]
+        first = most_telling(errors)
         # Beside field names and list positions, a path holds pydantic's names for the members of a union.
         path = [part for part in first["loc"] if part != "body" and (isinstance(part, int) or part.isidentifier())]
         field = ".".join(map(str, path)) or None

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from zeroshot.errors import InvalidRequest, PromptFileError
+from zeroshot.errors import InvalidRequest, PromptFileError, most_telling
 from zeroshot.tasks.decoding import grammar_of
 from zeroshot.tasks.inputs import ListInput, StringInput
 from zeroshot.tasks.prompt_file import (
@@ -59,7 +59,7 @@ def parse(file: str, content: bytes) -> tuple[PromptFile, YamlSource]:
 
 
 def _first_mistake(source: YamlSource, error: ValidationError) -> PromptFileError:
-    first = error.errors(include_url=False)[0]
+    first = most_telling(error.errors(include_url=False))
     place, context = first["loc"], first.get("ctx", {})
     match first["type"]:
         case "extra_forbidden":
@@ -72,6 +72,10 @@ def _first_mistake(source: YamlSource, error: ValidationError) -> PromptFileErro
         case "union_tag_invalid":
             key = str(context["discriminator"]).strip("'")
             return source.mistake((*place, key), f"expected one of {context['expected_tags']}")
+        case "string_pattern_mismatch" if place == ("name",):
+            return source.mistake(
+                place, "only lower-case letters, digits, - and _, at most 64, a letter or digit first"
+            )
         case "string_type":
             return source.mistake(place, 'expected a string; "quote" what YAML reads as a number, yes/no or nothing')
     return source.mistake(place, str(first["msg"]))

@@ -45,14 +45,15 @@ def test_a_good_file_is_what_it_says() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "message"),
     [
-        ("summary:", "sumary:", 1, "summary: this key is missing"),
+        ("summary:", "sumary:", 2, "sumary: there is no such key"),
+        ("summary: Greet someone.\n", "", 1, "summary: this key is missing"),
         ("max_chars: 100", "max_char: 100", 4, "inputs.who.max_char: there is no such key"),
         ("keep: first_line", "keep: second_line", 12, "output.keep: "),
         ("kind: text", "kind: poem", 11, "output.kind: expected one of"),
         ("  kind: text\n", "", 10, "output.kind: this key is missing"),
         ("{type: string, max", "{max", 4, "inputs.who.type: this key is missing"),
         ("type: string", "type: text", 4, "inputs.who.type: expected one of"),
-        ("name: greet", "name: Greet!", 1, "name: "),
+        ("name: greet", "name: Greet!", 1, "name: only lower-case letters"),
         ("name: greet", "name: ../greet", 1, "name: "),
         ("name: greet", "name: yes", 1, "name: expected a string"),
         ("summary: Greet someone.", "summary: 3", 2, "summary: expected a string"),
