@@ -19,6 +19,7 @@ from zeroshot.telemetry.record import REQUEST_ID_HEADER, current, note_error
 
 logger = logging.getLogger(__name__)
 
+_MAX_SHOWN_PATH = 200
 _HTTP_CODES = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed", 415: "unsupported_media_type"}
 
 
@@ -81,7 +82,19 @@ async def _on_validation_error(request: Request, error: Exception) -> JSONRespon
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
-    return error_response(request.scope, HttpError(error.status_code, str(error.detail)), dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    return error_response(request.scope, HttpError(error.status_code, _said(error, request)), headers)
+
+
+def _said(error: HTTPException, request: Request) -> str:
+    """The framework's own words for a wrong path or method don't name it."""
+    path = request.url.path[:_MAX_SHOWN_PATH]
+    match error.status_code:
+        case 404:
+            return f"There is nothing at {path}. GET /docs shows what there is."
+        case 405:
+            return f"{path} takes no {request.method}, only {(error.headers or {}).get('Allow', 'other methods')}."
+    return str(error.detail)
 
 
 async def _on_disconnect(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001

@@ -132,6 +132,11 @@ def test_unknown_tasks(server: Any, name: str) -> None:
         assert "error" in answer.json()
 
 
+def test_a_wrong_path_or_method_is_named(server: Any) -> None:
+    assert "/nowhere" in server.get("/nowhere").json()["error"]["message"]
+    assert "takes no GET, only POST" in server.get("/tasks/shout/batch").json()["error"]["message"]
+
+
 def test_a_batch_answers_in_order_with_an_error_where_one_is(server: Any) -> None:
     words = [f"word {number}" for number in range(20)]
     inputs: list[Any] = [{"text": word} for word in words]
@@ -142,7 +147,7 @@ def test_a_batch_answers_in_order_with_an_error_where_one_is(server: Any) -> Non
     assert answer.status_code == 200
     results = answer.json()["results"]
     assert [number for number, result in enumerate(results) if "error" in result] == [3, 7, 11]
-    assert results[3]["error"]["field"] == "text"
+    assert results[3]["error"]["field"] == "txt"
     assert results[7]["error"]["code"] == "context_length_exceeded"
     alone = {number: server.post("/tasks/shout", inputs[number]).json()["output"] for number in (0, 10, 19)}
     assert {number: results[number]["output"] for number in alone} == alone
