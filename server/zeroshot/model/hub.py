@@ -49,7 +49,12 @@ def download_model(name: str, weights_dir: Path) -> Path:
             f"There is no model {name!r}: not a folder, not in {weights_dir}, and not on the Hugging Face hub."
         ) from None
     except HFValidationError:
-        raise UnknownModel(f"There is no model {name!r}: no such folder, not in {weights_dir}, no hub name.") from None
+        if Path(name).is_dir():
+            raise WeightsError(f"{name} is no checkpoint: the folder has no config.json.") from None
+        raise UnknownModel(
+            f"There is no model {name!r}: no such folder, nothing of that name in {weights_dir}, "
+            "and the Hugging Face hub has no such names."
+        ) from None
     except WeightsError:
         raise
     except Exception as error:  # the hub's library lets the errors of whichever HTTP library it uses through
