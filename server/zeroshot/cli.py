@@ -102,8 +102,10 @@ def serve(
     engine = start_process()  # it imports torch meanwhile
     from zeroshot.app import create_app
     from zeroshot.client import EngineClient
+    from zeroshot.serving import check_address
     from zeroshot.serving import serve as run_server
 
+    check_address(settings.host, settings.port)
     folder = _checked_model(settings)
     application = create_app(settings, EngineClient.of_server(settings, folder, engine))
     _announce(settings, folder.name)

@@ -1,8 +1,11 @@
 """Runs the app in uvicorn: how it stops, and how much of a request it reads before it knows what it is."""
 
+import errno
 import json
 import logging
+import os
 import signal
+import socket
 import time
 from types import FrameType
 from typing import Any
@@ -13,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from zeroshot.api.drain import Drain
 from zeroshot.client import EngineClient
-from zeroshot.errors import Draining
+from zeroshot.errors import Draining, SettingsError
 from zeroshot.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -24,6 +27,21 @@ _KEEP_ALIVE_S = 75
 request often went out on a connection that was just being closed, and got no answer."""
 _LAST_WORDS_S = 3.0
 """How long clients have to read the error that ends their request when draining took too long."""
+
+
+def check_address(host: str, port: int) -> None:
+    """Raises SettingsError where nothing can listen there: said before a model is fetched and loaded for nothing."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        socket.create_server(address[:2], family=family).close()
+    except socket.gaierror as error:
+        raise SettingsError(f"Can't listen on {host}: {error.strerror}") from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            message = f"Port {port} of {host} is in use. Stop what listens there, or choose another with --port."
+        else:
+            message = f"Can't listen on port {port} of {host}: {os.strerror(error.errno or 0)}"
+        raise SettingsError(message) from None
 
 
 def serve(app: FastAPI, settings: Settings) -> int:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -131,6 +132,30 @@ def test_an_unknown_model_is_one_line_that_says_what_to_do(tmp_path: Path) -> No
     result = zeroshot("selfcheck", "--model", "not a model", ZEROSHOT_WEIGHTS_DIR=str(tmp_path))
     assert result.returncode == 1
     assert "There is no model" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_folder_that_is_no_checkpoint_says_what_it_lacks(tmp_path: Path) -> None:
+    result = zeroshot("selfcheck", "--model", str(tmp_path))
+    assert result.returncode == 1
+    assert "no config.json" in " ".join(result.stderr.split())
+
+
+def test_a_port_in_use_is_said_in_one_line(model: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = zeroshot("serve", "--model", str(model.folder), "--port", str(port))
+    assert result.returncode == 1
+    assert f"Port {port} of 127.0.0.1 is in use" in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("command", [["serve", "--port", "0"], ["generate", "One two"]])
+def test_a_gpu_that_is_not_there_ends_the_command_and_is_named(model: Any, command: list[str]) -> None:
+    result = zeroshot(*command, "--model", str(model.folder), "--device", "cuda")
+    assert result.returncode == 1
+    assert "device cuda:" in result.stderr
     assert "Traceback" not in result.stderr
 
 
