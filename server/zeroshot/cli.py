@@ -36,7 +36,10 @@ ModelOption = Annotated[
 ]
 DTypeOption = Annotated[str, typer.Option(envvar="ZEROSHOT_DTYPE", help="auto, fp32, bf16, fp16 or int8.")]
 DeviceOption = Annotated[str, typer.Option(envvar="ZEROSHOT_DEVICE", help="auto, cpu or cuda.")]
-ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads of the engine. Default: all cores.")]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", help="CPU threads of the engine. Default: ZEROSHOT_NUM_THREADS, or all cores."),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -55,22 +58,35 @@ def serve(
     dtype: DTypeOption = "auto",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
-    max_num_seqs: Annotated[int | None, typer.Option(help="Sequences that run at once.")] = None,
+    max_num_seqs: Annotated[
+        int | None, typer.Option(help="Sequences that run at once; others wait. Default: ZEROSHOT_MAX_NUM_SEQS, or 64.")
+    ] = None,
     kv_dtype: Annotated[
-        str, typer.Option(envvar="ZEROSHOT_KV_DTYPE", help="Of the KV cache: auto; fp32, fp16 (CPU); fp8 (GPU).")
+        str,
+        typer.Option(envvar="ZEROSHOT_KV_DTYPE", help="Keys and values: auto; fp32 or fp16 on a CPU; fp8 on a GPU."),
     ] = "auto",
     speculative_model: Annotated[
         str | None,
-        typer.Option(envvar="ZEROSHOT_SPECULATIVE_MODEL", help="A smaller model that guesses a stream's tokens."),
+        typer.Option(
+            envvar="ZEROSHOT_SPECULATIVE_MODEL",
+            help="A smaller model that guesses what comes next while one stream runs.",
+        ),
     ] = None,
     api_key: Annotated[
         list[str] | None,
-        typer.Option(help="A key, asked for everywhere but at liveness, readiness and the page. May be repeated."),
+        typer.Option(
+            help="A key that callers must send, except for /health/live, /health/ready and the page. May be repeated."
+        ),
     ] = None,
     log_format: Annotated[str, typer.Option(envvar="ZEROSHOT_LOG_FORMAT", help="text or json.")] = "text",
-    log_level: Annotated[str, typer.Option(envvar="ZEROSHOT_LOG_LEVEL")] = "info",
+    log_level: Annotated[
+        str, typer.Option(envvar="ZEROSHOT_LOG_LEVEL", help="debug, info, warning or error.")
+    ] = "info",
     log_prompts: Annotated[
-        bool, typer.Option("--log-prompts", envvar="ZEROSHOT_LOG_PROMPTS", help="Write prompts into the log.")
+        bool,
+        typer.Option(
+            "--log-prompts", envvar="ZEROSHOT_LOG_PROMPTS", help="Write prompts into the log; they may be confidential."
+        ),
     ] = False,
 ) -> None:
     """Serve a model and the tasks in the prompts folder over HTTP.
@@ -113,26 +129,35 @@ def serve(
 
 
 @app.command(
-    epilog="Examples: zeroshot deploy --model gpt2 --num-gpus 1 --max-replicas 8 ||| "
+    epilog="Examples:\n\nzeroshot deploy --model gpt2 --num-gpus 1 --max-replicas 8\n\n"
     "zeroshot deploy --address 10.0.0.1:6379 --host 0.0.0.0 --min-replicas 2 --num-cpus 4 --set dtype=int8"
 )
 def deploy(
     model: ModelOption = "demo",
     prompts: Annotated[Path | None, typer.Option(envvar="ZEROSHOT_PROMPTS", help="Folder of prompt files.")] = None,
-    address: Annotated[str, typer.Option(envvar="RAY_ADDRESS", help="Of the cluster; auto: the one here.")] = "auto",
-    name: Annotated[str, typer.Option(help="Of the application: what has this name already is updated.")] = "zeroshot",
+    address: Annotated[
+        str, typer.Option(envvar="RAY_ADDRESS", help="Address of the cluster; auto: the one that this machine is in.")
+    ] = "auto",
+    name: Annotated[
+        str, typer.Option(help="Name of the application; one that is there already is updated.")
+    ] = "zeroshot",
     host: Annotated[str, typer.Option(envvar="ZEROSHOT_HOST", help="Address the proxies listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="ZEROSHOT_PORT", help="Port the proxies listen on.")] = 8000,
     min_replicas: Annotated[int, typer.Option(min=1, help="Engines, at least.")] = 1,
-    max_replicas: Annotated[int, typer.Option(min=1, help="Engines, at most: as many as the requests need.")] = 1,
-    target_ongoing_requests: Annotated[float, typer.Option(help="Requests an engine; more add replicas.")] = 32,
+    max_replicas: Annotated[int, typer.Option(min=1, help="Engines, at most; their number follows the requests.")] = 1,
+    target_ongoing_requests: Annotated[float, typer.Option(help="Requests per engine; more add engines.")] = 32,
     num_cpus: Annotated[float, typer.Option(min=0, help="CPU cores of each engine.")] = 1,
     num_gpus: Annotated[float, typer.Option(min=0, help="GPUs of each engine.")] = 0,
     ingress_replicas: Annotated[int, typer.Option(min=1, help="HTTP front ends, a CPU core each.")] = 1,
-    max_surge_percent: Annotated[int, typer.Option(min=0, max=100, help="Replicas an update adds first.")] = 25,
-    setting: Annotated[list[str] | None, typer.Option("--set", help="Any other setting, as name=value.")] = None,
+    max_surge_percent: Annotated[
+        int, typer.Option(min=0, max=100, help="Percent of the engines that an update adds before it removes old ones.")
+    ] = 25,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other setting of docs/settings.md, as name=value. May be repeated."),
+    ] = None,
 ) -> None:
-    """Serve on many machines: put the same server on a Ray cluster that runs, or update it there (docs/cluster.md).
+    """Serve on many machines: deploy the same server to a running Ray cluster, or update it there (docs/cluster.md).
 
     Returns when every replica is ready. An update of the model or the prompts fails no request.
     """
@@ -141,7 +166,7 @@ def deploy(
         from zeroshot.cluster.run import parse_settings
     except ModuleNotFoundError as error:
         raise SettingsError(
-            f"{error}: deploying takes, in a checkout, pip install -c constraints.txt -e '.[cluster]'."
+            f"{error}. `zeroshot deploy` needs Ray; in a checkout: pip install -c constraints.txt -e '.[cluster]'"
         ) from None
 
     arguments: dict[str, Any] = {
@@ -162,7 +187,7 @@ def deploy(
 
 @app.command(epilog="Example: zeroshot download gpt2-medium")
 def download(name: Annotated[str, typer.Argument(help="gpt2, gpt2-xl, distilgpt2, or any GPT-2 on the hub.")]) -> None:
-    """Fetch a checkpoint from the Hugging Face hub into model_weights/. Takes up an interrupted download."""
+    """Fetch a checkpoint from the Hugging Face hub into model_weights/. Resumes an interrupted download."""
     settings = _settings()
     folder = fetch_model(name, settings.weights_dir)
     console.print(f"{name} is in {folder}. Serve it: zeroshot serve --model {name}")
@@ -172,10 +197,12 @@ def download(name: Annotated[str, typer.Argument(help="gpt2, gpt2-xl, distilgpt2
 def generate(
     prompt: Annotated[str, typer.Argument(help="The text to continue.")],
     model: ModelOption = "demo",
-    max_tokens: Annotated[int, typer.Option(min=1)] = 64,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate, at most.")] = 64,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.8,
     top_k: Annotated[int, typer.Option(min=0, help="0 is off.")] = 40,
-    seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED)] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=MAX_SEED, help="The same seed gives the same text. Default: a random one.")
+    ] = None,
     dtype: DTypeOption = "auto",
     device: DeviceOption = "auto",
 ) -> None:
@@ -210,11 +237,11 @@ def generate(
 
 
 @app.command(
-    epilog="Examples: zeroshot task translate text='I am hungry.' ||| "
+    epilog="Examples:\n\nzeroshot task translate text='I am hungry.'\n\n"
     "zeroshot task sentiment --input reviews.jsonl --output labels.jsonl"
 )
 def task(
-    name: Annotated[str, typer.Argument(help="The task's name: a file in the prompts folder.")],
+    name: Annotated[str, typer.Argument(help="The task's name, as in its prompt file.")],
     inputs: Annotated[list[str] | None, typer.Argument(help="Inputs as name=value.", show_default=False)] = None,
     source: Annotated[
         Path | None, typer.Option("--input", exists=True, dir_okay=False, help="JSONL: one object of inputs a line.")
@@ -227,7 +254,7 @@ def task(
 ) -> None:
     """Run a task without a server: on one set of inputs, or on each line of a file.
 
-    A run over a file that was interrupted goes on where it stopped; a line that fails becomes an error in its place.
+    An interrupted run over a file goes on where it stopped. A line that fails becomes an error in its place.
     """
     from zeroshot.tasks.offline import run_file, run_once
 
@@ -245,7 +272,7 @@ def task(
             settings, folder, name, source, target, on_done=lambda done, total: update(completed=done, total=total)
         )
         num_errors = asyncio.run(work)
-    console.print(f"{target}: {num_errors} lines are errors" if num_errors else f"{target}: done")
+    console.print(f"{target}: done; lines that are errors: {num_errors}" if num_errors else f"{target}: done")
 
 
 @app.command(epilog="Example: zeroshot selfcheck --model gpt2")
@@ -273,8 +300,10 @@ def evaluate(
     data: Annotated[Path | None, typer.Option(help="Folder with the files that --list names.")] = None,
     datasets: Annotated[str | None, typer.Option(help="Names, with commas between them. Default: all.")] = None,
     list_only: Annotated[bool, typer.Option("--list", help="Print what there is, and the files it wants.")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="Examples of each, drawn by the seed.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Examples of each data set, at most, drawn by --seed. Default: all.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the examples of --limit, and what is sampled.")] = 0,
     stride: Annotated[int | None, typer.Option(min=1, help="Tokens a window moves. Default: half the context.")] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for results.json, results.md and results.png.")] = None,
     url: Annotated[str | None, typer.Option(help="A running server, instead of --model.")] = None,
@@ -331,14 +360,16 @@ def main() -> None:
 
 
 def _announce(settings: Settings, model: str) -> None:
-    url = f"http://{settings.host}:{settings.port}/"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{settings.port}/"
     if settings.log_format == "json":
         fields = {"version": zeroshot.__version__, "model": model, "url": url}
         logging.getLogger("zeroshot").info("serving", extra={"fields": fields})
     else:
         name = escape(logs.printable(model))
         console.print(f"[bold]Zeroshot[/bold] {zeroshot.__version__} serves [bold]{name}[/bold]")
-        console.print(f"  {url}", highlight=False)
+        console.print(f"  {url}      the playground", highlight=False)
+        console.print(f"  {url}docs  every endpoint and task", highlight=False)
 
 
 def _settings(**given: Any) -> Settings:
