@@ -167,7 +167,7 @@ class Catalog:
             logger.exception("%s could not be reloaded", self.folder)
             return
         if is_changed:
-            logger.info("%s: %d tasks, %d files with mistakes", self.folder, len(self.tasks), len(self.errors))
+            logger.info("%s: %d tasks; files with mistakes: %d", self.folder, len(self.tasks), len(self.errors))
             for error in self.errors:
                 logger.warning("%s", error.message)
 
