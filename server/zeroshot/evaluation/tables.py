@@ -13,7 +13,9 @@ _COLUMNS = ("data set", "metric", "protocol", *SIZES, "measured", "examples")
 
 def listing(evaluations: Iterable[Evaluation]) -> Table:
     """`zeroshot eval --list`: name, the files it wants, the protocol, and the paper's numbers."""
-    table = Table("name", "files wanted in --data", "protocol", "paper, " + " / ".join(SIZES), show_lines=True)
+    table = Table(show_lines=True)
+    for header in ("name", "files wanted in --data", "protocol", "paper, " + " / ".join(SIZES)):
+        table.add_column(header, overflow="fold")  # a file's name is of no use without its end
     for item in evaluations:
         where = f"Radford et al. 2019, section {item.section}." if item.section else "Not in the paper."
         needs = " In process only." if item.needs_scores else ""
