@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -9,6 +10,8 @@ import stat
 import subprocess
 import tempfile
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 SOURCES = Path(__file__).parent
 _FLAGS = ["-std=c++20", "-O3", "-fopenmp", "-fPIC", "-fvisibility=hidden", "-Wno-psabi"]
@@ -25,6 +28,7 @@ def compiled_here() -> Path:
     compiler = find_compiler()
     target = _cache_folder() / f"cpu-kernels-{_fingerprint(compiler)}.so"
     if not target.exists():
+        logger.info("compiling the C++ kernels for this processor: some seconds, at the first start only")
         compile_kernels(compiler, ["-march=native"], target)
     return target
 
