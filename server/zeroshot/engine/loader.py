@@ -101,13 +101,14 @@ def max_fused_rows(settings: EngineSettings) -> int:
 
 def _device_type(settings: EngineSettings) -> str:
     """Raises SettingsError for a GPU that isn't there."""
-    has_gpu = torch.cuda.is_available()
-    if settings.device == "cuda" and not has_gpu:
+    if settings.device == "cpu":
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    if settings.device == "cuda":
         reason = "PyTorch finds no GPU here" if torch.version.cuda else "this PyTorch is a build without CUDA"
         raise SettingsError(f"device cuda: {reason}. Use cpu, or auto, which takes a GPU if there is one.")
-    if settings.device != "auto":
-        return settings.device
-    return "cuda" if has_gpu else "cpu"
+    return "cpu"
 
 
 def _kv_dtype(settings: EngineSettings, device: torch.device) -> torch.dtype | None:
