@@ -34,14 +34,15 @@ def test_there_is_a_card_for_each_prompt_file(open_page: Any) -> None:
 def test_a_task_answers_as_the_api_does(open_page: Any, server: Any, name: str) -> None:
     page = open_page(f"#/tasks/{name}")
     page.locator(".bench").wait_for()
-    with page.expect_response(f"**/tasks/{name}") as sent:
+    with page.expect_request(f"**/tasks/{name}") as sent:
         answer = run(page)
-    shown = sent.value.json()
-    body = json.loads(sent.value.request.post_data)
-    example = server.http.get(f"/tasks/{name}").json()["example"]
-    assert {field: value for field, value in body.items() if field != "seed"} == example | {"explain": True}
+    body = json.loads(sent.value.post_data)
+    task = server.http.get(f"/tasks/{name}").json()
+    always = {"explain": True} | ({"stream": True} if task["kind"] == "text" else {})
+    assert {field: value for field, value in body.items() if field != "seed"} == task["example"] | always
+    body.pop("stream", None)
+    shown = server.http.post(f"/tasks/{name}", json=body).json()
     assert body.get("seed") == shown["explain"].get("seed")
-    assert server.http.post(f"/tasks/{name}", json=body).json()["output"] == shown["output"]
     if isinstance(shown["output"], str):
         assert shown["output"].strip() in answer.inner_text()
     read = page.locator(".sheet-text").evaluate("node => node.textContent")
@@ -59,13 +60,27 @@ def test_the_prompt_takes_shape_while_one_types(open_page: Any) -> None:
     assert sheet.locator("mark").all_inner_texts() == ["English", "target", "{target} <b>Hi</b>"]
 
 
-def test_what_came_from_the_cache_is_marked(open_page: Any) -> None:
+def test_a_text_is_shown_while_it_is_written(open_page: Any) -> None:
+    page = open_page("#/tasks/complete")
+    page.get_by_text("Settings").click()
+    page.get_by_label("Max tokens").fill("700")
+    page.get_by_label("Temperature").fill("1")
+    page.get_by_label("Text", exact=True).fill("It was a dark night")
+    page.locator(".bench button.primary").click()
+    so_far = page.locator(".answer.writing .answer-text")
+    so_far.wait_for()
+    begun = so_far.inner_text()
+    page.locator(".answer .meters").wait_for()
+    assert page.locator(".answer-text").inner_text().startswith(begun.rstrip())
+    assert page.locator(".writing").count() == 0
+
+
+def test_what_came_from_the_cache_is_marked(open_page: Any, server: Any) -> None:
     page = open_page("#/tasks/answer")
     run(page)
-    with page.expect_response("**/tasks/answer") as sent:
-        run(page)
-    explain = sent.value.json()["explain"]
-    assert explain["cached_tokens"] > 0
+    assert "cached\n0 tokens" not in run(page).inner_text()
+    example = server.http.get("/tasks/answer").json()["example"]
+    explain = server.http.post("/tasks/answer", json=example | {"explain": True}).json()["explain"]
     cached = "".join(page.locator(".sheet-text .from-cache").all_inner_texts())
     assert explain["prompt"].startswith(cached)
     assert len(cached) > 40

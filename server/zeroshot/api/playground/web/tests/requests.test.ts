@@ -23,6 +23,7 @@ const TASK: TaskDetails = {
       seed: { anyOf: [{ type: "integer", minimum: 0 }, { type: "null" }], default: null },
       truncate: { type: "boolean", default: false },
       explain: { type: "boolean", default: false },
+      stream: { type: "boolean", default: false },
     },
   },
 };

@@ -1,7 +1,7 @@
 /** POST /generate, POST /score, POST /tokenize. */
 
-import { errorFromBody, send, sendJson } from "./http";
-import { events } from "./sse";
+import { sendJson } from "./http";
+import { streamJson } from "./stream";
 
 export interface Alternative {
   token_id: number;
@@ -55,18 +55,8 @@ export interface Tokens {
   token_strs: string[];
 }
 
-/** The stream's events as they come. Throws ApiError for an error event and for a stream that breaks off. */
-export async function* generate(body: Record<string, unknown>, signal: AbortSignal): AsyncGenerator<GenerateEvent> {
-  const response = await send("generate", { ...body, stream: true }, signal);
-  if (!response.body) throw errorFromBody(response.status, null);
-  for await (const data of events(response.body)) {
-    if (data === "[DONE]") return;
-    const event = JSON.parse(data) as GenerateEvent & { error?: unknown };
-    if (event.error) throw errorFromBody(response.status, event);
-    yield event;
-  }
-  throw errorFromBody(response.status, { error: { message: "The stream broke off.", code: "stream_broken" } });
-}
+export const generate = (body: Record<string, unknown>, signal: AbortSignal): AsyncGenerator<GenerateEvent> =>
+  streamJson("generate", body, signal);
 
 export async function scoreText(text: string, topLogprobs: number, signal?: AbortSignal): Promise<ScoreResult> {
   const answer = await sendJson<{ results: ScoreResult[] }>("score", { text, top_logprobs: topLogprobs }, signal);

@@ -2,6 +2,7 @@
 
 import type { Usage } from "./generate";
 import { sendJson } from "./http";
+import { streamJson } from "./stream";
 
 export type Kind = "text" | "json" | "label" | "choice" | "score";
 
@@ -90,3 +91,15 @@ export const taskDetails = (name: string, signal?: AbortSignal): Promise<TaskDet
 
 export const runTask = (name: string, body: object, signal?: AbortSignal): Promise<TaskAnswer> =>
   sendJson(`tasks/${encodeURIComponent(name)}`, { ...body, explain: true }, signal);
+
+/** The same of a task that can stream: `onText` gets the output as far as it has come. */
+export async function streamTask(name: string, body: object, signal: AbortSignal, onText: (text: string) => void): Promise<TaskAnswer> {
+  let output = "";
+  let last: TaskAnswer | null = null;
+  for await (const event of streamJson<TaskAnswer>(`tasks/${encodeURIComponent(name)}`, { ...body, explain: true }, signal)) {
+    output += String(event.output);
+    onText(output);
+    last = event;
+  }
+  return { ...last!, output };
+}

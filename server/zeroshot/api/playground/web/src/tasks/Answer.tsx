@@ -17,7 +17,7 @@ export function Answer({ outcome, onThink }: { outcome: Outcome; onThink: (text:
       ) : text === "" ? (
         <p class="nothing">Nothing: the model ended the text at once.</p>
       ) : (
-        <p class={text.length > 160 ? "answer-text is-long" : "answer-text"}>{text}</p>
+        <p class={textClass(text)}>{text}</p>
       )}
       {answer.scores && <ScoreBars answers={[answer, ...outcome.others]} />}
       <Meters outcome={outcome} />
@@ -29,6 +29,8 @@ export function Answer({ outcome, onThink }: { outcome: Outcome; onThink: (text:
     </section>
   );
 }
+
+export const textClass = (text: string): string => (text.length > 160 ? "answer-text is-long" : "answer-text");
 
 function Meters({ outcome: { answer, latencyMs } }: { outcome: Outcome }) {
   const { usage, explain } = answer;
@@ -43,7 +45,7 @@ function Meters({ outcome: { answer, latencyMs } }: { outcome: Outcome }) {
     meters.push(["speed", `${compact((usage.completion_tokens / latencyMs) * 1000)} tokens/s`]);
   }
   if (score) meters.push(["log-probability", score.logprob.toFixed(2)]);
-  if (explain.finish_reason) meters.push(["ended by", endedBy(explain.finish_reason, explain.stop_reason ?? null)]);
+  if (explain.finish_reason) meters.push(["ended by", endedBy(explain.finish_reason, explain.stop_reason ?? null, explain.decoding?.keep)]);
   if (explain.seed !== undefined && explain.seed !== null && explain.decoding?.temperature !== 0) meters.push(["seed", String(explain.seed)]);
   return (
     <dl class="meters">
@@ -68,8 +70,17 @@ function textScore({ output, usage }: TaskAnswer): TextScore | null {
   return isScore ? (output as TextScore) : null;
 }
 
-export function endedBy(reason: string, stop: string | number | null): string {
+const KEPT: Record<string, string> = {
+  first_word: "the end of the word",
+  first_line: "the end of the line",
+  first_sentence: "the end of the sentence",
+  three_sentences: "the end of three sentences",
+};
+
+/** `keep`: what the task keeps of the text, if not all of it. */
+export function endedBy(reason: string, stop: string | number | null, keep?: unknown): string {
   if (reason === "length") return "its length";
   if (typeof stop === "string") return stop === "\n" ? "a new line" : `“${stop}”`;
-  return typeof stop === "number" ? `token ${stop}` : "end of text";
+  if (typeof stop === "number") return `token ${stop}`;
+  return KEPT[String(keep)] ?? "end of text";
 }

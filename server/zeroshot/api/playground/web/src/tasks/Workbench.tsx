@@ -3,13 +3,13 @@
 import { useMemo, useState } from "preact/hooks";
 import { tokenize } from "../api/generate";
 import { randomSeed } from "../api/http";
-import { runTask, type TaskAnswer, type TaskDetails, type TaskSummary } from "../api/tasks";
+import { runTask, streamTask, type TaskAnswer, type TaskDetails, type TaskSummary } from "../api/tasks";
 import { Code } from "../ui/Code";
 import { ErrorNote } from "../ui/ErrorNote";
 import { Icon } from "../ui/Icon";
 import { RUN_KEYS, runAndStop } from "../ui/shortcuts";
 import { useRun } from "../ui/useRun";
-import { Answer } from "./Answer";
+import { Answer, textClass } from "./Answer";
 import { fieldsOf, initialValues, toBody, type Values } from "./form";
 import { Form } from "./Form";
 import { KINDS } from "./Gallery";
@@ -35,12 +35,14 @@ export function Workbench({ task, tasks, model, onThink }: Props) {
   const fields = useMemo(() => fieldsOf(task), [task]);
   const [values, setValues] = useState<Values>(() => initialValues(task));
   const [outcome, setOutcome] = useState<Outcome | null>(null);
+  const [written, setWritten] = useState("");
   const { isRunning, error, start, stop, clearError } = useRun();
   const body = toBody(fields, values);
 
   const run = () =>
     start(async (signal) => {
-      setOutcome(await runOnce(task, body, signal));
+      setWritten("");
+      setOutcome(await runOnce(task, body, signal, setWritten));
     });
   const change = (changed: Values) => {
     setValues(changed);
@@ -79,7 +81,14 @@ export function Workbench({ task, tasks, model, onThink }: Props) {
         <div class="bench-out" aria-live="polite" aria-busy={isRunning}>
           {error && <ErrorNote error={error} onRetry={run} />}
           {shown && <Answer outcome={shown} onThink={onThink} />}
-          {isRunning && <div class="answer waiting" aria-label="The model is at it" />}
+          {isRunning &&
+            (written ? (
+              <section class="answer writing" aria-label="Answer so far">
+                <p class={textClass(written)}>{written}</p>
+              </section>
+            ) : (
+              <div class="answer waiting" aria-label="The model is at it" />
+            ))}
           <PromptSheet task={task} values={values} outcome={shown} />
           <Code
             call={{ path: `tasks/${task.name}`, body }}
@@ -92,12 +101,13 @@ export function Workbench({ task, tasks, model, onThink }: Props) {
   );
 }
 
-async function runOnce(task: TaskDetails, chosen: Record<string, unknown>, signal: AbortSignal): Promise<Outcome> {
-  const body = "seed" in task.request_schema.properties ? { seed: randomSeed(), ...chosen } : chosen;
+async function runOnce(task: TaskDetails, chosen: Record<string, unknown>, signal: AbortSignal, onText: (text: string) => void): Promise<Outcome> {
+  const { properties } = task.request_schema;
+  const body = "seed" in properties ? { seed: randomSeed(), ...chosen } : chosen;
   const begin = performance.now();
-  const answer = await runTask(task.name, body, signal);
+  const answer = await ("stream" in properties ? streamTask(task.name, body, signal, onText) : runTask(task.name, body, signal));
   const latencyMs = performance.now() - begin;
-  const calibrations = (task.request_schema.properties.calibration?.enum ?? []).map(String);
+  const calibrations = (properties.calibration?.enum ?? []).map(String);
   const others = calibrations.filter((name) => name !== answer.calibration);
   const [tokens, ...answers] = await Promise.all([
     tokenize(answer.explain.prompt, signal),

@@ -22,7 +22,7 @@ export interface FormField {
   maxLength?: number;
 }
 
-const HIDDEN = new Set(["explain"]); // the page always asks for it
+const HIDDEN = new Set(["explain", "stream"]); // the page always asks for them
 const SHORT = 80;
 
 export function fieldsOf(task: TaskDetails): FormField[] {
