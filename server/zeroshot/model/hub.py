@@ -7,6 +7,7 @@ from zeroshot.errors import UnknownModel, WeightsError
 from zeroshot.model.checkpoint import check_checkpoint
 from zeroshot.model.config import GPT2Config
 
+_ANSWER_TIMEOUT_S = 10.0
 _FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "vocab.json", "merges.txt"]
 
 
@@ -39,31 +40,38 @@ def download_model(name: str, weights_dir: Path) -> Path:
     folder = weights_dir / name.replace("/", "--")
     partial = folder.with_name(f".{folder.name}.partial")
     try:
-        files = HfApi().list_repo_files(name)
-        if not any(file.endswith(".safetensors") for file in files):
+        # Once: the calls that fetch files try five times, half a minute where there is no network.
+        files = HfApi().model_info(name, timeout=_ANSWER_TIMEOUT_S).siblings or []
+        if not any(file.rfilename.endswith(".safetensors") for file in files):
             raise WeightsError(f"{name} has no safetensors file on the hub, and pickled weights are not read.")
         progress = None if sys.stderr.isatty() else ProgressLines
         snapshot_download(name, local_dir=partial, allow_patterns=_FILES, tqdm_class=progress)
     except (RepositoryNotFoundError, GatedRepoError):
         raise UnknownModel(
-            f"There is no model {name!r}: not a folder, not in {weights_dir}, and not on the Hugging Face hub."
+            f"There is no model {name!r}: not a folder, not in {weights_dir}, and not on the Hugging Face hub. "
+            f"{_what_is_in(weights_dir)}"
         ) from None
     except HFValidationError:
         if Path(name).is_dir():
             raise WeightsError(f"{name} is no checkpoint: the folder has no config.json.") from None
         raise UnknownModel(
             f"There is no model {name!r}: no such folder, nothing of that name in {weights_dir}, "
-            "and the Hugging Face hub has no such names."
+            f"and the Hugging Face hub has no such names. {_what_is_in(weights_dir)}"
         ) from None
     except WeightsError:
         raise
     except Exception as error:  # the hub's library lets the errors of whichever HTTP library it uses through
         raise WeightsError(
             f"{name} is not in {weights_dir} and the Hugging Face hub can't be reached ({error}). "
-            f"Run `zeroshot download {name}` where there is a network, or pass a folder."
+            f"Run `zeroshot download {name}` where there is a network, or pass a folder. {_what_is_in(weights_dir)}"
         ) from error
     try:
         partial.rename(folder)
     except OSError as error:  # something of that name is in the way, perhaps
         raise WeightsError(f"{name} is in {partial}, but can't be moved to {folder}: {error}") from None
     return folder.resolve()
+
+
+def _what_is_in(weights_dir: Path) -> str:
+    names = sorted(config.parent.name for config in weights_dir.glob("[!.]*/config.json"))
+    return f"{weights_dir} has {', '.join(names) or 'no model'}."

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,7 +16,8 @@ import pytest
 
 REVISION = "0" * 39 + "1"
 DOWNLOAD = (
-    "import sys; from pathlib import Path; from zeroshot.model.hub import *; download_model('gpt2', Path(sys.argv[1]))"
+    "import sys; from pathlib import Path; from zeroshot.model.hub import *; "
+    "download_model(sys.argv[2], Path(sys.argv[1]))"
 )
 
 
@@ -54,7 +56,10 @@ class Handler(BaseHTTPRequestHandler):
         elif path.startswith("/api/models/gpt2"):
             self._json({"id": "gpt2", "sha": REVISION, "siblings": [{"rfilename": name} for name in self.server.files]})
         else:
-            self.send_error(404)
+            self.send_response(404)
+            self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
     def _json(self, body: object) -> None:
         content = json.dumps(body).encode()
@@ -98,9 +103,9 @@ def hub() -> Iterator[Hub]:
     server.server_close()
 
 
-def download(hub: Hub, folder: Path) -> subprocess.CompletedProcess[str]:
+def download(hub: Hub, folder: Path, name: str = "gpt2") -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(folder / ".cache")}
-    command = [sys.executable, "-c", DOWNLOAD, str(folder)]
+    command = [sys.executable, "-c", DOWNLOAD, str(folder), name]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -122,3 +127,25 @@ def test_half_a_download_is_no_model(hub: Hub, tmp_path: Path) -> None:
     hub.breaks_at = None
     assert download(hub, tmp_path).returncode == 0
     assert (tmp_path / "gpt2/model.safetensors").read_bytes() == hub.files["model.safetensors"]
+
+
+def test_a_hub_that_can_not_be_reached_is_asked_once(hub: Hub, tmp_path: Path) -> None:
+    """And the models that are here are named."""
+    for name in ("demo", "mine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    hub.shutdown()
+    hub.server_close()
+    begin = time.monotonic()
+    result = download(hub, tmp_path)
+    assert "the Hugging Face hub can't be reached" in result.stderr
+    assert f"{tmp_path} has demo, mine." in result.stderr
+    assert "Retrying" not in result.stderr
+    assert time.monotonic() - begin < 15
+
+
+def test_a_name_that_the_hub_does_not_know(hub: Hub, tmp_path: Path) -> None:
+    result = download(hub, tmp_path, name="gpt3")
+    assert "UnknownModel" in result.stderr
+    assert "not on the Hugging Face hub" in result.stderr
+    assert f"{tmp_path} has no model." in result.stderr
