@@ -53,7 +53,7 @@ export function Think({ handed }: { handed: Handed | null }) {
         <h1 id="think-title">See it think</h1>
         <p>
           Each token is coloured by how <span class="surprising">surprised</span> the model was to see it. Point at one to see
-          the ten it thought likelier; choose another, and the text goes on from there.
+          the ten that it found most likely; choose another, and the text goes on from there.
         </p>
       </header>
       <div class="think-input">
