@@ -46,8 +46,18 @@ class Generation:
                 self._count(choice)
         return completions
 
-    async def deltas(self) -> AsyncGenerator[tuple[int, ChoiceDelta], None]:
+    def deltas(self) -> AsyncGenerator[tuple[int, ChoiceDelta], None]:
         """(request number, delta) of all requests, merged as they come. Leaving early aborts the rest."""
+        return self._merged() if len(self.requests) > 1 else self._single()
+
+    async def _single(self) -> AsyncGenerator[tuple[int, ChoiceDelta], None]:
+        """Without the queue that merges, by which each token would pass through another task."""
+        async with aclosing(self.client.generate(self.requests[0])) as deltas:
+            async for delta in deltas:
+                self._count(delta)
+                yield 0, delta
+
+    async def _merged(self) -> AsyncGenerator[tuple[int, ChoiceDelta], None]:
         self.client.check_room(self.requests)
         queue: asyncio.Queue[tuple[int, ChoiceDelta | Exception | None]] = asyncio.Queue()
 

@@ -1,11 +1,11 @@
 """Server-sent events (WHATWG HTML, section 9.2): one `data:` line of JSON an event."""
 
-import json
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
+import msgspec
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 
@@ -60,4 +60,4 @@ def _error_event(envelope: Envelope, error: ZeroshotError) -> bytes:
 
 
 def _event(data: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(data, ensure_ascii=False, allow_nan=False).encode() + b"\n\n"
+    return b"data: " + msgspec.json.encode(data) + b"\n\n"
