@@ -29,6 +29,9 @@ Raised in any room; turned into a response in `api/errors.py` only.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+_MAX_FIELD_CHARS = 128
+"""Of a field's name in an error: an unknown one is the caller's, and may be as long as a body."""
+
 
 class ZeroshotError(Exception):
     """Root of the tree. `field` names the request field at fault, where there is one."""
@@ -98,13 +101,15 @@ class ValidationFailed(InvalidRequest):
         first = most_telling(errors)
         # Beside field names and list positions, a path holds pydantic's names for the members of a union.
         path = [part for part in first["loc"] if part != "body" and (isinstance(part, int) or part.isidentifier())]
-        field = ".".join(map(str, path)) or None
+        if first["type"] == "extra_forbidden" and first["loc"][-1] not in path:
+            path.append(first["loc"][-1])  # the caller's own name, which may be anything
+        field = ".".join(map(str, path))[:_MAX_FIELD_CHARS] or None
         if first["type"] == "json_invalid":
             return cls("The body is not valid JSON.")
         if field is None and first["type"] in ("missing", "model_attributes_type", "model_type", "dict_type"):
             return cls("The body must be a JSON object, sent with `Content-Type: application/json`.")
         if first["type"] == "extra_forbidden":
-            return cls(f"There is no field {field!r} here.", field=field)
+            return cls(f"There is no field {field or ''!r} here.", field=field)
         message = first["msg"].removeprefix("Value error, ")
         return cls(f"{field}: {message}" if field else message, field=field)
 

@@ -53,6 +53,8 @@ BAD_BODIES = [
     ('{"prompt":"a","min_tokens":65}', 400, "min_tokens"),
     ('{"prompt":"a","stream":1}', 422, "stream"),
     ('{"prompt":"a","max_token":5}', 422, "max_token"),
+    ('{"prompt":"a","max-tokens":5}', 422, "max-tokens"),
+    ('{"prompt":"a","body":5}', 422, "body"),
 ]
 
 
@@ -64,6 +66,12 @@ def test_bad_body(server: Any, body: str, status: int, field: str | None) -> Non
     assert error["message"]
     assert error["code"]
     assert "Traceback" not in response.text
+
+
+def test_an_unknown_field_is_named(server: Any) -> None:
+    for name, shown in (("max-tokens", "'max-tokens'"), ("", "''"), ("a" * 10_000, f"'{'a' * 128}'")):
+        response = server.http.post("/generate", json={"prompt": "a", name: 1})
+        assert response.json()["error"]["message"] == f"There is no field {shown} here."
 
 
 def test_the_next_request_is_right(server: Any) -> None:
