@@ -167,6 +167,36 @@ def test_an_answer_too_large_to_write_is_refused_before_it_costs_anything(
     server.wait_until_idle()
 
 
+MANY = 10**6
+MANY_NAMES = ",".join(f'"{number:x}":""' for number in range(300_000))
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/detokenize", '{"tokens":[' + "-1," * MANY + "-1]}"),
+        ("/generate", '{"prompt":"a","stop":[' + '"",' * MANY + '""]}'),
+        ("/generate", '{"prompt":"a","logit_bias":{' + MANY_NAMES + "}}"),
+        ("/generate", '{"prompt":"a",' + MANY_NAMES + "}"),
+        ("/generate", '{"prompt":[' + "[1]," * 200_000 + "[1]]}"),
+        ("/v1/completions", '{"prompt":"a",' + MANY_NAMES + "}"),
+        ("/tasks/translate", '{"text":"a",' + MANY_NAMES + "}"),
+        ("/score", '{"token_ids":[' + "[1]," * MANY + "[1]]}"),
+        ("/score", '{"text":[' + '"",' * MANY + '""]}'),
+        ("/generate", '{"prompt":"a","structured_outputs":{"json":{"a":[' + "[]," * MANY + "[]]}}}"),
+    ],
+    ids=lambda value: value[:40],
+)
+def test_a_body_of_many_mistakes_is_refused_at_the_first(server: Any, path: str, body: str) -> None:
+    """It is read while nothing else moves: an error for each took up to 15 s."""
+    started = time.monotonic()
+    response = server.http.post(path, content=body, headers={"content-type": "application/json"})
+    assert time.monotonic() - started < 3
+    assert response.status_code in (400, 422)
+    error = response.json()["error"]
+    assert "at most" in error["message"] or error.get("field") == "tokens.0"
+
+
 def test_a_body_that_comes_too_slowly(start_server: StartServer) -> None:
     with start_server(ZEROSHOT_RECEIVE_TIMEOUT_S="1") as server:
         head = "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"

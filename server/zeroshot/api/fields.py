@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from zeroshot.tasks.schema import refuse_many_fields
 from zeroshot.types import MAX_LOGIT_BIAS, MAX_LOGPROBS, MAX_SEED
 
 MAX_CHOICES = 128
@@ -14,6 +15,8 @@ class StrictBody(BaseModel):
     """`true` is no number, "0.5" is no number, NaN is no number, and unknown fields are errors, not wishes."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    _few_fields = model_validator(mode="before")(refuse_many_fields)
 
 
 def _without_nulls(data: Any) -> Any:
@@ -28,6 +31,8 @@ class NullsAreDefaults(BaseModel):
 
 MAX_PROMPT_TOKENS = 2**18
 """Token ids in all prompts of a request: as many as 256 full contexts of GPT-2."""
+_MAX_ROWS = 2**12
+"""Prompts that are looked at; far fewer are taken."""
 
 
 def check_encodable(text: str) -> str:
@@ -38,6 +43,17 @@ def check_encodable(text: str) -> str:
     return text
 
 
+def check_num_items(items: list[Any]) -> None:
+    """Raises ValueError for more than are read, before each is looked at: that takes a second for a body's 4 MB."""
+    num_items = len(items)
+    if num_items <= MAX_PROMPT_TOKENS:
+        num_items = max(num_items, sum(len(item) for item in items if isinstance(item, list)))
+    if num_items > MAX_PROMPT_TOKENS:
+        raise ValueError(f"{num_items} token ids or texts are too many: at most {MAX_PROMPT_TOKENS} are read")
+    if len(items) > _MAX_ROWS and isinstance(items[0], str | list):
+        raise ValueError(f"{len(items)} prompts are too many: at most {_MAX_ROWS} are read")
+
+
 def is_token_ids(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(type(item) is int and item >= 0 for item in value)
 
@@ -45,9 +61,7 @@ def is_token_ids(value: Any) -> bool:
 def _check_prompt_type(value: Any) -> Any:
     """One message instead of one for each member of the union."""
     items = value if isinstance(value, list) else [value]
-    num_items = max(len(items), sum(len(item) for item in items if isinstance(item, list)))
-    if num_items > MAX_PROMPT_TOKENS:  # before each is looked at, which takes a second for the 4 MB of a body
-        raise ValueError(f"{num_items} token ids or texts are too many: at most {MAX_PROMPT_TOKENS} are read")
+    check_num_items(items)
     is_texts = bool(items) and all(isinstance(item, str) for item in items)
     is_rows = isinstance(value, list) and bool(value) and all(is_token_ids(item) for item in value)
     if not (is_texts or is_rows or is_token_ids(value)):
@@ -69,6 +83,8 @@ def _logit_bias_keys(value: Any) -> Any:
     """JSON object keys are strings; OpenAI's `logit_bias` means token ids by them."""
     if not isinstance(value, dict):
         return value
+    if len(value) > MAX_LOGIT_BIAS:  # before each is looked at
+        raise ValueError(f"{len(value)} entries are too many: at most {MAX_LOGIT_BIAS} are read")
     for key in value:
         if not (isinstance(key, int) or (isinstance(key, str) and key.isascii() and key.isdigit())):
             raise ValueError(f"keys are token ids, not {str(key)[:20]!r}")
@@ -90,13 +106,13 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED, description="The same request with the same seed gives the same text.")]
 Stop = Annotated[
     list[Annotated[Text, Field(min_length=1, max_length=256)]],
-    BeforeValidator(_as_list),
     Field(max_length=MAX_STOPS, description="Strings that end the text; they are not part of it."),
+    BeforeValidator(_as_list),
 ]
 LogitBias = Annotated[
     dict[TokenId, Annotated[float, Field(ge=-100, le=100)]],
-    BeforeValidator(_logit_bias_keys),
     Field(max_length=MAX_LOGIT_BIAS, description="Added to the logits of these token ids."),
+    BeforeValidator(_logit_bias_keys),
 ]
 Logprobs = Annotated[
     int, Field(ge=0, le=MAX_LOGPROBS, description="Also return log-probabilities, with this many alternatives.")

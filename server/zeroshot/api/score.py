@@ -24,6 +24,7 @@ _MAX_EXPONENT = 700.0  # e**710 is too large for a float
 
 def _check_texts(value: Any) -> Any:
     items = value if isinstance(value, list) else [value]
+    fields.check_num_items(items)
     if not items or not all(isinstance(item, str) for item in items):
         raise ValueError("expected a text or a list of texts")
     for text in items:
@@ -32,6 +33,8 @@ def _check_texts(value: Any) -> Any:
 
 
 def _check_rows(value: Any) -> Any:
+    if isinstance(value, list):
+        fields.check_num_items(value)
     is_rows = isinstance(value, list) and bool(value) and all(map(fields.is_token_ids, value))
     if not (is_rows or fields.is_token_ids(value)):
         raise ValueError("expected a list of token ids (whole numbers from 0) or a list of such lists; none empty")

@@ -10,11 +10,14 @@ from zeroshot.api.generation import MAX_SEQS_PER_REQUEST, Generation
 from zeroshot.api.guided_choice import ChoiceGeneration
 from zeroshot.errors import InvalidRequest
 from zeroshot.model_client import ModelClient
-from zeroshot.text.grammar import json_grammar, regex_grammar
+from zeroshot.text.grammar import MAX_SCHEMA_BYTES, json_grammar, regex_grammar, schema_too_large
 from zeroshot.types import GenerateRequest, Grammar
 
 DEFAULT_MAX_TOKENS = 256
 """With a grammar, where the request doesn't say: half a JSON document is of no use."""
+
+_MAX_SCHEMA_TEXT = 16 * MAX_SCHEMA_BYTES
+"""With the white space that a schema sent as a text may have."""
 
 _KINDS = ("choice", "regex", "json", "json_object")
 _ANY_OBJECT = {"type": "object"}
@@ -91,10 +94,12 @@ def generation_of(client: ModelClient, requests: list[GenerateRequest], choices:
 
 
 def _parsed(schema: dict[str, Any] | str) -> Any:
+    field = "structured_outputs.json"
     if isinstance(schema, dict):
         return schema
+    if len(schema) > _MAX_SCHEMA_TEXT:
+        raise schema_too_large(field)
     try:
         return json.loads(schema)
     except (ValueError, RecursionError):
-        field = "structured_outputs.json"
         raise InvalidRequest(f"{field}: this text is not JSON.", field=field) from None

@@ -35,7 +35,8 @@ class TokenizeResponse(BaseModel):
 
 class DetokenizeBody(fields.StrictBody):
     model: fields.Text | None = None
-    tokens: list[fields.TokenId]
+    # Without fail_fast each bad id would become an error before one is named: ten seconds for a body of them.
+    tokens: list[fields.TokenId] = Field(fail_fast=True)
 
 
 class DetokenizeResponse(BaseModel):

@@ -23,9 +23,17 @@ from zeroshot.tasks.results import Score, TaskResult, TextScore
 from zeroshot.types import MAX_SEED
 
 MAX_BATCH_ITEMS = 256
+MAX_FIELDS = 1024
 _PREFIX = "input_"
 Timeout = Annotated[float, Field(gt=0, le=86_400)]
 TIMEOUT = "Seconds until the request ends with the error `timeout`; at most the server's."
+
+
+def refuse_many_fields(data: Any) -> Any:
+    """For models of requests: pydantic makes an error of each unknown field, which takes seconds for 4 MB of them."""
+    if isinstance(data, dict) and len(data) > MAX_FIELDS:
+        raise ValueError(f"an object of {len(data)} fields: at most {MAX_FIELDS} are read")
+    return data
 
 
 def _inputs_first(schema: dict[str, Any]) -> None:
@@ -46,6 +54,8 @@ class TaskRequest(BaseModel):
         protected_namespaces=(),
         json_schema_extra=_inputs_first,
     )
+
+    _few_fields = model_validator(mode="before")(refuse_many_fields)
 
     truncate: bool = Field(default=False, description="Shorten the input if the prompt doesn't fit the context.")
     explain: bool = Field(default=False, description="Also return the prompt, its tokens, and how the answer came.")
