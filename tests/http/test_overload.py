@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
 from typing import Any
 
@@ -195,6 +196,19 @@ def test_a_body_of_many_mistakes_is_refused_at_the_first(server: Any, path: str,
     assert response.status_code in (400, 422)
     error = response.json()["error"]
     assert "at most" in error["message"] or error.get("field") == "tokens.0"
+
+
+def test_the_texts_of_many_tokens_stop_nobody(server: Any) -> None:
+    body = {"prompt": "\U00012345" * 2**19, "return_token_strs": True}
+    with ThreadPoolExecutor(1) as pool:
+        tokenized = pool.submit(server.http.post, "/tokenize", json=body)
+        waits_s = []
+        while not tokenized.done():
+            started = time.monotonic()
+            server.http.get("/health/live")
+            waits_s.append(time.monotonic() - started)
+    assert len(tokenized.result().json()["token_strs"]) == 4 * 2**19
+    assert max(waits_s) < 1.5
 
 
 def test_a_body_that_comes_too_slowly(start_server: StartServer) -> None:

@@ -65,13 +65,13 @@ async def tokenize(body: TokenizeBody, request: Request) -> TokenizeResponse:
             f"The text has {len(body.prompt)} characters; at most {MAX_TEXT_CHARS} are tokenised at once.",
             field="prompt",
         )
-    # In a thread: tokenising a long text takes tens of milliseconds, in which no stream would move.
+    # In a thread: a long text takes tens of milliseconds, its tokens' texts seconds, in which no stream would move.
     token_ids = await asyncio.to_thread(client.tokenizer.encode_with_special, body.prompt)
     return TokenizeResponse(
         count=len(token_ids),
         max_model_len=client.max_model_len,
         tokens=token_ids,
-        token_strs=list(map(client.tokenizer.token_text, token_ids)) if body.return_token_strs else None,
+        token_strs=await asyncio.to_thread(_texts, token_ids, client) if body.return_token_strs else None,
     )
 
 
@@ -97,3 +97,7 @@ async def tokenizer_info(request: Request) -> TokenizerInfo:
         model_max_length=client.max_model_len,
         **info,
     )
+
+
+def _texts(token_ids: list[int], client: ModelClient) -> list[str]:
+    return list(map(client.tokenizer.token_text, token_ids))
