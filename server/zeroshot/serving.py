@@ -129,25 +129,33 @@ class LimitedProtocol(HttpToolsProtocol):
     send_timeout_s: float
     _refusal: tuple[int, str, str] | None = None
     _num_head_bytes = 0
+    """Or of trailers: since the head, or the body, came to an end."""
     _is_in_head = True
+    _is_in_message = False
     _has_ended_head = False
     """In the data received last: what is left of that may be a body."""
+    _has_body = False
+    """The data received last."""
     _timer: Any = None
     _send_timer: Any = None
 
     def data_received(self, data: bytes) -> None:
-        self._expect_head()
-        was_in_head, self._has_ended_head = self._is_in_head, False
+        self._expect_rest()
+        was_in_head, self._has_ended_head, self._has_body = self._is_in_head, False, False
         super().data_received(data)
-        if was_in_head and self._is_in_head and not self._has_ended_head:
+        # After a body there may be trailers, as many as the client likes.
+        is_in_trailers = not (was_in_head or self._is_in_head or self._has_body)
+        if is_in_trailers or (was_in_head and self._is_in_head and not self._has_ended_head):
             self._num_head_bytes += len(data)
             if self._num_head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
                 self._refuse_large_head()
                 self.send_400_response("")
+        if self._is_in_message:
+            self._expect_rest()
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._expect_head()
+        self._expect_rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -165,11 +173,15 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self._num_head_bytes and not self.transport.is_closing():
-            self._expect_head()  # the next request's, some of which came meanwhile
+            self._expect_rest()  # of the next request, some of which came meanwhile
 
     def on_message_begin(self) -> None:
-        self._is_in_head = True
+        self._is_in_head = self._is_in_message = True
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._is_in_head:  # trailers are nothing that anybody here reads
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
@@ -181,9 +193,16 @@ class LimitedProtocol(HttpToolsProtocol):
             raise ValueError("the head is too large")  # the parser stops, and uvicorn answers
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._has_body = True
+        self._num_head_bytes = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         super().on_message_complete()
-        self._is_in_head = True
+        self._is_in_head, self._is_in_message = True, False
+        self._num_head_bytes = 0
+        self._stop_timer()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
         """Everything uvicorn refuses comes through here."""
@@ -195,23 +214,27 @@ class LimitedProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _refuse_large_head(self) -> None:
-        self._refusal = (431, "headers_too_large", f"The request's head is larger than {MAX_HEAD_BYTES} bytes.")
+        what = "head is" if self._is_in_head else "trailers are"
+        self._refusal = (431, "headers_too_large", f"The request's {what} larger than {MAX_HEAD_BYTES} bytes.")
 
-    def _expect_head(self) -> None:
-        """Not while an answer is on its way: a 408 would end up in the middle of it."""
+    def _expect_rest(self) -> None:
+        """Of a head, or of a body that was answered before it came.
+
+        Not while an answer is on its way: a 408 would end up in the middle of it, and the app times its body itself.
+        """
         is_answering = self.cycle is not None and not self.cycle.response_complete
-        if self._timer is None and self._is_in_head and not is_answering:
-            self._timer = self.loop.call_later(self.timeout_s, self._on_slow_head)
+        if self._timer is None and not is_answering:
+            self._timer = self.loop.call_later(self.timeout_s, self._on_slow_request)
 
     def _on_slow_reader(self) -> None:
         logger.warning("a client has not read what it was sent for %g s: cut off", self.send_timeout_s)
         self.transport.abort()
 
-    def _on_slow_head(self) -> None:
+    def _on_slow_request(self) -> None:
         if self.transport.is_closing():
             return
-        if self._num_head_bytes == 0:
-            self.transport.close()  # it has sent nothing to be answered
+        if self._num_head_bytes == 0 or not self._is_in_head:
+            self.transport.close()  # it has sent nothing to be answered, or was answered before
             return
         self._refusal = (408, "request_timeout", "The request's head came too slowly.")
         self.send_400_response("")

@@ -5,12 +5,13 @@ import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, suppress
 from typing import Any
 
+import psutil
 import pytest
 
-from tests.support.raw_http import connect, exchange, read_answer
+from tests.support.raw_http import connect, exchange, read_answer, send
 
 LONG = {"prompt": "On and on", "max_tokens": 1000, "ignore_eos": True, "logprobs": 5}
 StartServer = Callable[..., AbstractContextManager[Any]]
@@ -238,6 +239,48 @@ def test_a_body_that_comes_too_slowly(start_server: StartServer) -> None:
             kept.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert read_answer(kept).status == 200
         server.wait_until_idle()
+
+
+@pytest.mark.parametrize("path", ["/generate", "/nowhere"])
+@pytest.mark.parametrize("piece", [b"X-A: b\r\n" * 8192, b"b" * 2**16], ids=["many", "one"])
+def test_trailers_without_end(start_server: StartServer, path: str, piece: bytes) -> None:
+    """They come after a body, which may have been answered before: neither its size nor its time is watched then."""
+    with start_server() as server, connect(server.url) as connection:
+        before = psutil.Process(server.process.pid).memory_info().rss
+        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        send(connection, [b"2\r\n{}\r\n0\r\nX-A: b\r\nX-B: ", *[piece] * 500])
+        received = b""
+        with suppress(ConnectionResetError):
+            while more := connection.recv(2**16):
+                received += more
+        assert psutil.Process(server.process.pid).memory_info().rss - before < 50 * 2**20
+        assert server.http.get("/health/live").status_code == 200
+
+
+def test_short_trailers_are_no_headers(server: Any) -> None:
+    body = b'{"prompt":"a","max_tokens":1}'
+    head = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    chunks = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\nX-A: b\r\n\r\n" % (len(body), body)
+    with connect(server.url) as connection:
+        for _ in range(2):
+            connection.sendall(head + chunks)
+            assert read_answer(connection).status == 200
+
+
+def test_a_body_that_was_answered_before_it_came_has_its_time_too(start_server: StartServer) -> None:
+    with start_server(ZEROSHOT_RECEIVE_TIMEOUT_S="1") as server, connect(server.url, timeout_s=10) as connection:
+        connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n")
+        assert read_answer(connection).status == 404
+        connection.sendall(b"a")
+        assert connection.recv(1) == b"", "it is closed"
+    with start_server(ZEROSHOT_RECEIVE_TIMEOUT_S="1") as server, connect(server.url, timeout_s=10) as connection:
+        connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n")
+        assert read_answer(connection).status == 404
+        connection.sendall(b"a")
+        connection.sendall(b"a")
+        time.sleep(1.5)
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert read_answer(connection).status == 200, "it came in time"
 
 
 def test_a_client_that_reads_nothing_is_cut_off(start_server: StartServer) -> None:
