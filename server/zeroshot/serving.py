@@ -10,6 +10,7 @@ import time
 from types import FrameType
 from typing import Any
 
+import httptools
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -121,6 +122,7 @@ class LimitedProtocol(HttpToolsProtocol):
     """uvicorn's, with limits on the size of a request's head and on the time it takes, and errors as JSON.
 
     A client that doesn't read what it is sent is cut off too: the answer would wait in memory for as long as it likes.
+    Nothing is upgraded here: a request that offers it (`Upgrade: h2c`, as Java's client does) is one like any other.
 
     What is refused here is no HTTP request yet: no route, no surface, so errors have our own envelope.
     """
@@ -142,7 +144,13 @@ class LimitedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._expect_rest()
         was_in_head, self._has_ended_head, self._has_body = self._is_in_head, False, False
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self.send_400_response("")
+            return
         # After a body there may be trailers, as many as the client likes.
         is_in_trailers = not (was_in_head or self._is_in_head or self._has_body)
         if is_in_trailers or (was_in_head and self._is_in_head and not self._has_ended_head):
@@ -152,6 +160,18 @@ class LimitedProtocol(HttpToolsProtocol):
                 self.send_400_response("")
         if self._is_in_message:
             self._expect_rest()
+
+    def _parse(self, data: bytes) -> None:
+        while True:
+            try:
+                return self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:  # the parser has left out the body: again, from the head on
+                data = self._head_without_upgrade() + data[upgrade.args[0] :]
+
+    def _head_without_upgrade(self) -> bytes:
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        lines += [b"%s: %s" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -190,8 +210,11 @@ class LimitedProtocol(HttpToolsProtocol):
         self._stop_timer()
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
             self._refuse_large_head()
-            raise ValueError("the head is too large")  # the parser stops, and uvicorn answers
-        super().on_headers_complete()
+            raise ValueError("the head is too large")  # the parser stops, and `data_received` answers
+        if self.parser.get_method() == b"CONNECT":
+            raise ValueError("this is no proxy")
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._has_body = True
@@ -199,6 +222,8 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         super().on_message_complete()
         self._is_in_head, self._is_in_message = True, False
         self._num_head_bytes = 0

@@ -18,6 +18,8 @@ import httpx
 import psutil
 import pytest
 
+from tests.support.raw_http import connect, read_answer, read_one, send
+
 LONG = {"prompt": "On and on", "max_tokens": 1000, "ignore_eos": True, "logprobs": 5}
 """Seconds of work even for a tiny model."""
 StartServer = Callable[..., AbstractContextManager[Any]]
@@ -180,6 +182,26 @@ def test_an_idle_connection_can_be_used_again(server: Any) -> None:
         response.read()
         assert connection.sock is first_socket is not None
     connection.close()
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "websocket"])
+def test_an_offer_to_upgrade_changes_nothing(server: Any, protocol: str) -> None:
+    """Java's client makes it with its first request, whose body was lost."""
+    body = b'{"prompt":"a","max_tokens":1,"temperature":0}'
+    offer = f"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\nHTTP2-Settings: AAMAAABk\r\n"
+    head = f"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{offer}"
+    whole = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    chunked = f"{head}Transfer-Encoding: chunked\r\n\r\n{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
+    get = f"GET /health/live HTTP/1.1\r\nHost: localhost\r\n{offer}\r\n".encode()
+    expected = server.generate(prompt="a", max_tokens=1, temperature=0)["choices"]
+    with connect(server.url) as connection:
+        for pieces in ([whole], [chunked], [whole[:200], whole[200:-5], whole[-5:]], [bytes([byte]) for byte in whole]):
+            send(connection, pieces, pause_s=0.001)
+            assert read_answer(connection).json()["choices"] == expected
+        connection.sendall(get + whole + get)
+        with connection.makefile("rb") as answers:
+            assert [read_one(answers).status for _ in range(3)] == [200, 200, 200]
+    assert "WebSocket" not in server.log.read_text()
 
 
 def test_slow_reader_does_not_stop_others(server: Any) -> None:

@@ -50,12 +50,13 @@ def read_answer(connection: socket.socket, *, has_body: bool = True) -> Answer:
     """One HTTP/1.1 answer, its body by Content-Length, chunked, or until the connection is closed."""
     try:
         with connection.makefile("rb") as stream:
-            return _read(stream, has_body=has_body)
+            return read_one(stream, has_body=has_body)
     except (TimeoutError, ConnectionResetError) as error:
         raise NoAnswer(repr(error)) from None
 
 
-def _read(stream: Any, *, has_body: bool) -> Answer:
+def read_one(stream: Any, *, has_body: bool = True) -> Answer:
+    """The next answer of a stream that may hold several. Raises NoAnswer."""
     status_line = stream.readline()
     if not status_line.startswith(b"HTTP/1.1 "):
         raise NoAnswer(f"closed, or no HTTP: {status_line[:80]!r}")
