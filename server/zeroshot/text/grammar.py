@@ -7,6 +7,7 @@ The engine compiles again what has passed (`engine/guide.py`).
 
 import asyncio
 import json
+import logging
 import re
 import resource
 import sys
@@ -18,6 +19,8 @@ import llguidance
 
 from zeroshot.errors import InvalidRequest, Overloaded
 from zeroshot.types import Grammar
+
+logger = logging.getLogger(__name__)
 
 MAX_REGEX_CHARS = 2000
 MAX_EXPANDED_CHARS = 2000
@@ -148,16 +151,20 @@ class GrammarChecker:
 
 
 async def _mistake_found_elsewhere(grammar: Grammar) -> str | None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "zeroshot.text.grammar"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "zeroshot.text.grammar"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+    except OSError as error:  # too many processes or open files, or too little memory for one more
+        logger.error("a grammar could not be checked: %s", error)
+        raise _no_time() from None
     try:
         question = json.dumps([grammar.kind, grammar.source]).encode()
         answer, _ = await asyncio.wait_for(process.communicate(question), _CHECK_TIMEOUT_S)
     except TimeoutError:
-        raise Overloaded("The server had no time to read the grammar. Try again.", retry_after_s=5) from None
+        raise _no_time() from None
     finally:
         if process.returncode is None:
             process.kill()
@@ -166,6 +173,10 @@ async def _mistake_found_elsewhere(grammar: Grammar) -> str | None:
         return f"it takes too much to read: more than {_CHECK_CPU_S} s, or {_CHECK_MEMORY_BYTES >> 30} GiB"
     message: str | None = json.loads(answer)
     return message
+
+
+def _no_time() -> Overloaded:
+    return Overloaded("The server had no time to read the grammar. Try again.", retry_after_s=5)
 
 
 def main() -> None:

@@ -128,6 +128,15 @@ def test_more_new_grammars_than_can_be_read_are_turned_away(monkeypatch: pytest.
     assert all(isinstance(error, Overloaded) for error in errors)
 
 
+def test_a_machine_without_room_for_another_process_is_overloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: Any, **__: Any) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", fail)
+    with pytest.raises(Overloaded):
+        asyncio.run(GrammarChecker().check(regex_grammar("[a-c]+", field="regex")))
+
+
 @pytest.mark.parametrize("expression", ["[" * 2000, "[" * 1000 + "\\", "[a\\]" * 400])
 def test_a_class_that_is_never_closed_is_looked_for_once(expression: str) -> None:
     """Not from each of its characters: that took half a minute for 4 MB of them."""
