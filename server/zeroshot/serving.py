@@ -13,7 +13,7 @@ from typing import Any
 import httptools
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from zeroshot.api.drain import Drain
 from zeroshot.client import EngineClient
@@ -26,6 +26,8 @@ MAX_HEAD_BYTES = 32 * 2**10
 _KEEP_ALIVE_S = 75
 """Longer than load balancers and clients keep an idle connection (60 s for most). With uvicorn's 5 s a client's next
 request often went out on a connection that was just being closed, and got no answer."""
+_MAX_PIPELINED = 8
+"""Requests that may wait for the answer before theirs; then nothing more is read."""
 _LAST_WORDS_S = 3.0
 """How long clients have to read the error that ends their request when draining took too long."""
 
@@ -138,6 +140,8 @@ class LimitedProtocol(HttpToolsProtocol):
     """In the data received last: what is left of that may be a body."""
     _has_body = False
     """The data received last."""
+    _answering: RequestResponseCycle | None = None
+    """The request whose turn it is: `cycle` is the one that came last."""
     _timer: Any = None
     _send_timer: Any = None
 
@@ -180,7 +184,10 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         self._stop_send_timer()
-        super().connection_lost(exc)
+        super().connection_lost(exc)  # tells the request that came last, others may be before it
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -215,6 +222,12 @@ class LimitedProtocol(HttpToolsProtocol):
             raise ValueError("this is no proxy")
         if not self.parser.should_upgrade():
             super().on_headers_complete()
+            if 0 < len(self.pipeline) <= _MAX_PIPELINED:
+                self.flow.resume_reading()  # who doesn't read can't see that the client has left
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         self._has_body = True

@@ -57,6 +57,21 @@ def test_a_client_that_leaves_frees_its_blocks(server: Any, is_stream: bool, num
     assert health["engine"]["generation_tokens_total"] - steps_before < 1000 * num_clients
 
 
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_client_that_leaves_with_its_next_request_already_sent(server: Any, is_stream: bool) -> None:
+    """The one that waits for its turn is not the one to be told that the client has gone."""
+    server.wait_until_idle()
+    tokens_before = server.health()["engine"]["generation_tokens_total"]
+    connection = raw_request(server, LONG | {"stream": is_stream})
+    server.wait_until(lambda health: health["engine"]["num_running"] == 1)
+    connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    time.sleep(0.1)
+    connection.close()
+    health = server.wait_until_idle()
+    assert health["engine"]["generation_tokens_total"] - tokens_before < 1000
+    assert "Traceback" not in server.log.read_text()
+
+
 def test_a_client_that_leaves_while_it_waits_in_the_queue(start_server: StartServer) -> None:
     with start_server("--max-num-seqs", "2") as server:
         server.wait_until_warm()
