@@ -212,6 +212,17 @@ def test_the_texts_of_many_tokens_stop_nobody(server: Any) -> None:
     assert max(waits_s) < 1.5
 
 
+def test_short_texts_do_not_wait_for_the_long_ones_of_others(server: Any) -> None:
+    clients = [post_raw(server, "/tokenize", {"prompt": "\U00012345" * 2**18}) for _ in range(16)]
+    time.sleep(0.5)
+    started = time.monotonic()
+    assert server.http.post("/tokenize", json={"prompt": "a"}).json()["count"] == 1
+    waited_s = time.monotonic() - started
+    for client in clients:
+        client.close()
+    assert waited_s < 1.5
+
+
 def test_a_body_that_comes_too_slowly(start_server: StartServer) -> None:
     with start_server(ZEROSHOT_RECEIVE_TIMEOUT_S="1") as server:
         head = "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"

@@ -1,6 +1,5 @@
 """`POST /v1/chat/completions`: a conversation written down by the chat template, and the model's next line in it."""
 
-import asyncio
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -18,6 +17,7 @@ from zeroshot.api.generation import check_length, sampling_params
 from zeroshot.api.openai_protocol import Frame, OpenAIBody, UsageInChunks, openai_usage
 from zeroshot.api.sse import STREAMED, event_stream
 from zeroshot.api.structured_outputs import generation_of
+from zeroshot.api.threads import in_thread
 from zeroshot.caller import limit_time
 from zeroshot.errors import ContextLengthExceeded, InvalidRequest
 from zeroshot.model_client import ChoiceDelta, ModelClient
@@ -124,7 +124,7 @@ class _Call:
     async def prepare(cls, body: ChatBody, client: ModelClient, template: ChatTemplate) -> Self:
         text = template.render([(message.template_role, message.content) for message in body.messages])
         check_length(text, client, "messages")
-        return cls(body, client, template, await asyncio.to_thread(client.tokenizer.encode, text))
+        return cls(body, client, template, await in_thread(client.tokenizer.encode, text))
 
     async def run(self) -> dict[str, Any]:
         (completions,) = await self.generation.complete()

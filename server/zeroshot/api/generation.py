@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from zeroshot.api.fields import SamplingBody
+from zeroshot.api.threads import in_thread
 from zeroshot.errors import InvalidRequest
 from zeroshot.model_client import ChoiceDelta, Completion, ModelClient
 from zeroshot.text.tokenizer import Tokenizer
@@ -210,7 +211,7 @@ async def _tokenize(prompt: Prompt, client: ModelClient, field: str) -> list[int
         return prompt
     check_length(prompt, client, field)
     # In a thread: tokenising a long text takes tens of milliseconds, in which no stream would move.
-    return await asyncio.to_thread(client.tokenizer.encode_with_special, prompt)
+    return await in_thread(client.tokenizer.encode_with_special, prompt)
 
 
 def check_length(text: str, client: ModelClient, field: str) -> None:

@@ -1,15 +1,17 @@
 """`/tokenize`, `/detokenize`, `/tokenizer_info`: the model's tokenizer, in vLLM's shapes."""
 
-import asyncio
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from zeroshot.api import fields
+from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import documented
 from zeroshot.api.generation import check_token_ids
 from zeroshot.api.models import check_model
+from zeroshot.api.threads import in_thread
 from zeroshot.errors import InvalidRequest
 from zeroshot.model_client import ModelClient
 
@@ -66,12 +68,12 @@ async def tokenize(body: TokenizeBody, request: Request) -> TokenizeResponse:
             field="prompt",
         )
     # In a thread: a long text takes tens of milliseconds, its tokens' texts seconds, in which no stream would move.
-    token_ids = await asyncio.to_thread(client.tokenizer.encode_with_special, body.prompt)
+    token_ids = await cancel_on_disconnect(request, in_thread(client.tokenizer.encode_with_special, body.prompt))
     return TokenizeResponse(
         count=len(token_ids),
         max_model_len=client.max_model_len,
         tokens=token_ids,
-        token_strs=await asyncio.to_thread(_texts, token_ids, client) if body.return_token_strs else None,
+        token_strs=await in_thread(partial(_texts, client), token_ids) if body.return_token_strs else None,
     )
 
 
@@ -80,7 +82,9 @@ async def detokenize(body: DetokenizeBody, request: Request) -> DetokenizeRespon
     client: ModelClient = request.app.state.client
     check_model(body.model, client)
     check_token_ids(body.tokens, "tokens", client.vocab_size)
-    return DetokenizeResponse(prompt=await asyncio.to_thread(client.tokenizer.decode, body.tokens))
+    return DetokenizeResponse(
+        prompt=await cancel_on_disconnect(request, in_thread(client.tokenizer.decode, body.tokens))
+    )
 
 
 @router.get("/tokenizer_info", summary="What kind of tokenizer it is.")
@@ -99,5 +103,5 @@ async def tokenizer_info(request: Request) -> TokenizerInfo:
     )
 
 
-def _texts(token_ids: list[int], client: ModelClient) -> list[str]:
+def _texts(client: ModelClient, token_ids: list[int]) -> list[str]:
     return list(map(client.tokenizer.token_text, token_ids))
