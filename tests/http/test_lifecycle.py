@@ -58,18 +58,18 @@ def test_a_client_that_leaves_frees_its_blocks(server: Any, is_stream: bool, num
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
-def test_a_client_that_leaves_with_its_next_request_already_sent(server: Any, is_stream: bool) -> None:
+def test_a_client_that_leaves_with_its_next_request_already_sent(fresh_server: Any, is_stream: bool) -> None:
     """The one that waits for its turn is not the one to be told that the client has gone."""
-    server.wait_until_idle()
-    tokens_before = server.health()["engine"]["generation_tokens_total"]
-    connection = raw_request(server, LONG | {"stream": is_stream})
-    server.wait_until(lambda health: health["engine"]["num_running"] == 1)
+    fresh_server.wait_until_idle()
+    tokens_before = fresh_server.health()["engine"]["generation_tokens_total"]
+    connection = raw_request(fresh_server, LONG | {"stream": is_stream})
+    fresh_server.wait_until(lambda health: health["engine"]["num_running"] == 1)
     connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
     time.sleep(0.1)
     connection.close()
-    health = server.wait_until_idle()
+    health = fresh_server.wait_until_idle()
     assert health["engine"]["generation_tokens_total"] - tokens_before < 1000
-    assert "Traceback" not in server.log.read_text()
+    assert "Traceback" not in fresh_server.log.read_text()
 
 
 def test_a_client_that_leaves_while_it_waits_in_the_queue(start_server: StartServer) -> None:
@@ -200,7 +200,7 @@ def test_an_idle_connection_can_be_used_again(server: Any) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["h2c", "websocket"])
-def test_an_offer_to_upgrade_changes_nothing(server: Any, protocol: str) -> None:
+def test_an_offer_to_upgrade_changes_nothing(fresh_server: Any, protocol: str) -> None:
     """Java's client makes it with its first request, whose body was lost."""
     body = b'{"prompt":"a","max_tokens":1,"temperature":0}'
     offer = f"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\nHTTP2-Settings: AAMAAABk\r\n"
@@ -208,15 +208,15 @@ def test_an_offer_to_upgrade_changes_nothing(server: Any, protocol: str) -> None
     whole = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
     chunked = f"{head}Transfer-Encoding: chunked\r\n\r\n{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
     get = f"GET /health/live HTTP/1.1\r\nHost: localhost\r\n{offer}\r\n".encode()
-    expected = server.generate(prompt="a", max_tokens=1, temperature=0)["choices"]
-    with connect(server.url) as connection:
+    expected = fresh_server.generate(prompt="a", max_tokens=1, temperature=0)["choices"]
+    with connect(fresh_server.url) as connection:
         for pieces in ([whole], [chunked], [whole[:200], whole[200:-5], whole[-5:]], [bytes([byte]) for byte in whole]):
             send(connection, pieces, pause_s=0.001)
             assert read_answer(connection).json()["choices"] == expected
         connection.sendall(get + whole + get)
         with connection.makefile("rb") as answers:
             assert [read_one(answers).status for _ in range(3)] == [200, 200, 200]
-    assert "WebSocket" not in server.log.read_text()
+    assert "WebSocket" not in fresh_server.log.read_text()
 
 
 def test_slow_reader_does_not_stop_others(server: Any) -> None:

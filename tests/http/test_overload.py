@@ -199,24 +199,24 @@ def test_a_body_of_many_mistakes_is_refused_at_the_first(server: Any, path: str,
     assert "at most" in error["message"] or error.get("field") == "tokens.0"
 
 
-def test_the_texts_of_many_tokens_stop_nobody(server: Any) -> None:
+def test_the_texts_of_many_tokens_stop_nobody(fresh_server: Any) -> None:
     body = {"prompt": "\U00012345" * 2**19, "return_token_strs": True}
     with ThreadPoolExecutor(1) as pool:
-        tokenized = pool.submit(server.http.post, "/tokenize", json=body)
+        tokenized = pool.submit(fresh_server.http.post, "/tokenize", json=body)
         waits_s = []
         while not tokenized.done():
             started = time.monotonic()
-            server.http.get("/health/live")
+            fresh_server.http.get("/health/live")
             waits_s.append(time.monotonic() - started)
     assert len(tokenized.result().json()["token_strs"]) == 4 * 2**19
     assert max(waits_s) < 1.5
 
 
-def test_short_texts_do_not_wait_for_the_long_ones_of_others(server: Any) -> None:
-    clients = [post_raw(server, "/tokenize", {"prompt": "\U00012345" * 2**18}) for _ in range(16)]
+def test_short_texts_do_not_wait_for_the_long_ones_of_others(fresh_server: Any) -> None:
+    clients = [post_raw(fresh_server, "/tokenize", {"prompt": "\U00012345" * 2**18}) for _ in range(16)]
     time.sleep(0.5)
     started = time.monotonic()
-    assert server.http.post("/tokenize", json={"prompt": "a"}).json()["count"] == 1
+    assert fresh_server.http.post("/tokenize", json={"prompt": "a"}).json()["count"] == 1
     waited_s = time.monotonic() - started
     for client in clients:
         client.close()
@@ -268,11 +268,11 @@ def test_trailers_without_end(start_server: StartServer, path: str, piece: bytes
         assert server.http.get("/health/live").status_code == 200
 
 
-def test_short_trailers_are_no_headers(server: Any) -> None:
+def test_short_trailers_are_no_headers(fresh_server: Any) -> None:
     body = b'{"prompt":"a","max_tokens":1}'
     head = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     chunks = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\nX-A: b\r\n\r\n" % (len(body), body)
-    with connect(server.url) as connection:
+    with connect(fresh_server.url) as connection:
         for _ in range(2):
             connection.sendall(head + chunks)
             assert read_answer(connection).status == 200
