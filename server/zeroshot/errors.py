@@ -103,6 +103,8 @@ class ValidationFailed(InvalidRequest):
         path = [part for part in first["loc"] if part != "body" and (isinstance(part, int) or part.isidentifier())]
         if first["type"] == "extra_forbidden" and first["loc"][-1] not in path:
             path.append(first["loc"][-1])  # the caller's own name, which may be anything
+        if first["type"] == "unused_input":  # of the whole body, and so without a place
+            path.append(first["ctx"]["field"])
         field = ".".join(map(str, path))[:_MAX_FIELD_CHARS] or None
         if first["type"] == "json_invalid":
             return cls("The body is not valid JSON.")

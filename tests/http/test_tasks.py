@@ -78,6 +78,7 @@ def test_json_cut_by_the_callers_max_tokens(server: Any) -> None:
     ("body", "status", "field"),
     [
         ({}, 422, "text"),
+        ({"text": "Hi.", "style": "pairs", "target": "German"}, 422, "target"),
         ({"text": 1}, 422, "text"),
         ({"text": "a", "texts": "b"}, 422, "texts"),
         ({"text": "a", "temperature": True}, 422, "temperature"),

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from zeroshot.api import fields
@@ -14,6 +14,7 @@ from zeroshot.api.chat_template import ChatTemplate, Role
 from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import OPENAI_ERRORS
 from zeroshot.api.generation import check_length, sampling_params
+from zeroshot.api.json_answer import JSONAnswer
 from zeroshot.api.openai_protocol import Frame, OpenAIBody, UsageInChunks, openai_usage
 from zeroshot.api.sse import STREAMED, event_stream
 from zeroshot.api.structured_outputs import generation_of
@@ -87,7 +88,7 @@ async def chat_completions(body: ChatBody, request: Request) -> Response:
     headers = body.ignored_fields()
     if body.stream:
         return await event_stream(request, call.stream(), headers=headers)
-    return JSONResponse(await cancel_on_disconnect(request, call.run()), headers=headers)
+    return JSONAnswer(await cancel_on_disconnect(request, call.run()), headers=headers)
 
 
 class _Call:

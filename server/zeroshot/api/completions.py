@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any, Self
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from pydantic import Field
 
 from zeroshot.api import fields
@@ -15,6 +15,7 @@ from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import OPENAI_ERRORS
 from zeroshot.api.generation import as_prompts, by_probability, sampling_params, tokenize_prompts
 from zeroshot.api.guided_choice import encode_choices
+from zeroshot.api.json_answer import JSONAnswer
 from zeroshot.api.openai_choice import ChoiceFormat, ChoiceWriter
 from zeroshot.api.openai_protocol import Frame, OpenAIBody, UsageInChunks, openai_usage
 from zeroshot.api.sse import STREAMED, event_stream
@@ -80,7 +81,7 @@ async def completions(body: CompletionBody, request: Request) -> Response:
     headers = body.ignored_fields()
     if body.stream:
         return await event_stream(request, call.stream(), headers=headers)
-    return JSONResponse(await cancel_on_disconnect(request, call.run()), headers=headers)
+    return JSONAnswer(await cancel_on_disconnect(request, call.run()), headers=headers)
 
 
 class _Call:

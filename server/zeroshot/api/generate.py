@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from pydantic import BaseModel, Discriminator, Field, Tag
 
 from zeroshot.api import beams, fields, tgi
@@ -15,6 +15,7 @@ from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.envelopes import ErrorResponse, TGIErrorResponse
 from zeroshot.api.errors import documented
 from zeroshot.api.generation import as_prompts, logprob_json, sampling_params, tokenize_prompts
+from zeroshot.api.json_answer import JSONAnswer
 from zeroshot.api.sse import STREAMED, event_stream
 from zeroshot.api.structured_outputs import DEFAULT_MAX_TOKENS as STRUCTURED_MAX_TOKENS
 from zeroshot.api.structured_outputs import StructuredOutputs, generation_of
@@ -123,7 +124,7 @@ async def generate(body: EitherBody, request: Request) -> Response:
     call = await _Call.prepare(body, request.app.state.client)
     if body.stream:
         return await event_stream(request, call.stream())
-    return JSONResponse(await cancel_on_disconnect(request, call.run()))
+    return JSONAnswer(await cancel_on_disconnect(request, call.run()))
 
 
 class _Call:

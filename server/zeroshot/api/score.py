@@ -5,13 +5,14 @@ import uuid
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from pydantic import BaseModel, BeforeValidator, Field
 
 from zeroshot.api import fields
 from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import documented
 from zeroshot.api.generation import Generation, as_prompts, logprob_json, tokenize_prompts
+from zeroshot.api.json_answer import JSONAnswer
 from zeroshot.caller import limit_time
 from zeroshot.errors import ContextLengthExceeded, InvalidRequest
 from zeroshot.model_client import Completion, ModelClient
@@ -100,7 +101,7 @@ async def score(body: ScoreBody, request: Request) -> Response:
     completions = await cancel_on_disconnect(request, generation.complete())
     scored = zip(generation.requests, completions, strict=True)
     usage = generation.usage()
-    return JSONResponse(
+    return JSONAnswer(
         {
             "model": client.model_name,
             "results": [_result(sent, choices[0], body, client) for sent, choices in scored],

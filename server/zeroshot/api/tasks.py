@@ -11,12 +11,13 @@ from contextlib import aclosing, contextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import documented
+from zeroshot.api.json_answer import JSONAnswer
 from zeroshot.api.sse import event_stream
 from zeroshot.caller import CALLER, limit_time
 from zeroshot.errors import Overloaded, ValidationFailed, ZeroshotError
@@ -108,7 +109,7 @@ async def run_task(name: TaskName, request: Request) -> Response:
         limit_time(inputs.timeout)
         return await event_stream(request, _events(task, client, inputs))
     result = await cancel_on_disconnect(request, _run(task, client, inputs))
-    return JSONResponse(_envelope(task) | result.as_body())
+    return JSONAnswer(_envelope(task) | result.as_body())
 
 
 @router.post("/tasks/{name}/batch", include_in_schema=False)
@@ -125,7 +126,7 @@ async def run_batch(name: TaskName, request: Request) -> Response:
     results = await cancel_on_disconnect(request, _run_all(task, client, batch.inputs))
     fields = TaskUsage.model_fields
     usage = {field: sum(result.get("usage", {}).get(field, 0) for result in results) for field in fields}
-    return JSONResponse(_envelope(task) | {"results": results, "usage": usage})
+    return JSONAnswer(_envelope(task) | {"results": results, "usage": usage})
 
 
 async def _run_all(task: Task, client: ModelClient, items: list[Any]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from typing import Any, Self
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
 
 import zeroshot
@@ -20,6 +20,7 @@ from zeroshot.api import envelopes, fields
 from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import TGI_ERRORS
 from zeroshot.api.generation import MAX_PROMPTS, Generation, by_probability, tokenize_prompts
+from zeroshot.api.json_answer import JSONAnswer
 from zeroshot.api.sse import STREAMED, event_stream
 from zeroshot.api.tgi_fields import TGIBody
 from zeroshot.model_client import ChoiceDelta, Completion, ModelClient
@@ -85,7 +86,7 @@ async def answer(body: TGIBody, request: Request, *, as_list: bool = False) -> R
     if body.stream:
         return await event_stream(request, call.stream(), end=b"")
     result = await cancel_on_disconnect(request, call.run())
-    return JSONResponse([result] if as_list else result)
+    return JSONAnswer([result] if as_list else result)
 
 
 class _Call:

@@ -7,7 +7,7 @@ pydantic uses itself.
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, create_model, model_validator
-from pydantic_core import PydanticUndefined
+from pydantic_core import PydanticCustomError, PydanticUndefined
 
 from zeroshot.tasks.prompt_file import (
     Calibration,
@@ -220,7 +220,8 @@ def _refuse_unused(file: PromptFile) -> Any:
         style: str = getattr(request, "style")  # noqa: B009  # a field of every task with styles
         unused = sorted(request.given - used[style])
         if unused:
-            raise ValueError(f"style {style!r} doesn't use {', '.join(unused)}")
+            names = ", ".join(unused)
+            raise PydanticCustomError("unused_input", f"style {style!r} doesn't use {names}", {"field": unused[0]})
         return request
 
     return check
