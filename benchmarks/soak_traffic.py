@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 
 MAX_SEED = 2**31
+STREAMED_TASKS = {"answer", "complete", "summarize", "translate"}
+"""Of those that answer with a text."""
 EXPECTED_ERRORS = {"overloaded": "full", "engine_restarting": "restarting", "engine_unavailable": "restarting"}
 """What a server with a full queue or a dead engine may answer: {code: the outcome it is counted as}."""
 
@@ -73,7 +75,7 @@ class Traffic:
         self._examples = examples
         self._kinds = [
             *(self._generate,) * 3, *(self._stream,) * 3, *(self._task,) * 3,
-            self._batch, self._completions, self._completions_stream, self._chat, self._score,
+            self._task_stream, self._batch, self._completions, self._completions_stream, self._chat, self._score,
         ]  # fmt: skip
 
     def draw(self) -> Call:
@@ -132,6 +134,10 @@ class Traffic:
         name = self._random.choice(sorted(self._examples))
         return Call("task", f"/tasks/{name}", self._inputs(name), task_output)
 
+    def _task_stream(self) -> Call:
+        name = self._random.choice(sorted(STREAMED_TASKS & self._examples.keys()))
+        return Call("task stream", f"/tasks/{name}", self._inputs(name) | {"stream": True, "seed": 7}, task_output)
+
     def _batch(self) -> Call:
         name = self._random.choice(sorted(self._examples))
         inputs = [self._inputs(name) for _ in range(self._random.randint(2, 8))]
@@ -166,18 +172,29 @@ async def _send_stream(http: httpx.AsyncClient, call: Call) -> dict[str, Any]:
         events = [line.removeprefix("data: ") async for line in response.aiter_lines() if line]
     if not events or events[-1] != "[DONE]":
         raise Incomplete(f"{call.path}: a stream without its end, after {events[-1:]}")
-    answer: dict[str, Any] = {"choices": []}
-    choices: dict[int, dict[str, Any]] = {}
-    for event in map(json.loads, events[:-1]):
+    parsed = [json.loads(event) for event in events[:-1]]
+    for event in parsed:
         if "error" in event:
             raise _explicit(event)
-        for piece in event["choices"]:
-            choice = choices.setdefault(piece["index"], {"index": piece["index"], "text": ""})
-            choice["text"] += piece["text"]
-            choice["finish_reason"] = piece["finish_reason"]
-    answer["choices"] = [choices[index] for index in sorted(choices)]
+    answer = _joined_output(call, parsed) if "choices" not in parsed[0] else _joined_choices(parsed)
     _check_whole(call, answer)
     return answer
+
+
+def _joined_choices(events: list[dict[str, Any]]) -> dict[str, Any]:
+    choices: dict[int, dict[str, Any]] = {}
+    for piece in (piece for event in events for piece in event["choices"]):
+        choice = choices.setdefault(piece["index"], {"index": piece["index"], "text": ""})
+        choice["text"] += piece["text"]
+        choice["finish_reason"] = piece["finish_reason"]
+    return {"choices": [choices[index] for index in sorted(choices)]}
+
+
+def _joined_output(call: Call, events: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of a task: the last event has its usage."""
+    if "usage" not in events[-1]:
+        raise Incomplete(f"{call.path}: a stream without its usage, after {events[-1:]}")
+    return events[-1] | {"output": "".join(event["output"] for event in events)}
 
 
 def _explicit(answer: dict[str, Any]) -> ExplicitError:
