@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -136,12 +135,10 @@ def test_a_hub_that_can_not_be_reached_is_asked_once(hub: Hub, tmp_path: Path) -
         (tmp_path / name / "config.json").write_text("{}")
     hub.shutdown()
     hub.server_close()
-    begin = time.monotonic()
     result = download(hub, tmp_path)
     assert "the Hugging Face hub can't be reached" in result.stderr
     assert f"{tmp_path} has demo, mine." in result.stderr
     assert "Retrying" not in result.stderr
-    assert time.monotonic() - begin < 15
 
 
 def test_a_name_that_the_hub_does_not_know(hub: Hub, tmp_path: Path) -> None:
