@@ -193,7 +193,7 @@ def test_a_body_of_many_mistakes_is_refused_at_the_first(server: Any, path: str,
     """It is read while nothing else moves: an error for each took up to 15 s."""
     started = time.monotonic()
     response = server.http.post(path, content=body, headers={"content-type": "application/json"})
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 6, "an error for each mistake takes 10 s and more"
     assert response.status_code in (400, 422)
     error = response.json()["error"]
     assert "at most" in error["message"] or error.get("field") == "tokens.0"
@@ -202,6 +202,7 @@ def test_a_body_of_many_mistakes_is_refused_at_the_first(server: Any, path: str,
 def test_the_texts_of_many_tokens_stop_nobody(fresh_server: Any) -> None:
     body = {"prompt": "\U00012345" * 2**19, "return_token_strs": True}
     with ThreadPoolExecutor(1) as pool:
+        begun = time.monotonic()
         tokenized = pool.submit(fresh_server.http.post, "/tokenize", json=body)
         waits_s = []
         while not tokenized.done():
@@ -209,18 +210,22 @@ def test_the_texts_of_many_tokens_stop_nobody(fresh_server: Any) -> None:
             fresh_server.http.get("/health/live")
             waits_s.append(time.monotonic() - started)
     assert len(tokenized.result().json()["token_strs"]) == 4 * 2**19
-    assert max(waits_s) < 1.5
+    assert max(waits_s) < (time.monotonic() - begun) / 2
 
 
 def test_short_texts_do_not_wait_for_the_long_ones_of_others(fresh_server: Any) -> None:
-    clients = [post_raw(fresh_server, "/tokenize", {"prompt": "\U00012345" * 2**18}) for _ in range(16)]
-    time.sleep(0.5)
+    long_text = {"prompt": "\U00012345" * 2**18}
+    started = time.monotonic()
+    fresh_server.http.post("/tokenize", json=long_text)
+    one_s = time.monotonic() - started
+    clients = [post_raw(fresh_server, "/tokenize", long_text) for _ in range(16)]
+    time.sleep(one_s)
     started = time.monotonic()
     assert fresh_server.http.post("/tokenize", json={"prompt": "a"}).json()["count"] == 1
     waited_s = time.monotonic() - started
     for client in clients:
         client.close()
-    assert waited_s < 1.5
+    assert waited_s < 3 * one_s, "those of the others take 16 times as long as one"
 
 
 def test_a_body_that_comes_too_slowly(start_server: StartServer) -> None:
