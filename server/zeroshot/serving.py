@@ -7,12 +7,14 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Sized
 from types import FrameType
 from typing import Any
 
 import httptools
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from zeroshot.api.drain import Drain
@@ -28,6 +30,8 @@ _KEEP_ALIVE_S = 75
 request often went out on a connection that was just being closed, and got no answer."""
 _MAX_PIPELINED = 8
 """Requests that may wait for the answer before theirs; then nothing more is read."""
+_MOST_PIPELINED = 1000
+"""As many may have come in what was read last. No client sends more."""
 _LAST_WORDS_S = 3.0
 """How long clients have to read the error that ends their request when draining took too long."""
 
@@ -35,16 +39,31 @@ _LAST_WORDS_S = 3.0
 def check_address(host: str, port: int) -> None:
     """Raises SettingsError where nothing can listen there: said before a model is fetched and loaded for nothing."""
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        socket.create_server(address[:2], family=family).close()
-    except socket.gaierror as error:
-        raise SettingsError(f"Can't listen on {host}: {error.strerror}") from None
+        addresses = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, address in addresses:
+            _try_to_listen(family, address)
+    except (socket.gaierror, UnicodeError) as error:
+        raise SettingsError(f"Can't listen on {host}: {getattr(error, 'strerror', None) or error}") from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             message = f"Port {port} of {host} is in use. Stop what listens there, or choose another with --port."
         else:
             message = f"Can't listen on port {port} of {host}: {os.strerror(error.errno or 0)}"
         raise SettingsError(message) from None
+
+
+def _try_to_listen(family: int, address: Any) -> None:
+    """As asyncio's server does it, which leaves out families that this machine doesn't have."""
+    try:
+        probe = socket.socket(family, socket.SOCK_STREAM)
+    except OSError:
+        return
+    with probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        probe.bind(address)
+        probe.listen()
 
 
 def serve(app: FastAPI, settings: Settings) -> int:
@@ -120,6 +139,18 @@ def _protocol(head_timeout_s: float, read_timeout_s: float) -> type[HttpToolsPro
     return Protocol
 
 
+class _Flow(FlowControl):
+    """Reads nothing more while many requests wait, whoever asks for it."""
+
+    def __init__(self, transport: Any, pipeline: Sized) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        if len(self._pipeline) <= _MAX_PIPELINED:
+            super().resume_reading()
+
+
 class LimitedProtocol(HttpToolsProtocol):
     """uvicorn's, with limits on the size of a request's head and on the time it takes, and errors as JSON.
 
@@ -152,8 +183,9 @@ class LimitedProtocol(HttpToolsProtocol):
         try:
             self._parse(data)
         except httptools.HttpParserError:
-            self.logger.warning("Invalid HTTP request received.")
-            self.send_400_response("")
+            if not self.transport.is_closing():
+                self.logger.warning("Invalid HTTP request received.")
+                self.send_400_response("")
             return
         # After a body there may be trailers, as many as the client likes.
         is_in_trailers = not (was_in_head or self._is_in_head or self._has_body)
@@ -171,6 +203,9 @@ class LimitedProtocol(HttpToolsProtocol):
                 return self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:  # the parser has left out the body: again, from the head on
                 data = self._head_without_upgrade() + data[upgrade.args[0] :]
+                # Anew: after an offer on a connection that closes, the old one reads nothing more.
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
 
     def _head_without_upgrade(self) -> bytes:
         lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
@@ -179,6 +214,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
         self._expect_rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -222,8 +258,12 @@ class LimitedProtocol(HttpToolsProtocol):
             raise ValueError("this is no proxy")
         if not self.parser.should_upgrade():
             super().on_headers_complete()
-            if 0 < len(self.pipeline) <= _MAX_PIPELINED:
+            if self.pipeline:
                 self.flow.resume_reading()  # who doesn't read can't see that the client has left
+            if len(self.pipeline) > _MOST_PIPELINED:
+                logger.warning("a client has sent %d requests ahead of their answers: cut off", len(self.pipeline))
+                self.transport.abort()
+                raise ValueError("too many requests")  # the parser stops
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle

@@ -1,5 +1,6 @@
 """Clients that leave, engines that die or hang, a queue that is full, a server that is told to stop."""
 
+import contextlib
 import json
 import os
 import signal
@@ -217,6 +218,45 @@ def test_an_offer_to_upgrade_changes_nothing(fresh_server: Any, protocol: str) -
         with connection.makefile("rb") as answers:
             assert [read_one(answers).status for _ in range(3)] == [200, 200, 200]
     assert "WebSocket" not in fresh_server.log.read_text()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "GET /health/live HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: websocket\r\n",
+        "GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close, Upgrade\r\nUpgrade: h2c\r\n",
+    ],
+)
+def test_an_offer_to_upgrade_on_a_connection_that_closes(server: Any, head: str) -> None:
+    with connect(server.url, timeout_s=10) as connection:
+        connection.sendall(f"{head}\r\n".encode())
+        assert read_answer(connection).status == 200
+
+
+def test_more_requests_ahead_of_their_answers_than_any_client_sends(fresh_server: Any) -> None:
+    """Each would wait in memory."""
+    with connect(fresh_server.url) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20)
+        with connection.makefile("rb") as answers:
+            assert [read_one(answers).status for _ in range(20)] == [200] * 20
+    with connect(fresh_server.url) as connection:
+        with contextlib.suppress(ConnectionError):  # cut off while it sends
+            connection.sendall(b"GET /health HTTP/1.1\r\n\r\n" * 200_000)
+        with contextlib.suppress(ConnectionError):
+            while connection.recv(2**16):
+                pass
+    assert "ahead of their answers" in fresh_server.log.read_text()
+    assert fresh_server.http.get("/health/live").status_code == 200
+
+
+def test_a_client_that_reads_nothing_keeps_no_room_once_the_engine_has_done_with_it(start_server: StartServer) -> None:
+    with start_server(ZEROSHOT_MAX_QUEUED_SEQS="6") as server:
+        slow = raw_request(server, LONG | {"n": 6, "stream": True, "logprobs": 20})
+        server.wait_until(lambda health: health["engine"]["num_running"] == 6)
+        assert server.http.post("/generate", json={"prompt": "a", "max_tokens": 1}).status_code == 429
+        server.wait_until(lambda health: health["engine"]["num_running"] == 0)
+        assert server.http.post("/generate", json={"prompt": "a", "max_tokens": 1}).status_code == 200
+        slow.close()
 
 
 def test_slow_reader_does_not_stop_others(server: Any) -> None:

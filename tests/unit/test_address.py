@@ -1,0 +1,28 @@
+"""Where a server may listen, found out before a model is loaded."""
+
+import socket
+
+import pytest
+
+from zeroshot.errors import SettingsError
+from zeroshot.serving import check_address
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "", "::1"])
+def test_free_addresses(host: str) -> None:
+    if host == "::1" and not socket.has_ipv6:
+        pytest.skip("this Python has no IPv6")
+    check_address(host, 0)
+
+
+def test_a_port_in_use_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingsError, match=f"Port {port} of 127.0.0.1 is in use"):
+            check_address("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 64 + ".example", "203.0.113.7"])
+def test_an_address_that_is_not_this_machines(host: str) -> None:
+    with pytest.raises(SettingsError, match="Can't listen on"):
+        check_address(host, 8000)
