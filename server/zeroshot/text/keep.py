@@ -5,8 +5,13 @@ import re
 from zeroshot.types import Keep
 
 # Escaped are the curly quotes and the CJK sentence marks, which need no space after them.
-_SENTENCE_END = re.compile(r"[.!?]+[\"'\u201d\u2019\u00bb)\]]*(?=\s|$)|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d]*")
+# Nothing is tried twice (possessive, and not from within a run): this is asked after every token, of the whole text.
+_SENTENCE_END = re.compile(
+    r"(?<![.!?])[.!?]++[\"'\u201d\u2019\u00bb)\]]*+(?=\s|$)|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d]*"
+)
 _NO_SENTENCE_END = re.compile(r"(?:\b(?:[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|Mme|Mlle|No|vs|etc|e\.g|i\.e))\.$")
+_LONGEST_ABBREVIATION = 8
+"""Characters, and one before it."""
 _WORD = re.compile(r"\w+(?:[-'\u2019.]\w+)*")
 _JOINERS = "-'\u2019."
 _SENTENCES = {"first_sentence": 1, "three_sentences": 3}
@@ -53,7 +58,7 @@ def _first_line(text: str) -> str:
 
 def _sentences_end(text: str, count: int) -> int | None:
     for match in _SENTENCE_END.finditer(text):
-        if _NO_SENTENCE_END.search(text, 0, match.end()):
+        if _NO_SENTENCE_END.search(text, max(0, match.end() - _LONGEST_ABBREVIATION), match.end()):
             continue
         count -= 1
         if count == 0:
