@@ -10,8 +10,8 @@ import math
 import subprocess
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import ExitStack, aclosing
 from itertools import chain
 from pathlib import Path
 
@@ -132,8 +132,9 @@ class EngineClient(ModelClient):
         if grammar is not None:
             await self._check_grammar(grammar)
         self.check(request)
-        with self.admission.hold(request):
-            async with aclosing(self._run(request, is_patient)) as deltas:
+        with ExitStack() as held:
+            held.enter_context(self.admission.hold(request))
+            async with aclosing(self._run(request, is_patient, held.close)) as deltas:
                 async for delta in deltas:
                     yield delta
 
@@ -146,14 +147,23 @@ class EngineClient(ModelClient):
         except TimeoutError:
             raise caller.too_late() from None
 
-    async def _run(self, request: GenerateRequest, is_patient: bool) -> AsyncGenerator[ChoiceDelta, None]:
+    async def _run(
+        self, request: GenerateRequest, is_patient: bool, release: Callable[[], None]
+    ) -> AsyncGenerator[ChoiceDelta, None]:
+        def on_end(error: Exception | None) -> None:
+            """The engine has done with it, even if nobody has read what it has done."""
+            release()
+            if error is not None:
+                self._abort(request, None)
+
         params = request.sampling_params
         # Any of the tokens that come together may be the one that ends the text. And a stream with log-probabilities
         # has a piece for each, which is what TGI's clients expect.
         is_watched = bool(params.stop) or params.keep != "all"
         is_patient = is_patient and not is_watched
         is_one_by_one = is_watched or (params.logprobs is not None and not is_patient)
-        mailbox = self._mailboxes[request.request_id] = Mailbox(is_patient=is_patient)
+        mailbox = Mailbox(is_patient=is_patient, num_choices=request.n, on_end=on_end)
+        self._mailboxes[request.request_id] = mailbox
         timeline = self._timelines[request.request_id] = Timeline(self.metrics, request)
         timer = _deadline(mailbox)
         detokenizers = {

@@ -1,6 +1,7 @@
 """What the engine has sent for one request and its task has not fetched yet. Filled and emptied on the event loop."""
 
 import asyncio
+from collections.abc import Callable
 
 from zeroshot.errors import ZeroshotError
 from zeroshot.types import TokenOutput, join
@@ -12,8 +13,15 @@ class Mailbox:
     Who wants the whole text gains nothing from a wake-up a token, and the engine has to share its cores with them.
     """
 
-    def __init__(self, *, is_patient: bool) -> None:
+    def __init__(
+        self, *, is_patient: bool, num_choices: int = 1, on_end: Callable[[Exception | None], None] = lambda _: None
+    ) -> None:
+        """on_end: called when the last choice has ended, or with the error that ended the request, whether or not
+        anybody has read so far: a client that reads nothing keeps its reader waiting for as long as it likes.
+        """
         self._is_patient = is_patient
+        self._num_unfinished = num_choices
+        self._on_end = on_end
         self._outputs: list[TokenOutput] = []
         self._error: ZeroshotError | None = None
         self._has_mail = asyncio.Event()
@@ -26,11 +34,16 @@ class Mailbox:
             join(earlier, output)
         if not self._is_patient or output.finish_reason is not None:
             self._has_mail.set()
+        if output.finish_reason is not None:
+            self._num_unfinished -= 1
+            if self._num_unfinished == 0:
+                self._on_end(None)
 
     def fail(self, error: ZeroshotError) -> None:
         """End the request with this error, after what has come before it."""
         self._error = error
         self._has_mail.set()
+        self._on_end(error)
 
     async def get(self) -> list[TokenOutput]:
         """What has come since, at least one output. Raises the error that ended the request."""

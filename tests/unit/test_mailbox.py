@@ -80,3 +80,20 @@ def test_an_error_comes_after_what_was_there_and_stays(is_patient: bool) -> None
                 await mailbox.get()
 
     asyncio.run(run())
+
+
+def test_what_has_ended_is_known_before_anybody_reads() -> None:
+    async def run() -> None:
+        ends: list[Exception | None] = []
+        mailbox = Mailbox(is_patient=False, num_choices=2, on_end=ends.append)
+        mailbox.put(output(1))
+        mailbox.put(output(2, choice_index=1, finish_reason="length"))
+        assert ends == []
+        mailbox.put(output(3, finish_reason="stop"))
+        assert ends == [None]
+        error = EngineRestarting("gone")
+        broken = Mailbox(is_patient=True, num_choices=2, on_end=ends.append)
+        broken.fail(error)
+        assert ends == [None, error]
+
+    asyncio.run(run())
