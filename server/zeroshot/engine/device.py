@@ -94,7 +94,11 @@ class CudaDevice:
         with torch.cuda.stream(self._capture_stream):
             function()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._capture_stream):
-            function()
+        try:
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._capture_stream):
+                function()
+        except BaseException:
+            torch.cuda.set_stream(current)  # a capture that can't be ended leaves the other one in place
+            raise
         current.wait_stream(self._capture_stream)
         return graph.replay

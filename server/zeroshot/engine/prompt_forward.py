@@ -6,10 +6,11 @@ the next ones. A token that is none has no slot in the cache and belongs to no s
 tokens. What such rows compute stays in them, since only attention looks at other rows.
 
 There are dozens of sizes, each of which takes about two passes to record. That is done for the first step of a size,
-not at the start: most servers never see most of them. Kernels are compiled at the start.
+not at the start: most servers never see most of them. Kernels are compiled at the start, and the largest is recorded.
 """
 
 import itertools
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,11 +24,13 @@ from zeroshot.engine.decode_record import Layout
 from zeroshot.engine.device import Device
 from zeroshot.model.gpt2 import GPT2, AttentionMetadata, KVCache
 
+logger = logging.getLogger(__name__)
+
 _ALIGNED = 16
 """Numbers of tokens are multiples of it: every array then begins where kernels were compiled for it to begin."""
 
-_SEQUENCE_SIZES = (8, 64)
-"""And the most there can be. A pass for many costs a few prompts little: programs that find nothing to do."""
+_SEQUENCE_SIZES = (8, 64, 512)
+"""And the most there can be. A pass for more than there are costs little: programs that find nothing to do."""
 
 
 class Size(NamedTuple):
@@ -66,9 +69,17 @@ class PromptForward:
         tables[:num_seqs, : batch.attention.block_tables.shape[1]] = batch.attention.block_tables
         self._send(words)
         if size not in self._passes:
-            self._passes[size] = self._device.record(partial(self._run, size))
+            self._passes[size] = self._recorded(size)
         self._passes[size]()
         return self._hidden[:num_tokens]
+
+    def _recorded(self, size: Size) -> Callable[[], None]:
+        run = partial(self._run, size)
+        try:
+            return self._device.record(run)
+        except Exception as error:  # too little memory, most likely: the same work without a recording
+            logger.warning("slow: steps of %d prompt tokens run op by op, not recorded: %s", size.num_tokens, error)
+            return run
 
     def _empty(self, size: Size) -> np.ndarray[Any, Any]:
         """What a pass reads, where no token and no sequence is one."""
@@ -91,11 +102,18 @@ class PromptForward:
 
     @torch.inference_mode()
     def _compile(self) -> None:
-        """One pass for each number of sequences that a kernel is compiled for: of nobody's tokens."""
+        """One pass for each number of sequences that a kernel is compiled for: of nobody's tokens.
+
+        And the largest one recorded: graphs share the memory of their intermediate results, and the later ones, all
+        of them smaller, find enough of it.
+        """
         for num_seqs in self._sequence_sizes:
             size = Size(self._token_sizes[0], num_seqs)
             self._send(self._empty(size))
             self._run(size)
+        largest = Size(self._token_sizes[-1], self._sequence_sizes[-1])
+        self._send(self._empty(largest))
+        self._passes[largest] = self._recorded(largest)
 
     def _run(self, size: Size) -> None:
         token_ids, positions, slots, context_lens, query_lens, tables = self._parts(self._words, size)

@@ -114,3 +114,28 @@ def test_a_size_is_recorded_once(model, layout, monkeypatch):
     for lens in ([(5, 5)], [(16, 16)], [(17, 17)], [(30, 30), (2, 2)], [(1, 1)] * 9, [(80, 80)]):
         forward(build_batch(scheduled(lens, model.config.vocab_size, seed=4), BLOCK_SIZE, CPU))
     assert recorded == [(16, 8), (32, 8), (16, 16), (80, 8)]
+
+
+@torch.inference_mode()
+def test_what_can_not_be_recorded_runs_op_by_op(model, layout, monkeypatch, caplog):
+    def full(self, run):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    batch = build_batch(scheduled([(5, 5)], model.config.vocab_size, seed=5), BLOCK_SIZE, CPU)
+    caches = [model.allocate_kv_cache(NUM_BLOCKS, BLOCK_SIZE) for _ in range(2)]
+    recorded, direct = (
+        PromptForward(model, cache, layout, HostDevice(), max_tokens=80, max_seqs=16) for cache in caches
+    )
+    expected = recorded(batch)
+    monkeypatch.setattr(HostDevice, "record", full)
+    for _ in range(2):
+        assert torch.equal(direct(batch), expected)
+    assert caplog.text.count("CUDA out of memory") == 1, "said once, and not tried again"
+
+
+def test_the_largest_is_recorded_at_the_start(model, layout, monkeypatch):
+    monkeypatch.setattr(HostDevice, "compiles", True)
+    cache = model.allocate_kv_cache(NUM_BLOCKS, BLOCK_SIZE)
+    forward = PromptForward(model, cache, layout, HostDevice(), max_tokens=80, max_seqs=16)
+    assert list(forward._passes) == [(80, 16)]
+    assert not cache.key.any()
