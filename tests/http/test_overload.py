@@ -183,6 +183,7 @@ MANY_NAMES = ",".join(f'"{number:x}":""' for number in range(300_000))
         ("/generate", '{"prompt":[' + "[1]," * 200_000 + "[1]]}"),
         ("/v1/completions", '{"prompt":"a",' + MANY_NAMES + "}"),
         ("/tasks/translate", '{"text":"a",' + MANY_NAMES + "}"),
+        ("/tasks/translate/batch", '{"inputs":[{}],' + MANY_NAMES + "}"),
         ("/score", '{"token_ids":[' + "[1]," * MANY + "[1]]}"),
         ("/score", '{"text":[' + '"",' * MANY + '""]}'),
         ("/generate", '{"prompt":"a","structured_outputs":{"json":{"a":[' + "[]," * MANY + "[]]}}}"),

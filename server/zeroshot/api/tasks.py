@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.exceptions import HTTPException
 
 from zeroshot.api.disconnect import cancel_on_disconnect
@@ -24,7 +24,7 @@ from zeroshot.errors import Overloaded, ValidationFailed, ZeroshotError
 from zeroshot.model_client import ModelClient
 from zeroshot.tasks.catalog import Catalog
 from zeroshot.tasks.results import TaskResult, TaskUsage
-from zeroshot.tasks.schema import MAX_BATCH_ITEMS, TaskRequest, Timeout, example_request, is_stream
+from zeroshot.tasks.schema import MAX_BATCH_ITEMS, TaskRequest, Timeout, example_request, is_stream, refuse_many_fields
 from zeroshot.tasks.scoring import together
 from zeroshot.tasks.task import Task
 from zeroshot.telemetry.record import note_task
@@ -70,6 +70,8 @@ class BatchBody(BaseModel):
     """Items are validated one by one against the task: a bad one is an error of its own."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
+
+    _few_fields = model_validator(mode="before")(refuse_many_fields)
 
     inputs: list[Any] = Field(min_length=1, max_length=MAX_BATCH_ITEMS)
     timeout: Timeout | None = None
