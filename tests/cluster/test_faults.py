@@ -57,7 +57,7 @@ def test_a_replica_that_hangs_is_given_up_at_the_deadline(server: ClusterServer)
     finally:
         for replica in replicas:
             replica.resume()
-    assert '"code": "timeout"' in rest[-2]
+    assert '"code":"timeout"' in rest[-2]
     assert rest[-1] == "data: [DONE]"
     server.wait_until_idle()
 
@@ -70,7 +70,7 @@ def test_a_stream_whose_replica_is_lost_says_so(server: ClusterServer) -> None:
         for replica in server.replicas():
             replica.kill()
         rest = [line for line in lines if line]
-    assert '"code": "engine_restarting"' in rest[-2]
+    assert '"code":"engine_restarting"' in rest[-2]
     assert "Send the request again" in rest[-2]
     assert rest[-1] == "data: [DONE]"
     # Nobody is there now: that is said as well, and when to come back.

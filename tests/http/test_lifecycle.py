@@ -227,8 +227,8 @@ def test_an_offer_to_upgrade_changes_nothing(fresh_server: Any, protocol: str) -
         "GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close, Upgrade\r\nUpgrade: h2c\r\n",
     ],
 )
-def test_an_offer_to_upgrade_on_a_connection_that_closes(server: Any, head: str) -> None:
-    with connect(server.url, timeout_s=10) as connection:
+def test_an_offer_to_upgrade_on_a_connection_that_closes(fresh_server: Any, head: str) -> None:
+    with connect(fresh_server.url, timeout_s=10) as connection:
         connection.sendall(f"{head}\r\n".encode())
         assert read_answer(connection).status == 200
 
