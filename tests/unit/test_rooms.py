@@ -22,7 +22,7 @@ FLOORS = [
     {"client"},
     {"tasks"},
     {"api", "evaluation"},
-    {"app"},
+    {"app", "http_protocol"},
     {"serving", "cluster"},
     {"cli"},
     {"__main__"},
@@ -33,7 +33,7 @@ HTTP_ROOMS = {"tasks", "api", "app", "serving", "cluster"}
 MAY_IMPORT = {
     "fastapi": HTTP_ROOMS,
     "starlette": HTTP_ROOMS,
-    "uvicorn": {"serving"},
+    "uvicorn": {"serving", "http_protocol"},
     "pydantic": HTTP_ROOMS | {"settings"},
     "pydantic_settings": {"settings"},
     "torch": {"model", "engine"},

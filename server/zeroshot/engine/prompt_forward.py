@@ -77,7 +77,7 @@ class PromptForward:
         run = partial(self._run, size)
         try:
             return self._device.record(run)
-        except Exception as error:  # too little memory, most likely: the same work without a recording
+        except RuntimeError as error:  # of CUDA: too little memory, most likely; the same work goes without a recording
             logger.warning("slow: steps of %d prompt tokens run op by op, not recorded: %s", size.num_tokens, error)
             return run
 
