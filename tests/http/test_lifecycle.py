@@ -250,12 +250,16 @@ def test_more_requests_ahead_of_their_answers_than_any_client_sends(fresh_server
 
 
 def test_a_client_that_reads_nothing_keeps_no_room_once_the_engine_has_done_with_it(start_server: StartServer) -> None:
+    def status() -> int:
+        return int(server.http.post("/generate", json={"prompt": "a", "max_tokens": 1}).status_code)
+
     with start_server(ZEROSHOT_MAX_QUEUED_SEQS="6") as server:
+        server.wait_until_warm()
         slow = raw_request(server, LONG | {"n": 6, "stream": True, "logprobs": 20})
         server.wait_until(lambda health: health["engine"]["num_running"] == 6)
-        assert server.http.post("/generate", json={"prompt": "a", "max_tokens": 1}).status_code == 429
+        assert status() == 429
         server.wait_until(lambda health: health["engine"]["num_running"] == 0)
-        assert server.http.post("/generate", json={"prompt": "a", "max_tokens": 1}).status_code == 200
+        server.wait_until(lambda _: status() == 200, timeout_s=20)  # long before the client is cut off
         slow.close()
 
 
