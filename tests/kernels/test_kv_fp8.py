@@ -86,6 +86,22 @@ def test_decode_attention_is_exact_on_what_is_stored(op, dtype):
     assert relative_error(out, unquantised) <= 2 * E4M3_HALF_STEP
 
 
+@pytest.mark.parametrize(("head_dim", "block_size"), [(64, 64), (80, 16), (128, 48), (32, 64)])
+def test_decode_attention_ends_in_any_tile_of_any_page(head_dim, block_size):
+    """Four tiles are loaded together, and a split of an FP8 cache has twice SPLIT_SIZE tokens."""
+    decode = kernel_of("decode_attention")
+    lens = [1, 15, 31, 33, 65, 129, 2 * decode.SPLIT_SIZE, 2 * decode.SPLIT_SIZE + 31]
+    cache = PagedCache(GuardedBuffers(), lens, 2, head_dim, block_size=block_size, seed=head_dim)
+    query = random(len(lens), 2, head_dim, seed=3)
+    caches = quantised(cache)
+    out = decode.decode_attention(query, *caches, *cache.arguments()[2:], 0.125, KEY_SCALES, VALUE_SCALES)
+    assert relative_error(out, cache.expected(query, 0.125)) <= 1e-6
+    for row in (4, 7):
+        one = slice(row, row + 1)
+        alone = (query[one], *caches, cache.block_tables[one], cache.context_lens[one], 0.125, KEY_SCALES, VALUE_SCALES)
+        assert torch.equal(decode.decode_attention(*alone)[0], out[row])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 def test_prefill_attention_is_exact_on_what_is_stored(dtype):
     attention = kernel_of("prefill_attention").prefill_attention

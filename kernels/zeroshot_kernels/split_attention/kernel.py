@@ -27,6 +27,7 @@ from torch import Tensor
 from zeroshot_kernels.decode_attention.kernel import attend_split, check_heads, check_sequences, tile_of
 from zeroshot_kernels.split_attention.reference import SPLIT_SIZE
 
+_TILE_BYTES = 8192  # of keys, and as many of values
 _LAUNCH = {"num_warps": 4, "num_stages": 1}
 """In half precision a split of head_dim 64 is a single tile: all its loads are issued before anything is computed."""
 
@@ -97,7 +98,7 @@ def split_attention(
         HEAD_DIM=head_dim,
         PAGE_SIZE=page_size,
         SPLIT_SIZE=SPLIT_SIZE,
-        **tile_of(key_cache, most_tokens=SPLIT_SIZE),
+        **tile_of(key_cache, tile_bytes=_TILE_BYTES, most_tokens=SPLIT_SIZE),
         NUM_STAGES=_LAUNCH["num_stages"],
         USE_PDL=use_pdl,
         num_warps=_LAUNCH["num_warps"],
@@ -207,6 +208,7 @@ def split_attention_kernel(
             PAGE_SIZE,
             BLOCK_N,
             BLOCK_D,
+            1,  # one tile at a time
             NUM_STAGES,
         )
     if value_scales_ptr is not None:
