@@ -69,7 +69,9 @@ def make_engine(
     *,
     fused_decode: FusedDecode = "auto",
     kv_dtype: torch.dtype | None = None,
+    tokens_each: int = 0,
 ) -> Engine:
+    """With room for `tokens_each` tokens a sequence, or as many as the decode cases need."""
     sizes = run.sizes
     types: dict[str, Any] = {"dtype": sizes.dtype, "device": run.device, "kv_dtype": kv_dtype}
     ops, kernels = triton_ops(config, max_num_seqs=max_num_seqs, **types)
@@ -81,7 +83,7 @@ def make_engine(
         model_folder=Path(),
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=max(8192, max_num_seqs) if not run.is_dry else 64,
-        kv_cache_tokens=max(max_num_seqs * _tokens_each(run), sizes.num_prefills * config.n_positions),
+        kv_cache_tokens=max(max_num_seqs * (tokens_each or _tokens_each(run)), sizes.num_prefills * config.n_positions),
     )
     return Engine(model, settings)
 
@@ -167,6 +169,16 @@ def decode_case(run: Run, engine: Engine, batch: int) -> dict[str, float]:
         "roofline_tokens_per_s": batch / floor,
         "of_roofline": tokens_per_s * floor / batch,
     }
+
+
+def all_at_once(run: Run, engine: Engine, count: int, num_prompt: int, num_output: int, name: str) -> float:
+    """Generated tokens a second, from the first request to the last token, prompts included."""
+    _requests(engine, count, num_prompt, num_output, name)
+    start = time.perf_counter()
+    while engine.has_work:
+        _step(engine)
+    run.synchronize()
+    return count * num_output / (time.perf_counter() - start)
 
 
 def _prefill(run: Run, engine: Engine) -> dict[str, float]:

@@ -1,4 +1,7 @@
-"""(f) The server over HTTP, under a load from several processes: one could not make requests as fast."""
+"""(f) The server over HTTP, under a load from several processes: one could not make requests as fast.
+
+The same requests first go to the engine without HTTP. Their average context while decoding is 512, as in (d).
+"""
 
 import multiprocessing
 import sys
@@ -10,6 +13,7 @@ from typing import Any
 
 from benchmarks.cpu import random_prompts, request_body
 from benchmarks.gpu import load
+from benchmarks.gpu.engine import all_at_once, make_engine
 from benchmarks.gpu.run import Run
 from benchmarks.http_server import server_process
 from benchmarks.random_checkpoint import random_checkpoint
@@ -23,8 +27,9 @@ _ROOM = {
 
 
 def measure(run: Run) -> None:
-    """Into results["http"]: {"plain" or "stream": {"tokens_per_s", "requests", "processes"}}."""
+    """Into results["http"]: {"engine", "plain" or "stream": {"tokens_per_s", "requests", "of_engine"}}."""
     into, sizes = run.results.setdefault("http", {}), run.sizes
+    run.attempt(into, "engine", partial(_engine_alone, run))
     processes = multiprocessing.get_context("spawn").Pool(sizes.http_processes)
     with tempfile.TemporaryDirectory() as folder, processes as pool:
         pool.map(load.ready, range(sizes.http_processes), chunksize=1)
@@ -43,13 +48,28 @@ def measure(run: Run) -> None:
 
 def _measured(run: Run, pool: Pool, url: str, name: str, seed: int) -> dict[str, Any]:
     tokens_per_s = _tokens_per_s(run, pool, url, name, seed)
-    return {"tokens_per_s": tokens_per_s, "requests": run.sizes.http_requests, "processes": run.sizes.http_processes}
+    measured = {
+        "tokens_per_s": tokens_per_s,
+        "requests": run.sizes.http_requests,
+        "processes": run.sizes.http_processes,
+    }
+    alone = run.results["http"]["engine"].get("tokens_per_s")
+    return measured | ({"of_engine": tokens_per_s / alone} if alone else {})
+
+
+def _engine_alone(run: Run) -> dict[str, Any]:
+    sizes = run.sizes
+    count, num_prompt, num_output = sizes.http_requests, sizes.http_prompt_tokens, sizes.http_tokens
+    tokens_each = -(-(num_prompt + num_output) // 64) * 64
+    engine = make_engine(run, sizes.shapes[sizes.http_model], count, tokens_each=tokens_each)
+    rates = [all_at_once(run, engine, count, num_prompt, num_output, f"alone{i}-") for i in range(2)]
+    return {"tokens_per_s": rates[-1], "requests": count}
 
 
 def _tokens_per_s(run: Run, pool: Pool, url: str, name: str, seed: int) -> float:
     """From the first request sent to the last answer received, over all processes. Another seed, other prompts."""
     sizes = run.sizes
-    prompts = random_prompts(sizes.http_requests, sizes.http_tokens, seed=seed)
+    prompts = random_prompts(sizes.http_requests, sizes.http_prompt_tokens, seed=seed)
     bodies = [request_body(prompt, sizes.http_tokens, name == "stream") for prompt in prompts]
     shares = [bodies[i :: sizes.http_processes] for i in range(sizes.http_processes)]
     spans = pool.starmap(load.client, [(url, share) for share in shares], chunksize=1)

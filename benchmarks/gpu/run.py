@@ -33,6 +33,8 @@ class Sizes:
     http_requests: int
     http_processes: int
     http_model: str
+    """One of `shapes`."""
+    http_prompt_tokens: int
     http_tokens: int
 
     @property
@@ -41,8 +43,8 @@ class Sizes:
         return self.prompt_tokens + self.output_tokens // 2
 
 
-FULL = Sizes(SHAPES, (1, 8, 64, 256, 512), (1, 64, 512), 448, 128, 8, torch.bfloat16, 512, 8, "124m", 128)
-DRY = Sizes({"tiny": TINY}, (1, 2), (), 8, 28, 2, torch.float32, 4, 2, "tiny", 4)
+FULL = Sizes(SHAPES, (1, 8, 64, 256, 512), (1, 64, 512), 448, 128, 8, torch.bfloat16, 512, 8, "124m", 256, 512)
+DRY = Sizes({"tiny": TINY}, (1, 2), (), 8, 28, 2, torch.float32, 4, 2, "tiny", 4, 4)
 
 
 @dataclass

@@ -81,8 +81,11 @@ def _kernels(result: dict[str, Any]) -> list[str]:
 
 
 def _http(result: dict[str, Any]) -> list[str]:
-    rows = [[name, str(case.get("requests", "")), _rate(case)] for name, case in result.get("http", {}).items()]
-    return _table("HTTP", ["", "requests at once", "tokens/s"], rows)
+    rows = [
+        [name, str(case.get("requests", "")), _rate(case), _share(case, "of_engine")]
+        for name, case in result.get("http", {}).items()
+    ]
+    return _table("HTTP", ["", "requests at once", "tokens/s", "of the engine"], rows)
 
 
 def _sections(result: dict[str, Any]) -> list[str]:

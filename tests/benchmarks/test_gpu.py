@@ -49,7 +49,8 @@ def test_dry_run(tmp_path):
         **result["http"],
         "prefill": result["engine"]["tiny"]["prefill"],
     }
-    assert len(cases) == 2 + 5 + 2 + 1
+    assert len(cases) == 2 + 5 + 3 + 1
+    assert result["http"]["plain"]["of_engine"] > 0
     for name, case in cases.items():
         assert case.get("tokens_per_s", 0) > 0, (name, case)
     assert len(result["kernels"]) == 20
@@ -114,7 +115,7 @@ def test_a_case_that_fails_or_comes_too_late_is_in_the_report():
         "late": {"skipped": "the section's time was up"},
     }
     report = markdown({"card_name": "a card", "date": "today", "command": "x", "http": into})
-    assert "| fails |  | failed: ZeroDivisionError: division by zero |" in report
+    assert "| fails |  | failed: ZeroDivisionError: division by zero |  |" in report
     assert "not measured" in report
 
 
