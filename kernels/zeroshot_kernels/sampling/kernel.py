@@ -191,22 +191,24 @@ def tile_statistics_kernel(
 @triton.jit
 def tile_statistics(logits, first_tokens, temperatures, seeds, choices, positions, TILE_SIZE: tl.constexpr):
     """logits: [M, TILE_SIZE], -inf past the vocabulary; the others: [M]. Returns SamplingWorkspace's six, [M] each."""
-    is_greedy = temperatures < _FLOAT32_TINY
-    divisors = tl.where(is_greedy, 1.0, temperatures)[:, None]
     largest = tl.max(logits, axis=1)
     # Of -inf everywhere only -inf is left, not -inf - -inf.
     centred = tl.where(logits == float("-inf"), float("-inf"), logits - largest[:, None])
-    scaled = tl.div_rn(centred, tl.broadcast_to(divisors, centred.shape))
-    scores = scaled
+    total = tl.sum(tl.exp(centred), axis=1)
+    scores, scaled_total = centred, total
     if tl.max(temperatures, axis=0) >= _FLOAT32_TINY:
+        is_greedy = temperatures < _FLOAT32_TINY
+        divisors = tl.where(is_greedy, 1.0, temperatures)[:, None]
+        scores = tl.div_rn(centred, tl.broadcast_to(divisors, centred.shape))
+        scaled_total = tl.sum(tl.exp(scores), axis=1)
         noise = gumbel_noise(first_tokens, seeds, choices, positions, TILE_SIZE)
-        scores = tl.where(is_greedy[:, None], scaled, scaled + noise)
+        scores = tl.where(is_greedy[:, None], scores, scores + noise)
     scores = tl.where(scores == scores, scores, float("-inf"))  # a tile of NaN has no best; it is flagged below
     score, column = tl.max(scores, axis=1, return_indices=True, return_indices_tie_break_left=True)
     logit = tl.max(tl.where(tl.arange(0, TILE_SIZE)[None, :] == column[:, None], logits, float("-inf")), axis=1)
-    is_bad = (logits != logits) | (logits == float("inf"))
-    largest = tl.where(tl.max(is_bad.to(tl.int32), axis=1) > 0, float("nan"), largest)
-    return largest, tl.sum(tl.exp(centred), axis=1), tl.sum(tl.exp(scaled), axis=1), score, logit, first_tokens + column
+    # A NaN is in the sum, and so is the inf - inf of a +inf.
+    largest = tl.where(total == total, largest, float("nan"))
+    return largest, total, scaled_total, score, logit, first_tokens + column
 
 
 @triton.jit
