@@ -37,6 +37,7 @@ _POINTERS = {
     torch.float8_e4m3fn: "*fp8e4nv",
 }
 _INSTRUCTIONS = ("cp.async", "mma.sync", "wgmma", "tf32", "mul.hi.u64")
+_WAIT_GROUP = re.compile(r"cp\.async\.wait_group\s+(\d+)")
 _OPTIONS = ("num_warps", "num_stages", "num_ctas", "maxnreg", "launch_pdl")
 
 
@@ -88,6 +89,7 @@ def compile_instead_of_running(report: Callable[[dict[str, Any]], None]) -> None
                     "options": compiler_options,
                     "shared_bytes": compiled.metadata.shared,
                     "instructions": [name for name in _INSTRUCTIONS if name in ptx],
+                    "copies_in_flight": max(map(int, _WAIT_GROUP.findall(ptx)), default=0),
                     "waits": depends.waits,
                     "launches_first": depends.launches_first,
                     "loaded_before_wait": sorted(depends.loaded_before) if depends.waits else [],

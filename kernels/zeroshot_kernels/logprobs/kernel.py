@@ -26,7 +26,7 @@ GROUP_SIZE = 512
 _LAUNCH = {
     # bytes an element: BLOCK_M, BLOCK_V, BLOCK_K, warps, stages
     2: (128, 128, 64, 8, 3),  # 96 KB of shared memory: two programs an SM
-    4: (32, 64, 32, 4, 2),  # without tensor cores operands live in registers: small tiles
+    4: (32, 64, 32, 4, 3),  # without tensor cores operands live in registers: small tiles
 }
 
 

@@ -21,13 +21,16 @@ from torch import Tensor
 from zeroshot_kernels.decode_attention.kernel import check_heads, check_sequences
 
 _LAUNCH = {
-    # (bytes an element, BLOCK_D > 64): BLOCK_M, BLOCK_N, warps, stages
-    (2, False): (64, 64, 4, 3),  # on an H200 (by hand) 68 us for 8 x 1024 tokens, 71 with 128 queries
-    (2, True): (128, 32, 8, 3),  # the accumulator is twice as wide: with 64 keys it spills on sm_80
-    (4, False): (32, 16, 4, 2),  # without tensor cores operands live in registers: small tiles
-    (4, True): (32, 16, 8, 2),
+    # (bytes an element, BLOCK_D > 64): BLOCK_M, BLOCK_N, warps, registers a thread
+    (2, False): (128, 64, 8, 128),  # two programs on an SM; 130 registers would leave room for one
+    (2, True): (128, 32, 8, None),  # the accumulator is twice as wide: with 64 keys it spills on sm_80
+    (4, False): (32, 16, 4, None),  # without tensor cores operands live in registers: small tiles
+    (4, True): (32, 16, 8, None),
 }
-"""The others from compiling each for sm_80 and sm_90 and counting registers and spilled bytes."""
+"""From compiling each for sm_80 and sm_90 and counting registers and spilled bytes."""
+
+_NUM_STAGES = 3
+"""Two tiles are on their way while one is worked on."""
 
 
 def prefill_attention(
@@ -58,7 +61,7 @@ def prefill_attention(
     if out is None:
         out = torch.empty_like(query)
     block_d = max(16, triton.next_power_of_2(head_dim))
-    block_m, block_n, num_warps, num_stages = _LAUNCH[query.element_size(), block_d > 64]
+    block_m, block_n, num_warps, registers = _LAUNCH[query.element_size(), block_d > 64]
     max_query_blocks = num_tokens // block_m + num_seqs
     prefill_attention_kernel[max_query_blocks, n_head](
         query,
@@ -84,7 +87,8 @@ def prefill_attention(
         BLOCK_N=min(block_n, block_size & -block_size),  # a tile lies within a page
         BLOCK_D=block_d,
         num_warps=num_warps,
-        num_stages=num_stages,
+        num_stages=_NUM_STAGES,
+        **({"maxnreg": registers} if registers else {}),
     )
     return out
 
@@ -142,6 +146,10 @@ def prefill_attention_kernel(
     offs_m = block_start + tl.arange(0, BLOCK_M)
     offs_n = tl.arange(0, BLOCK_N)
     offs_d = tl.arange(0, BLOCK_D)
+    # A tile's page is looked up a tile ahead. Looked up for the tile itself, half of the loop's stages would go to that,
+    # and each tile would be waited for as soon as it is asked for.
+    block_table_ptr = block_tables_ptr + seq.to(tl.int64) * stride_tables_seq
+    page = tl.load(block_table_ptr).to(tl.int64)
     mask_query = (offs_m < query_len)[:, None] & (offs_d < HEAD_DIM)[None, :]
     rows = (first_row + offs_m)[:, None]
     query_ptrs = query_ptr + rows * stride_query_token + pid_head * stride_query_head
@@ -150,7 +158,6 @@ def prefill_attention_kernel(
     key_tile_ptr += offs_n[:, None] * stride_key_token + offs_d[None, :] * stride_key_dim
     value_tile_ptr = value_cache_ptr + pid_head * stride_value_head
     value_tile_ptr += offs_n[:, None] * stride_value_token + offs_d[None, :] * stride_value_dim
-    block_table_ptr = block_tables_ptr + seq.to(tl.int64) * stride_tables_seq
 
     if key_scales_ptr is not None:
         scale_log2e *= tl.load(key_scales_ptr + pid_head)
@@ -162,7 +169,6 @@ def prefill_attention_kernel(
     end = tl.minimum(first_position + BLOCK_M, context_len)
     for phase in tl.static_range(2):
         for start in tl.range(0 if phase == 0 else seen_by_all, seen_by_all if phase == 0 else end, BLOCK_N):
-            page = tl.load(block_table_ptr + start // PAGE_SIZE).to(tl.int64)
             key_ptrs = key_tile_ptr + page * stride_key_block + start % PAGE_SIZE * stride_key_token
             value_ptrs = value_tile_ptr + page * stride_value_block + start % PAGE_SIZE * stride_value_token
             mask_kv = (offs_d < HEAD_DIM)[None, :]
@@ -182,6 +188,7 @@ def prefill_attention_kernel(
             acc_output = acc_output * rescale[:, None]
             acc_output = tl.dot(weights.to(value.dtype), value, acc_output, input_precision="ieee")
             acc_max = new_max
+            page = tl.load(block_table_ptr + tl.minimum(start + BLOCK_N, end - 1) // PAGE_SIZE).to(tl.int64)
 
     output = acc_output / acc_sum[:, None]
     if value_scales_ptr is not None:
