@@ -146,8 +146,8 @@ def prefill_attention_kernel(
     offs_m = block_start + tl.arange(0, BLOCK_M)
     offs_n = tl.arange(0, BLOCK_N)
     offs_d = tl.arange(0, BLOCK_D)
-    # A tile's page is looked up a tile ahead. Looked up for the tile itself, half of the loop's stages would go to that,
-    # and each tile would be waited for as soon as it is asked for.
+    # A tile's page is looked up a tile ahead. Looked up for the tile itself, half of the loop's stages would go to
+    # that, and each tile would be waited for as soon as it is asked for.
     block_table_ptr = block_tables_ptr + seq.to(tl.int64) * stride_tables_seq
     page = tl.load(block_table_ptr).to(tl.int64)
     mask_query = (offs_m < query_len)[:, None] & (offs_d < HEAD_DIM)[None, :]

@@ -35,23 +35,24 @@ def first_kept(
     is_kept = False
     while not is_kept:
         pivot_key = key_of(tl.load(logits_row_ptr + token), row_max, temperature)
-        num_before = 0
-        num_more_likely = 0
-        mass_before = 0.0
+        # Each column adds up its own, and they meet once, after the loop: in the loop no warp waits for another.
+        before = tl.zeros([BLOCK_V], tl.int32)
+        more_likely = tl.zeros([BLOCK_V], tl.int32)
+        masses = tl.zeros([BLOCK_V], tl.float32)
         for start in tl.range(0, vocab_size, BLOCK_V, num_stages=3):
             offs_v = start + tl.arange(0, BLOCK_V)
             logits = tl.load(logits_row_ptr + offs_v, mask=offs_v < vocab_size, other=float("-inf"))
             keys = key_of(logits, row_max, temperature)
             is_before = (keys < pivot_key) | ((keys == pivot_key) & (offs_v < token))
-            num_before += tl.sum(is_before.to(tl.int32), axis=0)
-            num_more_likely += tl.sum((keys < pivot_key).to(tl.int32), axis=0)
-            weights = tl.exp(-keys.to(tl.float32, bitcast=True))
-            mass_before += tl.sum(tl.where(is_before, weights, 0.0), axis=0)
-        is_kept = (num_more_likely < top_k) & (mass_before < mass_limit) & (pivot_key <= largest_key)
-        is_kept = is_kept | (num_before == 0)  # the first token always is: even with NaN for a parameter this ends
+            before += is_before.to(tl.int32)
+            more_likely += (keys < pivot_key).to(tl.int32)
+            masses += tl.where(is_before, tl.exp(-keys.to(tl.float32, bitcast=True)), 0.0)
+        is_kept = (tl.sum(more_likely, axis=0) < top_k) & (tl.sum(masses, axis=0) < mass_limit)
+        # The first token always is: even with NaN for a parameter this ends.
+        is_kept = (is_kept & (pivot_key <= largest_key)) | (tl.sum(before, axis=0) == 0)
         if not is_kept:
-            best_score = float("-inf")
-            best_token = 0
+            best_scores = tl.full([BLOCK_V], float("-inf"), tl.float32)
+            best_tokens = tl.zeros([BLOCK_V], tl.int32)
             for start in range(0, vocab_size, BLOCK_V):
                 offs_v = start + tl.arange(0, BLOCK_V)
                 logits = tl.load(logits_row_ptr + offs_v, mask=offs_v < vocab_size, other=float("-inf"))
@@ -63,10 +64,10 @@ def first_kept(
                     noise = gumbel_noise(start + one, seed + one, choice + one, position + one, BLOCK_V)
                     scores = -keys.to(tl.float32, bitcast=True) + tl.reshape(noise, [BLOCK_V])
                     scores = tl.where(is_before, scores, float("-inf"))
-                    score, column = tl.max(scores, axis=0, return_indices=True, return_indices_tie_break_left=True)
-                    best_token = tl.where(score > best_score, start + column, best_token)
-                    best_score = tl.maximum(best_score, score)
-            token = best_token
+                    best_tokens = tl.where(scores > best_scores, offs_v, best_tokens)
+                    best_scores = tl.maximum(best_scores, scores)
+            is_best = best_scores == tl.max(best_scores, axis=0)
+            token = tl.min(tl.where(is_best, best_tokens, vocab_size), axis=0)
     return token
 
 
@@ -127,15 +128,15 @@ def top_k_mass(
 @triton.jit
 def _count_reached(source_ptr, length, key, row_max, temperature, BLOCK_V: tl.constexpr):
     """How many of the `length` logits have at most this key, and the sum of their exp(s)."""
-    num_reached = 0
-    mass = 0.0
+    reached = tl.zeros([BLOCK_V], tl.int32)
+    masses = tl.zeros([BLOCK_V], tl.float32)
     for start in tl.range(0, length, BLOCK_V, num_stages=3):
         offs = start + tl.arange(0, BLOCK_V)
         keys = key_of(tl.load(source_ptr + offs, mask=offs < length, other=0.0), row_max, temperature)
         is_reached = (keys <= key) & (offs < length)
-        num_reached += tl.sum(is_reached.to(tl.int32), axis=0)
-        mass += tl.sum(tl.where(is_reached, tl.exp(-keys.to(tl.float32, bitcast=True)), 0.0), axis=0)
-    return num_reached, mass
+        reached += is_reached.to(tl.int32)
+        masses += tl.where(is_reached, tl.exp(-keys.to(tl.float32, bitcast=True)), 0.0)
+    return tl.sum(reached, axis=0), tl.sum(masses, axis=0)
 
 
 @triton.jit

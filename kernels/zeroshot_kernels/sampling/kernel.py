@@ -37,8 +37,9 @@ _CANDIDATES = 2048  # the k-th largest is sought among so many in one load; amon
 _LAUNCH = {
     "TILES_PER_PROGRAM": 4,  # 512 logits, 8 a thread: on an H200 (by hand) the fastest of eight
     "tile_warps": 2,
-    "BLOCK_V": 2048,  # noise for 8 tokens a thread; with 4096 it spills on sm_80
-    "choose_warps": 8,
+    "BLOCK_V": 2048,
+    "choose_warps": 16,  # noise for 4 tokens a thread; with 8 it takes 200 registers, and 8 warps are all of an SM's
+    "choose_registers": 128,
 }
 
 _FLOAT32_TINY = tl.constexpr(1.1754943508222875e-38)
@@ -131,6 +132,7 @@ def sampling(
         BLOCK_V=min(_LAUNCH["BLOCK_V"], triton.next_power_of_2(vocab_size)),
         CANDIDATES=_CANDIDATES,
         num_warps=_LAUNCH["choose_warps"],
+        maxnreg=_LAUNCH["choose_registers"],
     )
     return out
 
