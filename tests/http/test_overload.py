@@ -200,18 +200,33 @@ def test_a_body_of_many_mistakes_is_refused_at_the_first(server: Any, path: str,
     assert "at most" in error["message"] or error.get("field") == "tokens.0"
 
 
-def test_the_texts_of_many_tokens_stop_nobody(fresh_server: Any) -> None:
-    body = {"prompt": "\U00012345" * 2**19, "return_token_strs": True}
+def share_of_longest_wait(server: Any, path: str, body: dict[str, Any]) -> tuple[float, Any]:
+    """For a plain answer meanwhile, as a share of the time that this one takes; and this one's answer."""
     with ThreadPoolExecutor(1) as pool:
         begun = time.monotonic()
-        tokenized = pool.submit(fresh_server.http.post, "/tokenize", json=body)
+        answer = pool.submit(server.http.post, path, json=body)
         waits_s = []
-        while not tokenized.done():
+        while not answer.done():
             started = time.monotonic()
-            fresh_server.http.get("/health/live")
+            server.http.get("/health/live")
             waits_s.append(time.monotonic() - started)
-    assert len(tokenized.result().json()["token_strs"]) == 4 * 2**19
-    assert max(waits_s) < (time.monotonic() - begun) / 2
+    return max(waits_s) / (time.monotonic() - begun), answer.result()
+
+
+def test_the_texts_of_many_tokens_stop_nobody(fresh_server: Any) -> None:
+    body = {"prompt": "\U00012345" * 2**19, "return_token_strs": True}
+    share, tokenized = share_of_longest_wait(fresh_server, "/tokenize", body)
+    assert len(tokenized.json()["token_strs"]) == 4 * 2**19
+    assert share < 0.5
+
+
+@pytest.mark.parametrize("path", ["/generate", "/v1/completions"])
+def test_choices_of_many_tokens_stop_nobody(fresh_server: Any, path: str) -> None:
+    body = {"prompt": "a", "structured_outputs": {"choice": ["\U00012345" * 2**17]}}
+    share, refused = share_of_longest_wait(fresh_server, path, body)
+    assert refused.status_code == 400
+    assert "context_length_exceeded" in refused.text
+    assert share < 0.5
 
 
 def test_short_texts_do_not_wait_for_the_long_ones_of_others(fresh_server: Any) -> None:

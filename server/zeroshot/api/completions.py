@@ -1,6 +1,5 @@
 """`POST /v1/completions`: OpenAI's, with vLLM's extensions."""
 
-import asyncio
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -106,7 +105,7 @@ class _Call:
     async def prepare(cls, body: CompletionBody, client: ModelClient) -> Self:
         prompts = await tokenize_prompts(as_prompts(body.prompt), body.num_generated, client)
         if body.truncate_prompt_tokens is not None:
-            num_kept = await asyncio.to_thread(_num_kept, body, client)  # it may have choices to tokenise
+            num_kept = await _num_kept(body, client)
             prompts = [prompt[-num_kept:] for prompt in prompts]
         return cls(body, client, prompts)
 
@@ -162,14 +161,14 @@ class _Call:
         )
 
 
-def _num_kept(body: CompletionBody, client: ModelClient) -> int:
+async def _num_kept(body: CompletionBody, client: ModelClient) -> int:
     """How many of a prompt's tokens are kept at most: 1 or more."""
     if body.truncate_prompt_tokens is not None and body.truncate_prompt_tokens > 0:
         return body.truncate_prompt_tokens
     if body.max_tokens is not None:
         max_tokens = body.max_tokens
     elif body.choices is not None:
-        max_tokens = max(map(len, encode_choices(body.choices, client)))
+        max_tokens = max(map(len, await encode_choices(body.choices, client)))
     else:
         max_tokens = _default_max_tokens(body, client, body.grammar())
     return max(1, client.max_model_len - max_tokens)
