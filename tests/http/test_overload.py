@@ -229,6 +229,14 @@ def test_choices_of_many_tokens_stop_nobody(fresh_server: Any, path: str) -> Non
     assert share < 0.5
 
 
+def test_a_batch_of_many_mistakes_stops_nobody(fresh_server: Any) -> None:
+    item = {"text": "a"} | {f"x{number}": [] for number in range(1000)}
+    share, answer = share_of_longest_wait(fresh_server, "/tasks/translate/batch", {"inputs": [item] * 250})
+    assert answer.status_code == 200
+    assert len(answer.json()["results"]) == 250
+    assert share < 0.4
+
+
 def test_short_texts_do_not_wait_for_the_long_ones_of_others(fresh_server: Any) -> None:
     long_text = {"prompt": "\U00012345" * 2**18}
     started = time.monotonic()
