@@ -319,7 +319,7 @@ def _numbers() -> Iterator[Case]:
 
 def _ids() -> Iterator[Case]:
     refused: list[Any] = [[], [[]], [-1], [50257], [999_999], [2**63], [1.5], [True], ["a", 1], [[1], []], [1] * 1025,
-                          [1] * 10**6, ["a"] * 10**5, [[1]] * 129, [None], {"a": 1}]  # fmt: skip
+                          [1] * 500_000, ["a"] * 10**5, [[1]] * 129, [None], {"a": 1}]  # fmt: skip
     for surface in PROMPTS:
         bad = BAD[surface.envelope]
         for prompt in refused:
@@ -348,7 +348,7 @@ def _ids() -> Iterator[Case]:
     for ids in ([-1], [50257], [2**63], [1.5], [True], ["a"], [[1]], 7):
         yield _case(f"tokens {str(ids)[:30]}", detokenize, BAD[OWN], {"tokens": ids})
     yield _case("no tokens", detokenize, OK, {"tokens": []})
-    yield _case("a million tokens", detokenize, frozenset({413}) | OK, {"tokens": [1] * 10**6})
+    yield _case("a million tokens", detokenize, frozenset({413}), {"tokens": [1] * 10**6})
 
 
 def _combinations() -> Iterator[Case]:
