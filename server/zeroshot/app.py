@@ -90,12 +90,15 @@ def create_app(settings: Settings, client: ModelClient) -> FastAPI:
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """From the inside out: the last one added sees a request first."""
+    keys = ApiKeys.load(settings)
     app.add_middleware(
-        BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes, timeout_s=settings.receive_timeout_s
+        BodyLimitMiddleware,
+        max_body_bytes=settings.max_body_bytes,
+        timeout_s=settings.receive_timeout_s,
+        num_callers=len(keys),
     )
     app.add_middleware(DrainMiddleware, drain=app.state.drain)
     quotas = Quotas(requests_per_minute=settings.requests_per_minute, max_concurrent=settings.max_concurrent_requests)
-    keys = ApiKeys.load(settings)
     app.state.client.share_among(len(keys))
     hosts = HostCheck.wanted_by(settings, keys)
     app.add_middleware(

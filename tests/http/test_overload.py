@@ -5,7 +5,7 @@ import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from typing import Any
 
 import psutil
@@ -300,6 +300,62 @@ def test_a_body_that_comes_too_slowly(start_server: StartServer) -> None:
             kept.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert read_answer(kept).status == 200
         server.wait_until_idle()
+
+
+LARGE = 2**17
+PADDED = json.dumps({"prompt": "a", "max_tokens": 1}).ljust(LARGE - 1)
+
+
+def post_padded(server: Any, path: str = "/generate", **headers: str) -> Any:
+    return server.http.post(path, content=PADDED, headers={"content-type": "application/json"} | headers)
+
+
+def fill_with_uploads(stack: ExitStack, server: Any, **headers: str) -> None:
+    """Bodies of which all but the last byte has been sent, until there is no room for another."""
+    lines = {"Host": "localhost", "Content-Type": "application/json", "Content-Length": str(LARGE)} | headers
+    head = "POST /generate HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    num_refused = 0
+    for number in range(200):
+        connection = stack.enter_context(connect(server.url))
+        send(connection, [head.encode() + b"\r\n" + b" " * (LARGE - 1)])
+        if number >= 60:
+            # An upload may have been refused because of this one, so that then there is room again.
+            num_refused = num_refused + 1 if post_padded(server, **headers).status_code == 429 else 0
+            if num_refused == 3:
+                return
+    raise AssertionError("there is room for any number")
+
+
+def wait_for_room(server: Any, **headers: str) -> None:
+    deadline = time.monotonic() + 20
+    while post_padded(server, **headers).status_code != 200:
+        assert time.monotonic() < deadline, "the room of those that have left is still taken"
+        time.sleep(0.05)
+
+
+def test_large_bodies_are_bounded_in_all(start_server: StartServer) -> None:
+    with start_server(ZEROSHOT_MAX_BODY_BYTES=str(LARGE)) as server:
+        assert post_padded(server).status_code == 200
+        with ExitStack() as stack:
+            fill_with_uploads(stack, server)
+            for path in ("/generate", "/v1/completions", "/", "/tasks/complete"):
+                refused = post_padded(server, path)
+                assert (refused.status_code, refused.headers["retry-after"]) == (429, "5"), path
+                assert "large bodies" in refused.text
+            assert server.generate(prompt="small", max_tokens=1)["choices"]
+            assert server.http.post("/tokenize", json={"prompt": "a " * 2**14}).status_code == 200
+        wait_for_room(server)
+        server.wait_until_idle()
+
+
+def test_one_key_has_half_of_the_room_for_large_bodies(start_server: StartServer) -> None:
+    keys = ["a" * 32, "b" * 32]
+    first, second = ({"Authorization": f"Bearer {key}"} for key in keys)
+    with start_server(ZEROSHOT_MAX_BODY_BYTES=str(LARGE), ZEROSHOT_API_KEYS=",".join(keys)) as server:
+        with ExitStack() as stack:
+            fill_with_uploads(stack, server, **first)
+            assert post_padded(server, **second).status_code == 200
+        wait_for_room(server, **first)
 
 
 @pytest.mark.parametrize("path", ["/generate", "/nowhere"])

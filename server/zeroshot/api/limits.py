@@ -1,12 +1,20 @@
 """Refuses a body that is too large, before it is in memory or made into objects, and one that comes too slowly."""
 
 import asyncio
+from collections import Counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zeroshot.api.errors import error_response
-from zeroshot.errors import RequestTimeout, RequestTooLarge, ZeroshotError
+from zeroshot.caller import CALLER
+from zeroshot.errors import Overloaded, RequestTimeout, RequestTooLarge, ZeroshotError
 
+_MAX_BODIES = 64
+"""So many of the largest size are in memory at once, those that are still coming and those being answered."""
+_SMALL_BODY_BYTES = 2**16
+"""Of each body this much doesn't count: uvicorn reads as much of every connection, and nobody's large bodies keep small
+ones out."""
+_RETRY_AFTER_S = 5
 _SEPARATORS = (b",", b"[", b"{")
 MAX_SEPARATORS = 2**19
 """Each may stand for an object that Python makes of the JSON: 4 MB of empty lists take 0.4 s, in which nothing else
@@ -16,12 +24,17 @@ token ids are read in prompts.
 
 
 class BodyLimitMiddleware:
-    """Plain ASGI. Counts what arrives, so a missing or wrong Content-Length makes no difference."""
+    """Plain ASGI. Counts what arrives, so a missing or wrong Content-Length makes no difference.
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int, timeout_s: float) -> None:
+    Where there are several callers, one may have half at most of what is in memory: as with sequences (`admission.py`).
+    """
+
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, timeout_s: float, num_callers: int) -> None:
         self.app = app
         self.max_body_bytes = max_body_bytes
         self.timeout_s = timeout_s
+        max_bytes = _MAX_BODIES * max_body_bytes
+        self._held = _HeldBytes(max_bytes, max_bytes // 2 if num_callers > 1 else max_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -29,8 +42,12 @@ class BodyLimitMiddleware:
             return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and len(declared) < 20 and int(declared) <= self.max_body_bytes:
-            body = _Body(receive, send, self.max_body_bytes, asyncio.get_running_loop().time() + self.timeout_s)
-            await self.app(scope, body.receive, body.send)
+            deadline = asyncio.get_running_loop().time() + self.timeout_s
+            body = _Body(receive, send, self.max_body_bytes, deadline, self._held)
+            try:
+                await self.app(scope, body.receive, body.send)
+            finally:
+                body.release()
             refusal = body.refusal if not body.is_answered else None
         else:
             refusal = self._too_large()
@@ -41,13 +58,31 @@ class BodyLimitMiddleware:
         return RequestTooLarge(f"The body is larger than {self.max_body_bytes} bytes.")
 
 
+class _HeldBytes:
+    """Of all large bodies in memory, and of each caller's."""
+
+    def __init__(self, max_in_all: int, max_of_one: int) -> None:
+        self._max_in_all, self._max_of_one = max_in_all, max_of_one
+        self._in_all = 0
+        self._of: Counter[bytes] = Counter()
+
+    def add(self, caller: bytes, num_bytes: int) -> bool:
+        """Whether there is room for them: they count in any case, until they are taken off again."""
+        self._in_all += num_bytes
+        self._of[caller] += num_bytes
+        if not self._of[caller]:
+            del self._of[caller]
+        return self._in_all <= self._max_in_all and self._of[caller] <= self._max_of_one
+
+
 class _Body:
     """One request's channels. To the app, a body that is refused looks like a client that has gone."""
 
-    def __init__(self, receive: Receive, send: Send, max_bytes: int, deadline: float) -> None:
+    def __init__(self, receive: Receive, send: Send, max_bytes: int, deadline: float, held: _HeldBytes) -> None:
         self._receive, self._send = receive, send
         self._max_bytes, self._deadline = max_bytes, deadline
         self._num_bytes = self._num_separators = 0
+        self._held, self._num_held, self._caller = held, 0, CALLER.get().cache_salt
         self._is_complete = False
         self.is_answered = False
         self.refusal: ZeroshotError | None = None
@@ -66,9 +101,18 @@ class _Body:
         self._is_complete = not message.get("more_body", False)
         if self._num_bytes > self._max_bytes:
             return self._refuse(RequestTooLarge(f"The body is larger than {self._max_bytes} bytes."))
+        num_new = max(0, self._num_bytes - _SMALL_BODY_BYTES) - self._num_held
+        self._num_held += num_new
+        if num_new and not self._held.add(self._caller, num_new):
+            what = "The server holds as many large bodies as it can. Send it again in a moment, or a smaller one."
+            return self._refuse(Overloaded(what, retry_after_s=_RETRY_AFTER_S))
         if self._is_complete and self._num_separators > MAX_SEPARATORS:
             return self._refuse(_too_many(self._num_separators))
         return message
+
+    def release(self) -> None:
+        """It has been answered."""
+        self._held.add(self._caller, -self._num_held)
 
     async def send(self, message: Message) -> None:
         if self.refusal is None or self.is_answered:
