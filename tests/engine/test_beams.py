@@ -1,5 +1,7 @@
 """Beam search: Hugging Face's `generate(num_beams=...)` token for token, and every block comes back."""
 
+import json
+import shutil
 from typing import Any
 
 import pytest
@@ -44,6 +46,10 @@ def hugging_face(model: Any, prompt: list[int], n: int, max_tokens: int, **optio
             generated = generated[: generated.index(EOS) + 1]  # then comes padding
         texts.append((generated, score))
     return texts
+
+
+def up_to_an_end(token_ids: list[int], ends: list[int]) -> list[int]:
+    return token_ids[: next((i for i, token_id in enumerate(token_ids) if token_id in ends), len(token_ids)) + 1]
 
 
 def ours(run: Any, engine: Any, request: Any) -> Texts:
@@ -110,10 +116,20 @@ def test_with_other_settings(small, engine, run, request_of, prompts_of, params,
         found = ours(run, engine, request)
         expected = hugging_face(small.model, prompt, 3, 20, num_beams=4, **options)
         ends = options.get("eos_token_id", [EOS])
-        cut = [
-            (ids[: next((i for i, t in enumerate(ids) if t in ends), len(ids)) + 1], score) for ids, score in expected
-        ]
-        assert_same(found, cut)
+        assert_same(found, [(up_to_an_end(token_ids, ends), score) for token_ids, score in expected])
+
+
+def test_any_of_several_ends_of_text_ends_a_beam(small, load_engine, run, request_of, prompts_of, tmp_path):
+    prompts = prompts_of(7, [3, 16, 29])
+    ends = [EOS, *{hugging_face(small.model, prompt, 1, 20, num_beams=4)[0][0][-2] for prompt in prompts}]
+    shutil.copytree(small.folder, tmp_path / "several")
+    config = json.loads((small.folder / "config.json").read_text())
+    (tmp_path / "several" / "config.json").write_text(json.dumps(config | {"eos_token_id": ends}))
+    engine = load_engine(tmp_path / "several", kv_cache_tokens=4096, kv_block_size=4)
+    for index, prompt in enumerate(prompts):
+        found = ours(run, engine, request_of(str(index), prompt, max_tokens=20, n=3, beams=BeamParams(num_beams=4)))
+        expected = hugging_face(small.model, prompt, 3, 20, num_beams=4, eos_token_id=ends)
+        assert_same(found, [(up_to_an_end(token_ids, ends), score) for token_ids, score in expected])
 
 
 def test_searches_side_by_side_with_others(small, load_engine, run, request_of, prompts_of):

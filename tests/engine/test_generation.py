@@ -1,9 +1,13 @@
 """What the engine generates: Hugging Face's greedy tokens, and the same tokens however a request is run."""
 
+import json
+import shutil
+
 import pytest
 import torch
 
 from zeroshot.errors import ContextLengthExceeded, InvalidRequest
+from zeroshot.types import Grammar
 from zeroshot_kernels.sampling.reference import sample_reference
 
 LENGTHS = [1, 2, 15, 16, 17, 31, 33, 48, 5, 64, 3, 80]
@@ -244,6 +248,60 @@ def test_min_tokens(engine, greedy, run, request_of):
     assert 7 not in result.token_ids[:2]
     result = run(engine, request_of("c", prompt, max_tokens=3, min_tokens=3, logit_bias=bias))["c", 0]
     assert (result.token_ids, result.finish_reason) == ([7, 7, 7], "length")
+
+
+# A checkpoint with several ends of text
+
+
+@pytest.fixture
+def with_ends(small, load_engine, cpu_kernels, tmp_path):
+    """with_ends(ids, folder=...): an engine on the same weights, with these in config.json."""
+
+    def load(ends, folder=small.folder):
+        copy = tmp_path / "several"
+        shutil.copytree(folder, copy)
+        config = json.loads((copy / "config.json").read_text())
+        (copy / "config.json").write_text(json.dumps(config | {"eos_token_id": ends}))
+        return load_engine(copy, cpu_kernels=cpu_kernels)
+
+    return load
+
+
+def test_any_end_of_text_ends_a_text(with_ends, small, prompts_of, run, request_of, hugging_face_greedy):
+    prompts = prompts_of(14, LENGTHS)
+    others = [hugging_face_greedy(small.model, prompt, 32)[-1] for prompt in prompts[:2]]
+    ends = [210, *others, 50256]  # the last one no model of this size can draw
+    engine = with_ends(ends)
+    for max_tokens, min_tokens in ((32, 0), (32, 9)):
+        params = {"max_tokens": max_tokens, "min_tokens": min_tokens}
+        results = run(engine, *(request_of(str(i), prompt, **params) for i, prompt in enumerate(prompts)))
+        for i, prompt in enumerate(prompts):
+            options = {"min_new_tokens": min_tokens} if min_tokens else {}
+            expected = hugging_face_greedy(small.model, prompt, max_tokens, eos_token_id=ends[:-1], **options)
+            result = results[str(i), 0]
+            assert result.token_ids == expected
+            end = expected[-1] if expected[-1] in ends else None
+            assert (result.finish_reason, result.stop_token_id) == ("length" if end is None else "stop", end)
+        assert {result.stop_token_id for result in results.values()} >= {*others, None} - {210}
+
+
+def test_ignore_eos_ignores_all_of_them(with_ends, greedy, run, request_of):
+    prompt, tokens = greedy
+    engine = with_ends([210, tokens[5]])
+    ended = tokens[: tokens.index(tokens[5]) + 1]
+    assert run(engine, request_of("a", prompt, max_tokens=20))["a", 0].token_ids == ended
+    assert run(engine, request_of("b", prompt, max_tokens=20, ignore_eos=True))["b", 0].token_ids == tokens
+    stop = request_of("c", prompt, max_tokens=20, ignore_eos=True, stop_token_ids=(tokens[5],))
+    assert run(engine, stop)["c", 0].stop_token_id == tokens[5]
+
+
+def test_a_grammar_alone_says_where_its_text_ends(with_ends, checkpoint, run, request_of):
+    large = checkpoint(vocab_size=50257, n_positions=64)
+    a = 64
+    engine = with_ends([50256, a], large.folder)
+    grammar = Grammar(kind="regex", source="a", field="structured_outputs.regex")
+    result = run(engine, request_of("a", [1, 2, 3], max_tokens=8, grammar=grammar))["a", 0]
+    assert (result.token_ids, result.finish_reason, result.stop_token_id) == ([a], "stop", None)
 
 
 def test_min_tokens_when_end_of_text_is_outside_the_vocabulary(checkpoint, load_engine, run, request_of):

@@ -8,8 +8,8 @@ import numpy as np
 from zeroshot.engine.sequence import Sequence
 from zeroshot.types import MAX_LOGIT_BIAS
 
-MAX_BIASES = MAX_LOGIT_BIAS + 20
-"""And room for the tokens that `min_tokens` forbids: end of text and `stop_token_ids`."""
+MAX_BIASES = MAX_LOGIT_BIAS + 36
+"""And room for the tokens that `min_tokens` forbids: 16 ends of text and 16 `stop_token_ids`."""
 
 NEVER = 2**31 - 1
 

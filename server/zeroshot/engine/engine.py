@@ -10,6 +10,8 @@ import logging
 import time
 from dataclasses import replace
 
+import msgspec
+
 from zeroshot.engine.assembly import make_guess, make_runner, step_budget
 from zeroshot.engine.beams import BeamSearch, Candidate
 from zeroshot.engine.block_manager import BlockManager
@@ -92,6 +94,7 @@ class Engine:
         guide: its grammar as `guides` has compiled it, which may take seconds; else that is done here.
         """
         self._check(request)
+        request = self._with_all_ends(request)
         grammar = request.sampling_params.grammar
         if grammar is not None and guide is None:
             guide = self.guides.compile(grammar)
@@ -113,6 +116,17 @@ class Engine:
         self._sequences[request.request_id] = sequences
         for sequence in sequences:
             self.scheduler.add(sequence)
+
+    def _with_all_ends(self, request: GenerateRequest) -> GenerateRequest:
+        """What the checkpoint has for ends of text beside its first one are stop tokens of each request.
+
+        Not of one with a grammar, which says where the text ends.
+        """
+        params, others = request.sampling_params, self.model.config.other_eos_token_ids
+        if not others or params.ignore_eos or params.grammar is not None:
+            return request
+        params = msgspec.structs.replace(params, stop_token_ids=(*params.stop_token_ids, *others))
+        return msgspec.structs.replace(request, sampling_params=params)
 
     def is_active(self, request_id: str) -> bool:
         """True while a choice of the request is waiting or running."""

@@ -21,6 +21,8 @@ _REQUIRED_VALUES: dict[str, Any] = {
     "pruned_heads": {},
 }
 
+MAX_EOS_TOKEN_IDS = 16
+
 # transformers reads these as well (`GPT2Config.attribute_map`).
 _ALIASES = {
     "hidden_size": "n_embd",
@@ -47,6 +49,9 @@ class GPT2Config:
     tie_word_embeddings: bool = True
     bos_token_id: int = 50256
     eos_token_id: int = 50256
+    """The first, where `config.json` lists several: it also stands before the beginning of a text and ends grammars."""
+    other_eos_token_ids: tuple[int, ...] = ()
+    """The others of that list. A text ends with any of them."""
 
     @property
     def head_dim(self) -> int:
@@ -81,6 +86,7 @@ class GPT2Config:
         raw = {_ALIASES[name]: value for name, value in raw.items() if name in _ALIASES} | raw
         n_embd = _positive_int(raw, "n_embd", cls.n_embd, origin)
         n_inner = raw.get("n_inner")
+        eos_token_id, *others = _token_ids(raw, "eos_token_id", cls.eos_token_id, origin)
         config = cls(
             vocab_size=_positive_int(raw, "vocab_size", cls.vocab_size, origin),
             n_positions=_positive_int(raw, "n_positions", cls.n_positions, origin),
@@ -93,8 +99,9 @@ class GPT2Config:
             scale_attn_weights=_bool(raw, "scale_attn_weights", True, origin),
             scale_attn_by_inverse_layer_idx=_bool(raw, "scale_attn_by_inverse_layer_idx", False, origin),
             tie_word_embeddings=_bool(raw, "tie_word_embeddings", True, origin),
-            bos_token_id=_token_id(raw, "bos_token_id", cls.bos_token_id, origin),
-            eos_token_id=_token_id(raw, "eos_token_id", cls.eos_token_id, origin),
+            bos_token_id=_token_ids(raw, "bos_token_id", cls.bos_token_id, origin)[0],
+            eos_token_id=eos_token_id,
+            other_eos_token_ids=tuple(others),
         )
         if config.n_embd % config.n_head:
             raise WeightsError(f"{origin}: n_embd={config.n_embd} is not a multiple of n_head={config.n_head}")
@@ -108,6 +115,9 @@ class GPT2Config:
     def to_dict(self) -> dict[str, Any]:
         """A `config.json` that transformers reads back as the same model."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        others = fields.pop("other_eos_token_ids")
+        if others:
+            fields["eos_token_id"] = [self.eos_token_id, *others]
         return {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", **fields}
 
 
@@ -132,12 +142,15 @@ def _bool(raw: dict[str, Any], name: str, default: bool, origin: str) -> bool:
     return value
 
 
-def _token_id(raw: dict[str, Any], name: str, default: int, origin: str) -> int:
+def _token_ids(raw: dict[str, Any], name: str, default: int, origin: str) -> list[int]:
+    """One or several, each once, in their order."""
     value = raw.get(name)
-    if isinstance(value, list):  # some fine-tunes list several: the others can be given as `stop_token_ids`
-        value = value[0] if value else None
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise WeightsError(f"{origin}: {name} must be a token id, not {value!r}")
-    return value
+    values = value if isinstance(value, list) else [value]
+    if value is None or not values:
+        return [default]
+    if any(isinstance(token_id, bool) or not isinstance(token_id, int) for token_id in values):
+        raise WeightsError(f"{origin}: {name} must be a token id or a list of them, not {value!r}")
+    distinct = list(dict.fromkeys(values))
+    if len(distinct) > MAX_EOS_TOKEN_IDS:
+        raise WeightsError(f"{origin}: {name} has {len(distinct)} token ids; at most {MAX_EOS_TOKEN_IDS} are supported")
+    return distinct

@@ -11,12 +11,14 @@ from zeroshot.errors import WeightsError
 from zeroshot.model.config import ACTIVATIONS, GPT2Config
 
 # What a GPT-2 of transformers has in its config and what has no part in inference.
+OURS_ONLY = {"other_eos_token_ids"}
+SHARED = [name for name in GPT2Config.__dataclass_fields__ if name not in OURS_ONLY]
 TRAINING_ONLY = {"resid_pdrop", "embd_pdrop", "attn_pdrop", "initializer_range", "use_cache", "reorder_and_upcast_attn"}
 
 
 def test_the_defaults_are_those_of_transformers():
     ours, theirs = GPT2Config.from_dict({}), transformers.GPT2Config()
-    for name in GPT2Config.__dataclass_fields__:
+    for name in SHARED:
         expected = 4 * theirs.n_embd if name == "n_inner" else getattr(theirs, name)
         assert getattr(ours, name) == expected, name
 
@@ -50,11 +52,11 @@ def test_what_transformers_saves_is_read_and_what_we_write_transformers_reads(tm
     )  # fmt: skip
     theirs.save_pretrained(tmp_path)
     ours = GPT2Config.from_folder(tmp_path)
-    for name in GPT2Config.__dataclass_fields__:
+    for name in SHARED:
         assert getattr(ours, name) == getattr(theirs, name), name
     (tmp_path / "config.json").write_text(json.dumps(ours.to_dict()))
     again = transformers.GPT2Config.from_pretrained(tmp_path)
-    for name in GPT2Config.__dataclass_fields__:
+    for name in SHARED:
         assert getattr(again, name) == getattr(theirs, name), name
 
 
@@ -73,10 +75,22 @@ def test_attention_scale():
     assert unscaled.attention_scale(2) == 1.0
 
 
-def test_lists_of_end_tokens_give_the_first():
-    assert GPT2Config.from_dict({"eos_token_id": [5, 6]}).eos_token_id == 5
-    assert GPT2Config.from_dict({"eos_token_id": []}).eos_token_id == 50256
-    assert GPT2Config.from_dict({"eos_token_id": None}).eos_token_id == 50256
+@pytest.mark.parametrize(
+    ("listed", "first", "others"),
+    [([5, 6, 5, 7, 6], 5, (6, 7)), ([5], 5, ()), (5, 5, ()), ([], 50256, ()), (None, 50256, ())],
+)
+def test_every_end_token_of_a_list_is_read(listed, first, others):
+    config = GPT2Config.from_dict({"eos_token_id": listed})
+    assert (config.eos_token_id, config.other_eos_token_ids) == (first, others)
+    assert GPT2Config.from_dict(config.to_dict()) == config
+    assert GPT2Config.from_dict({"bos_token_id": listed}).bos_token_id == first
+
+
+def test_a_list_of_end_tokens_as_transformers_saves_it(tmp_path):
+    transformers.GPT2Config(eos_token_id=[7, 8]).save_pretrained(tmp_path)
+    ours = GPT2Config.from_folder(tmp_path)
+    assert (ours.eos_token_id, ours.other_eos_token_ids) == (7, (8,))
+    assert transformers.GPT2Config(**ours.to_dict()).eos_token_id == [7, 8]
 
 
 @pytest.mark.parametrize(
@@ -107,6 +121,9 @@ def test_lists_of_end_tokens_give_the_first():
         ("eos_token_id", "end"),
         ("eos_token_id", {"id": 1}),
         ("eos_token_id", ["end"]),
+        ("eos_token_id", [1, "end"]),
+        ("eos_token_id", [1, [2]]),
+        ("eos_token_id", list(range(17))),
         ("bos_token_id", "start"),
     ],
     ids=str,
