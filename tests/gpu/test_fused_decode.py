@@ -7,9 +7,10 @@ import torch
 
 from zeroshot.engine.engine import Engine
 from zeroshot.engine.loader import load_model
+from zeroshot.model.config import GPT2Config
 from zeroshot.model.gpt2 import GPT2
 from zeroshot.model.ops import device_backend
-from zeroshot.model.triton_fused import fused_kernels
+from zeroshot.model.triton_fused import _Probe, fused_kernels
 from zeroshot.model.weights import load_weights
 from zeroshot.settings import EngineSettings
 
@@ -41,6 +42,15 @@ def test_it_is_chosen_by_itself_from_hopper_on(wide, cuda):
     state = model_of(wide.folder, "bf16", "auto").backend.states["fused_decode"]
     assert state == ("triton" if torch.cuda.get_device_capability() >= (9, 0) else state)
     assert state in ("triton", "plain path: needs compute capability 9.0")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_a_row_has_the_same_bits_alone_and_beside_another(wide, cuda, dtype):
+    """Alone it has code of its own, and the compiler may join other products and sums there."""
+    config = GPT2Config.from_folder(wide.folder)
+    ops = fused_kernels(config, False, cuda)
+    alone, beside = (_Probe(config, num_rows, dtype, cuda, None).run(ops, 3)[0] for num_rows in (1, 2))
+    assert torch.equal(alone[0], beside[0])
 
 
 def test_greedy_tokens_are_the_plain_paths_in_fp32(wide, cuda, run, request_of, prompts_of):

@@ -216,9 +216,9 @@ def launch_advance() -> None:
 def launch_embedding() -> None:
     from zeroshot_kernels.embedding.kernel import embedding
 
-    for dtype, d, use_pdl in IN_SUCCESSION:
+    for dtype, d, num_rows, use_pdl in IN_SUCCESSION:
         tables = torch.zeros(8, d, dtype=dtype), torch.zeros(8, d, dtype=dtype)
-        embedding(longs(1), longs(1), *tables, use_pdl=use_pdl)
+        embedding(longs(num_rows), longs(num_rows), *tables, use_pdl=use_pdl)
 
 
 def launch_sampling() -> None:
@@ -244,7 +244,8 @@ def launch_lm_head_sampling() -> None:
 
 FUSED = [(HALF, 768), (HALF, 1600), (torch.float16, 768), (FULL, 768)]
 """dtype and n_embd: 124M's and 1.5B's. The widths between them are padded to the same powers of two."""
-IN_SUCCESSION = [(*case, use_pdl) for case in FUSED for use_pdl in (False, True)]
+IN_SUCCESSION = [(*case, 1, use_pdl) for case in FUSED for use_pdl in (False, True)] + [(HALF, 768, 2, True)]
+"""With the number of rows: one has code of its own."""
 
 
 def linear(n_out: int, n_in: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -254,10 +255,11 @@ def linear(n_out: int, n_in: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 def launch_ln_qkv_append() -> None:
     from zeroshot_kernels.ln_qkv_append.kernel import ln_qkv_append
 
-    for dtype, d, use_pdl in IN_SUCCESSION:
+    for dtype, d, num_rows, use_pdl in IN_SUCCESSION:
         caches = torch.zeros(3, d // 64, 2, 64, 64, dtype=dtype).permute(2, 0, 3, 1, 4)
         norm = torch.zeros(2, d, dtype=dtype)
-        ln_qkv_append(torch.zeros(1, d), *norm, 1e-5, *linear(3 * d, d, dtype), ints(1), *caches, use_pdl=use_pdl)
+        rows = (torch.zeros(num_rows, d), *norm, 1e-5, *linear(3 * d, d, dtype), ints(num_rows))
+        ln_qkv_append(*rows, *caches, use_pdl=use_pdl)
     norm = torch.zeros(2, 768, dtype=HALF)
     rows = (torch.zeros(1, 768), *norm, 1e-5, *linear(3 * 768, 768, HALF), ints(1))
     ln_qkv_append(*rows, *fp8_caches(64), use_pdl=True)
@@ -278,25 +280,26 @@ def launch_split_attention() -> None:
 def launch_merge_projection() -> None:
     from zeroshot_kernels.merge_projection.kernel import merge_projection
 
-    for dtype, d, use_pdl in IN_SUCCESSION:
+    for dtype, d, num_rows, use_pdl in IN_SUCCESSION:
         partials = (torch.zeros(8, 20, d // 64, 64), *torch.zeros(2, 8, 20, d // 64))
-        merge_projection(*partials, ints(1), *linear(d, d, dtype), torch.zeros(1, d), use_pdl=use_pdl)
+        residual = torch.zeros(num_rows, d)
+        merge_projection(*partials, ints(num_rows), *linear(d, d, dtype), residual, use_pdl=use_pdl)
 
 
 def launch_ln_fc_gelu() -> None:
     from zeroshot_kernels.ln_fc_gelu.kernel import ln_fc_gelu
 
-    for dtype, d, use_pdl in IN_SUCCESSION:
+    for dtype, d, num_rows, use_pdl in IN_SUCCESSION:
         norm = torch.zeros(2, d, dtype=dtype)
-        ln_fc_gelu(torch.zeros(1, d), *norm, 1e-5, *linear(4 * d, d, dtype), use_pdl=use_pdl)
+        ln_fc_gelu(torch.zeros(num_rows, d), *norm, 1e-5, *linear(4 * d, d, dtype), use_pdl=use_pdl)
 
 
 def launch_projection() -> None:
     from zeroshot_kernels.projection.kernel import projection
 
-    for dtype, d, use_pdl in IN_SUCCESSION:
-        hidden = torch.zeros(1, 4 * d, dtype=dtype)
-        projection(hidden, *linear(d, 4 * d, dtype), torch.zeros(1, d), use_pdl=use_pdl)
+    for dtype, d, num_rows, use_pdl in IN_SUCCESSION:
+        hidden = torch.zeros(num_rows, 4 * d, dtype=dtype)
+        projection(hidden, *linear(d, 4 * d, dtype), torch.zeros(num_rows, d), use_pdl=use_pdl)
 
 
 def main() -> None:

@@ -62,7 +62,7 @@ def ln_fc_gelu(
         eps,
         N_IN=n_in,
         N_OUT=n_out,
-        **launch_options(block_n, n_in, use_pdl=use_pdl),
+        **launch_options(block_n, n_in, num_rows, use_pdl=use_pdl),
     )
     return out
 
@@ -84,6 +84,7 @@ def ln_fc_gelu_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     USE_PDL: tl.constexpr,
+    ONE_ROW: tl.constexpr,
 ):
     if USE_PDL:
         tl.extra.cuda.gdc_launch_dependents()
@@ -95,7 +96,7 @@ def ln_fc_gelu_kernel(
     ln_bias = tl.load(ln_bias_ptr + offs_k, mask=mask_k, other=0.0).to(tl.float32)
     if USE_PDL:
         tl.extra.cuda.gdc_wait()
-    for row in range(num_rows):
+    for row in range(1 if ONE_ROW else num_rows):
         residual_ptrs = residual_ptr + row * stride_residual_row + offs_k
         residual = tl.load(residual_ptrs, mask=mask_k, other=0.0, cache_modifier=".cg")
         hidden = normalised(residual, ln_weight, ln_bias, mask_k, eps, N_IN)

@@ -88,7 +88,7 @@ def ln_qkv_append(
         N_EMBD=n_embd,
         HEAD_DIM=head_dim,
         PAGE_SIZE=page_size,
-        **launch_options(block_n, n_embd, use_pdl=use_pdl),
+        **launch_options(block_n, n_embd, num_rows, use_pdl=use_pdl),
     )
     return out
 
@@ -124,6 +124,7 @@ def ln_qkv_append_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     USE_PDL: tl.constexpr,
+    ONE_ROW: tl.constexpr,
 ):
     if USE_PDL:
         tl.extra.cuda.gdc_launch_dependents()
@@ -144,7 +145,7 @@ def ln_qkv_append_kernel(
         scales = tl.where(part == 2, tl.load(value_scales_ptr + head, mask=part == 2, other=1.0), key_scales)
     if USE_PDL:
         tl.extra.cuda.gdc_wait()
-    for row in range(num_rows):
+    for row in range(1 if ONE_ROW else num_rows):
         slot = tl.load(slot_mapping_ptr + row, cache_modifier=".cg").to(tl.int64)
         residual_ptrs = residual_ptr + row * stride_residual_row + offs_k
         residual = tl.load(residual_ptrs, mask=mask_k, other=0.0, cache_modifier=".cg")

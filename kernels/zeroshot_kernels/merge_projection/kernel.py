@@ -84,7 +84,7 @@ def merge_projection(
         SPLIT_SIZE=SPLIT_SIZE,
         BLOCK_S=max(1, min(8, _SPLIT_ELEMENTS // block_k)),
         BLOCK_D=head_dim & -head_dim,  # the largest power of 2 that divides it
-        **launch_options(block_n, n_head * head_dim, use_pdl=use_pdl),
+        **launch_options(block_n, n_head * head_dim, num_rows, use_pdl=use_pdl),
     )
     return out
 
@@ -112,6 +112,7 @@ def merge_projection_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     USE_PDL: tl.constexpr,
+    ONE_ROW: tl.constexpr,
 ):
     if USE_PDL:
         tl.extra.cuda.gdc_launch_dependents()
@@ -124,7 +125,7 @@ def merge_projection_kernel(
     )  # older than this step: see `split_attention/kernel.py`
     if USE_PDL:
         tl.extra.cuda.gdc_wait()
-    for row in range(num_rows):
+    for row in range(1 if ONE_ROW else num_rows):
         residual_ptrs = residual_ptr + row * stride_residual_row + offs_n
         residual = tl.load(residual_ptrs, mask=mask_n, other=0.0, cache_modifier=".cg")
         num_splits = tl.cdiv(context_len, SPLIT_SIZE)
@@ -165,22 +166,34 @@ def _merged(
     offs_c = tl.arange(0, BLOCK_C)
     offs_d = tl.arange(0, BLOCK_D)
     head = offs_c * BLOCK_D // HEAD_DIM
+    # From one pointer on, so that the splits behind it are at constant distances and take no further arithmetic.
+    max_ptrs = partial_max_ptr + first_split * N_HEAD + head
+    sum_ptrs = partial_sum_ptr + first_split * N_HEAD + head
+    output_ptrs = partial_output_ptr + first_split * N_HEAD * HEAD_DIM + (offs_c * BLOCK_D)[:, None] + offs_d[None, :]
     acc_max = tl.full([BLOCK_C], -1e38, tl.float32)  # finite, so that nothing in it yet gives no inf - inf
     acc_sum = tl.zeros([BLOCK_C], tl.float32)
     acc_output = tl.zeros([BLOCK_C, BLOCK_D], tl.float32)
     for start in range(0, num_splits, BLOCK_S):
+        maxima, sums, outputs = (), (), ()
         for s in tl.static_range(BLOCK_S):
             mask = head < tl.where(start + s < num_splits, N_HEAD, 0)
-            first = (first_split + start + s) * N_HEAD
-            split_max = tl.load(partial_max_ptr + first + head, mask=mask, other=float("-inf"), cache_modifier=".cg")
-            split_sum = tl.load(partial_sum_ptr + first + head, mask=mask, other=0.0, cache_modifier=".cg")
-            output_ptrs = partial_output_ptr + first * HEAD_DIM + (offs_c * BLOCK_D)[:, None] + offs_d[None, :]
-            output = tl.load(output_ptrs, mask=mask[:, None], other=0.0, cache_modifier=".cg")
-            new_max = tl.maximum(acc_max, split_max)
-            rescale = tl.exp2(acc_max - new_max)
-            scale = tl.exp2(split_max - new_max)
-            acc_sum = acc_sum * rescale + split_sum * scale
-            acc_output = acc_output * rescale[:, None] + output * scale[:, None]
-            acc_max = new_max
+            max_s, sum_s, output_s = max_ptrs + s * N_HEAD, sum_ptrs + s * N_HEAD, output_ptrs + s * N_HEAD * HEAD_DIM
+            maxima += (tl.load(max_s, mask=mask, other=float("-inf"), cache_modifier=".cg"),)  # type: ignore[assignment]
+            sums += (tl.load(sum_s, mask=mask, other=0.0, cache_modifier=".cg"),)  # type: ignore[assignment]
+            outputs += (tl.load(output_s, mask=mask[:, None], other=0.0, cache_modifier=".cg"),)  # type: ignore[assignment]
+        new_max = acc_max
+        for s in tl.static_range(BLOCK_S):
+            new_max = tl.maximum(new_max, maxima[s])
+        rescale = tl.exp2(acc_max - new_max)
+        acc_sum *= rescale
+        acc_output *= rescale[:, None]
+        for s in tl.static_range(BLOCK_S):
+            scale = tl.exp2(maxima[s] - new_max)
+            acc_sum += sums[s] * scale
+            acc_output += outputs[s] * scale[:, None]
+        acc_max = new_max
+        max_ptrs += BLOCK_S * N_HEAD
+        sum_ptrs += BLOCK_S * N_HEAD
+        output_ptrs += BLOCK_S * N_HEAD * HEAD_DIM
     attended = acc_output / tl.where(acc_sum == 0.0, 1.0, acc_sum)[:, None]
     return tl.reshape(attended, [BLOCK_C * BLOCK_D])

@@ -58,7 +58,7 @@ def projection(
         out.stride(0),
         N_IN=n_in,
         N_OUT=n_out,
-        **launch_options(block_n, n_in, use_pdl=use_pdl),
+        **launch_options(block_n, n_in, num_rows, use_pdl=use_pdl),
     )
     return out
 
@@ -87,11 +87,17 @@ def rows_per_program(n_out: int) -> int:
     return 4 if n_out >= 2048 else 2
 
 
-def launch_options(block_n: int, n_in: int, *, use_pdl: bool) -> dict[str, Any]:
-    """What all kernels that hold a tile of [block_n, n_in] weights are launched with."""
+def launch_options(block_n: int, n_in: int, num_rows: int, *, use_pdl: bool) -> dict[str, Any]:
+    """What all kernels that hold a tile of [block_n, n_in] weights are launched with.
+
+    One row has code of its own. Before a loop over rows the compiler converts the whole tile, once: 200 instructions
+    that a single row's loads would wait for, and up to twice the registers, so that the grid that follows finds no
+    room beside this one.
+    """
     block_k = triton.next_power_of_2(n_in)
     num_warps = min(16, max(1, block_n * block_k // (32 * _ELEMENTS_PER_THREAD)))
-    options = {"BLOCK_N": block_n, "BLOCK_K": block_k, "USE_PDL": use_pdl, "num_warps": num_warps}
+    options = {"BLOCK_N": block_n, "BLOCK_K": block_k, "USE_PDL": use_pdl, "ONE_ROW": num_rows == 1}
+    options["num_warps"] = num_warps
     return options | ({"launch_pdl": True} if use_pdl else {})  # the interpreter knows no such option
 
 
@@ -111,6 +117,7 @@ def projection_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     USE_PDL: tl.constexpr,
+    ONE_ROW: tl.constexpr,
 ):
     if USE_PDL:
         tl.extra.cuda.gdc_launch_dependents()
@@ -121,7 +128,7 @@ def projection_kernel(
     weight, bias = weight_tile(weight_ptr, bias_ptr, offs_n, offs_k, N_IN, N_OUT)
     if USE_PDL:
         tl.extra.cuda.gdc_wait()
-    for row in range(num_rows):
+    for row in range(1 if ONE_ROW else num_rows):
         hidden_ptrs = hidden_ptr + row * stride_hidden_row + offs_k
         hidden = tl.load(hidden_ptrs, mask=mask_k, other=0.0, cache_modifier=".cg").to(tl.float32)
         residual_ptrs = residual_ptr + row * stride_residual_row + offs_n

@@ -173,13 +173,15 @@ def split_attention_kernel(
         old_value = tl.load(value_ptrs, mask=is_old, other=0.0, cache_modifier=".cg")
     if USE_PDL:
         tl.extra.cuda.gdc_wait()
-    if split_start >= context_len:
-        return
     if BLOCK_N == SPLIT_SIZE:
+        # Before the return: behind it the compiler converts what was loaded above, and loads would come after that.
         query_ptrs = query_row_ptr + offs_d * stride_query_dim
         query = tl.load(query_ptrs, mask=offs_d < HEAD_DIM, other=0.0, cache_modifier=".cg")
         new_key = tl.load(key_ptrs, mask=is_new, other=0.0, cache_modifier=".cg")
         new_value = tl.load(value_ptrs, mask=is_new, other=0.0, cache_modifier=".cg")
+    if split_start >= context_len:
+        return
+    if BLOCK_N == SPLIT_SIZE:
         key = tl.where(is_new, new_key.to(tl.float32), old_key.to(tl.float32))
         value = tl.where(is_new, new_value.to(tl.float32), old_value.to(tl.float32))
         scores = tl.sum(key * (query.to(tl.float32) * scale_log2e)[None, :], axis=1)
