@@ -35,6 +35,7 @@ def create_app(settings: Settings, client: ModelClient) -> FastAPI:
     Raises PromptFileError or SettingsError where a prompt file or a key can't be used.
     """
     catalog = Catalog(settings.prompts, tokenizer=client.tokenizer, max_model_len=client.max_model_len)
+    tracer = Tracer.over_otlp(client.model_name) if settings.otlp_endpoint else None
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None, None]:
@@ -66,10 +67,10 @@ def create_app(settings: Settings, client: ModelClient) -> FastAPI:
     app.state.drain = Drain()
     chat_file = settings.prompts / "chat" / "default.yaml"
     app.state.chat_template = ChatTemplate.from_file(chat_file) if chat_file.exists() else None
-    tracer = Tracer.over_otlp(client.model_name) if settings.otlp_endpoint else None
     client.metrics.watch_prompt_files(lambda: len(catalog.errors))
-    _add_middleware(app, settings)
-    app.add_middleware(ObserveMiddleware, metrics=client.metrics, tracer=tracer)  # outermost: added last
+    keys = ApiKeys.load(settings)
+    client.share_among(len(keys))
+    _add_middleware(app, settings, keys, tracer)
     errors.install(app)
     app.include_router(page.router)
     app.include_router(health.router)
@@ -88,9 +89,8 @@ def create_app(settings: Settings, client: ModelClient) -> FastAPI:
     return app
 
 
-def _add_middleware(app: FastAPI, settings: Settings) -> None:
+def _add_middleware(app: FastAPI, settings: Settings, keys: ApiKeys, tracer: Tracer | None) -> None:
     """From the inside out: the last one added sees a request first."""
-    keys = ApiKeys.load(settings)
     app.add_middleware(
         BodyLimitMiddleware,
         max_body_bytes=settings.max_body_bytes,
@@ -99,7 +99,6 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     )
     app.add_middleware(DrainMiddleware, drain=app.state.drain)
     quotas = Quotas(requests_per_minute=settings.requests_per_minute, max_concurrent=settings.max_concurrent_requests)
-    app.state.client.share_among(len(keys))
     hosts = HostCheck.wanted_by(settings, keys)
     app.add_middleware(
         AccessMiddleware, keys=keys, hosts=hosts, quotas=quotas, max_timeout_s=settings.request_timeout_s
@@ -113,3 +112,4 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
             expose_headers=["Retry-After", "X-Ignored-Fields", "X-Request-Id"],
         )
     app.add_middleware(SecurityHeadersMiddleware)
+    app.add_middleware(ObserveMiddleware, metrics=app.state.client.metrics, tracer=tracer)
