@@ -37,7 +37,7 @@ def main() -> None:
     import torch
 
     from benchmarks.gpu.run import DRY, FULL, Run
-    from zeroshot.collection import keep_what_is_there
+    from zeroshot.garbage_collection import freeze_loaded_objects
 
     run = Run(
         torch.device("cpu" if arguments.dry_run else "cuda"),
@@ -50,7 +50,7 @@ def main() -> None:
     outcome = "done"
     try:
         section = import_module(f"benchmarks.gpu.{arguments.name}")
-        keep_what_is_there()  # as the server does
+        freeze_loaded_objects()  # as the server does
         section.measure(run)
     except Exception as error:  # reported, and the next section gets its turn
         traceback.print_exc()

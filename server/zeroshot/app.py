@@ -20,7 +20,7 @@ from zeroshot.api.headers import SecurityHeadersMiddleware
 from zeroshot.api.limits import BodyLimitMiddleware
 from zeroshot.api.observe import ObserveMiddleware
 from zeroshot.api.playground import page
-from zeroshot.collection import keep_what_is_there
+from zeroshot.garbage_collection import freeze_loaded_objects
 from zeroshot.model_client import ModelClient
 from zeroshot.settings import Settings
 from zeroshot.tasks.catalog import Catalog
@@ -40,7 +40,7 @@ def create_app(settings: Settings, client: ModelClient) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None, None]:
         await client.start()
-        keep_what_is_there()
+        freeze_loaded_objects()
         background = [asyncio.create_task(catalog.watch()), asyncio.create_task(keep_warm(catalog, client))]
         try:
             yield

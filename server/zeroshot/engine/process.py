@@ -10,7 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import msgspec
 import zmq
 
-from zeroshot.collection import keep_what_is_there
 from zeroshot.engine.engine import Engine
 from zeroshot.engine.guide import Guide
 from zeroshot.engine.loader import load_engine
@@ -27,6 +26,7 @@ from zeroshot.engine.messages import (
 )
 from zeroshot.engine.outbox import Outbox
 from zeroshot.errors import GenerationFailed, SettingsError, UnknownModel, WeightsError, ZeroshotError
+from zeroshot.garbage_collection import freeze_loaded_objects
 from zeroshot.settings import EngineSettings
 from zeroshot.telemetry import logs
 from zeroshot.types import GenerateRequest, SamplingParams, TokenOutput
@@ -171,7 +171,7 @@ def main() -> None:
         sys.exit(EXIT_REFUSED)
     engine.guides.warm_up()
     probe(engine)
-    keep_what_is_there()
+    freeze_loaded_objects()
     logger.info("ready in %.1f s (generation %d)", time.monotonic() - started, launch.generation)
     EngineProcess(engine, launch).run()
 

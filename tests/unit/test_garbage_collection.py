@@ -1,7 +1,7 @@
 import gc
 import json
 
-from zeroshot.collection import keep_what_is_there
+from zeroshot.garbage_collection import freeze_loaded_objects
 
 
 def test_collections_no_longer_walk_through_what_was_there():
@@ -9,7 +9,7 @@ def test_collections_no_longer_walk_through_what_was_there():
     gc.unfreeze()
     thresholds = gc.get_threshold()
     try:
-        keep_what_is_there()
+        freeze_loaded_objects()
         assert gc.get_freeze_count() > 1000
         assert not any(tracked is earlier for tracked in gc.get_objects())
     finally:
@@ -28,7 +28,7 @@ def test_a_large_body_is_read_with_few_collections():
 
     usual = collections_while_reading()
     try:
-        keep_what_is_there()
+        freeze_loaded_objects()
         assert collections_while_reading() * 10 < usual
     finally:
         gc.unfreeze()
