@@ -3,8 +3,9 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,15 @@ async def run_once(settings: Settings, model_folder: Path, name: str, pairs: lis
 async def run_file(
     settings: Settings, model_folder: Path, name: str, source: Path, target: Path, on_done: Callable[[int, int], None]
 ) -> int:
-    """See `run_jsonl`."""
-    _take_up(source, target)  # raises what is wrong with the files before a model is loaded for nothing
+    """One object of inputs a line -> one result or error a line, in the same order. Returns how many are errors.
+
+    Results already in the target are not computed again, so an interrupted run goes on where it stopped.
+    `on_done(lines done, lines in all)` is called as lines are written. Raises InvalidRequest for files that can't be
+    read or written, or that don't belong together.
+    """
+    run = _FileRun.resume(source, target)  # before a model is loaded for nothing
     async with local_engine(settings, model_folder, task=name) as (catalog, client):
-        return await run_jsonl(catalog.get(name), client, source, target, on_done)
+        return await _run_remaining(catalog.get(name), client, run, on_done)
 
 
 @asynccontextmanager
@@ -89,20 +95,49 @@ async def run_item(task: Task, client: ModelClient, item: str | bytes) -> dict[s
     return result.model_dump(exclude_unset=True)
 
 
-async def run_jsonl(
-    task: Task, client: ModelClient, source: Path, target: Path, on_done: Callable[[int, int], None]
-) -> int:
-    """One object of inputs a line -> one result or error a line, in the same order. Returns how many are errors.
+@dataclass(frozen=True, slots=True)
+class _FileRun:
+    """A run over a file, and how far earlier runs have got with it."""
 
-    What is in the target already is not done again, so an interrupted run goes on where it stopped.
-    `on_done(lines done, lines in all)` is called as lines are written. Raises InvalidRequest if the target can't be
-    the beginning of this source's results.
-    """
-    items, num_done, num_errors = _take_up(source, target)
-    on_done(num_done, len(items))
+    items: list[bytes]
+    """One JSON object of inputs each."""
+    target: Path
+    num_done: int
+    num_errors: int
+    """Of those that are done."""
+
+    @classmethod
+    def resume(cls, source: Path, target: Path) -> "_FileRun":
+        """Cuts off a line of the target that an earlier run did not finish. Raises InvalidRequest; see `run_file`."""
+        if not target.parent.is_dir():
+            raise InvalidRequest(f"There is no folder {target.parent} for {target.name}.")
+        try:
+            items = [line for line in source.read_bytes().splitlines() if line.strip()]
+            results = [json.loads(line) for line in _whole_lines(target)]
+        except (OSError, ValueError) as error:
+            raise InvalidRequest(f"{source} -> {target}: {error}") from None
+        if len(results) > len(items):
+            raise InvalidRequest(
+                f"{target} has {len(results)} results, {source} only {len(items)} lines: another file's?"
+            )
+        return cls(items, target, len(results), sum("error" in result for result in results))
+
+
+def _whole_lines(target: Path) -> list[bytes]:
+    content = target.read_bytes() if target.exists() else b""
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        target.write_bytes(whole)
+    return whole.splitlines()
+
+
+async def _run_remaining(task: Task, client: ModelClient, run: _FileRun, on_done: Callable[[int, int], None]) -> int:
+    """Append the results that are missing, in order, many in flight. Returns how many of all are errors."""
+    num_done, num_errors = run.num_done, run.num_errors
+    on_done(num_done, len(run.items))
     running: deque[asyncio.Task[dict[str, Any]]] = deque()
-    waiting: Iterator[bytes] = iter(items[num_done:])
-    with target.open("a", encoding="utf-8") as output:
+    waiting = iter(run.items[num_done:])
+    with run.target.open("a", encoding="utf-8") as output:
         while True:
             while len(running) < _IN_FLIGHT and (item := next(waiting, None)) is not None:
                 running.append(asyncio.create_task(run_item(task, client, item)))
@@ -113,30 +148,4 @@ async def run_jsonl(
             output.flush()
             num_done += 1
             num_errors += "error" in result
-            on_done(num_done, len(items))
-
-
-def _take_up(source: Path, target: Path) -> tuple[list[bytes], int, int]:
-    """The items, how many an earlier run has done, how many of these are errors. Cuts off a line it did not finish.
-
-    Raises InvalidRequest for files that can't be read or written, or don't belong together.
-    """
-    if not target.parent.is_dir():
-        raise InvalidRequest(f"There is no folder {target.parent} for {target.name}.")
-    try:
-        items = [line for line in source.read_bytes().splitlines() if line.strip()]
-        lines = _whole_lines(target)
-        results = [json.loads(line) for line in lines]
-    except (OSError, ValueError) as error:
-        raise InvalidRequest(f"{source} -> {target}: {error}") from None
-    if len(lines) > len(items):
-        raise InvalidRequest(f"{target} has {len(lines)} results, {source} only {len(items)} lines: another file's?")
-    return items, len(lines), sum("error" in result for result in results)
-
-
-def _whole_lines(target: Path) -> list[bytes]:
-    content = target.read_bytes() if target.exists() else b""
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        target.write_bytes(whole)
-    return whole.splitlines()
+            on_done(num_done, len(run.items))
