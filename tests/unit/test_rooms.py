@@ -52,7 +52,7 @@ MAY_IMPORT = {
 
 # Loaded by the HTTP process, or plain Python by design: torch must not come with them.
 WITHOUT_TORCH = {
-    "engine": {"scheduler", "block_manager", "sequence", "messages", "supervisor"},
+    "engine": {"scheduler", "block_manager", "sequence", "request_check", "messages", "supervisor"},
     "model": {"config", "checkpoint", "hub"},
 }
 

@@ -19,17 +19,12 @@ from zeroshot.engine.decode_state import MAX_STEPS
 from zeroshot.engine.guide import Guide, GuideCompiler
 from zeroshot.engine.memory import num_kv_blocks
 from zeroshot.engine.model_runner import StepResult
+from zeroshot.engine.request_check import check_beams, check_request
 from zeroshot.engine.sampler import SampledToken
 from zeroshot.engine.scheduler import ScheduledSequence, Scheduler
 from zeroshot.engine.sequence import Sequence
 from zeroshot.engine.speculative import max_decode_rows
-from zeroshot.errors import (
-    ContextLengthExceeded,
-    GenerationFailed,
-    InvalidRequest,
-    NanLogits,
-    ZeroshotError,
-)
+from zeroshot.errors import GenerationFailed, InvalidRequest, NanLogits, ZeroshotError
 from zeroshot.model.gpt2 import GPT2
 from zeroshot.settings import EngineSettings
 from zeroshot.types import BeamParams, EngineStats, FinishReason, GenerateRequest, TokenOutput
@@ -44,7 +39,6 @@ class Engine:
         """draft: the model that guesses, if there is one. Raises SettingsError for settings that don't go together."""
         config = model.config
         self.model = model
-        self.max_model_len = config.n_positions
         block_size = settings.kv_block_size or model.backend.kv_block_size
         num_blocks = num_kv_blocks(model, settings, block_size)
         budget = step_budget(model.device, settings)
@@ -346,32 +340,11 @@ class Engine:
             del self._sequences[sequence.request_id]
 
     def _check(self, request: GenerateRequest) -> None:
-        """The last line of defence before a kernel: the HTTP side has checked all of this and says it better."""
+        check_request(request, self.model.config)
         params = request.sampling_params
-        num_prompt_tokens, vocab_size = len(request.prompt_token_ids), self.model.config.vocab_size
-        if request.n < 1 or params.max_tokens < 0 or params.seed < 0:
-            raise InvalidRequest("n must be at least 1, max_tokens and seed at least 0.")
-        if not request.prompt_token_ids:
-            raise InvalidRequest("The prompt is empty.", field="prompt")
-        if num_prompt_tokens + params.max_tokens > self.max_model_len:
-            raise ContextLengthExceeded(num_prompt_tokens, params.max_tokens, self.max_model_len)
-        for token_id in (*request.prompt_token_ids, *params.logit_bias, *params.stop_token_ids):
-            if not 0 <= token_id < vocab_size:
-                raise InvalidRequest(f"Token id {token_id} is not in the vocabulary of {vocab_size}.", field="prompt")
         if params.beams is not None:
-            self._check_beams(request, params.beams)
+            num_blocks = self.block_manager.num_blocks_for(len(request.prompt_token_ids) + params.max_tokens)
+            room = min(self.block_manager.num_blocks // num_blocks, self.scheduler.max_num_seqs)
+            check_beams(request, params.beams, max_beams=room)
         if request.request_id in self._sequences:
             raise InvalidRequest(f"Request id {request.request_id} is in use.")
-
-    def _check_beams(self, request: GenerateRequest, beams: BeamParams) -> None:
-        num_tokens = len(request.prompt_token_ids) + request.sampling_params.max_tokens
-        if not 1 <= request.n <= beams.num_beams or request.sampling_params.max_tokens < 1:
-            raise InvalidRequest(
-                "With num_beams, n is num_beams at most, and max_tokens 1 at least.", field="num_beams"
-            )
-        room = self.block_manager.num_blocks // self.block_manager.num_blocks_for(num_tokens)
-        if beams.num_beams > min(room, self.scheduler.max_num_seqs):
-            limit = min(room, self.scheduler.max_num_seqs)
-            raise InvalidRequest(
-                f"{beams.num_beams} beams of {num_tokens} tokens: there is room for {limit}.", field="num_beams"
-            )

@@ -36,7 +36,7 @@ class InProcessClient:
     def __init__(self, engine: Engine, tokenizer: Tokenizer) -> None:
         self.engine = engine
         self.tokenizer = tokenizer
-        self.max_model_len = engine.max_model_len
+        self.max_model_len = engine.model.config.n_positions
         self.eos_token_id = engine.model.config.eos_token_id
         self.requests: list[GenerateRequest] = []
         self.metrics = Metrics("test")

@@ -1,0 +1,35 @@
+"""The last check of a request before a kernel runs it. The HTTP side has checked all of this too, and says it better.
+
+Plain Python; called by `engine.py`.
+"""
+
+from zeroshot.errors import ContextLengthExceeded, InvalidRequest
+from zeroshot.model.config import GPT2Config
+from zeroshot.types import BeamParams, GenerateRequest
+
+
+def check_request(request: GenerateRequest, config: GPT2Config) -> None:
+    """Raises InvalidRequest for what this model can never run, ContextLengthExceeded for what is too long for it."""
+    params, num_prompt_tokens = request.sampling_params, len(request.prompt_token_ids)
+    if request.n < 1 or params.max_tokens < 0 or params.seed < 0:
+        raise InvalidRequest("n must be at least 1, max_tokens and seed at least 0.")
+    if not request.prompt_token_ids:
+        raise InvalidRequest("The prompt is empty.", field="prompt")
+    if num_prompt_tokens + params.max_tokens > config.n_positions:
+        raise ContextLengthExceeded(num_prompt_tokens, params.max_tokens, config.n_positions)
+    for token_id in (*request.prompt_token_ids, *params.logit_bias, *params.stop_token_ids):
+        if not 0 <= token_id < config.vocab_size:
+            raise InvalidRequest(
+                f"Token id {token_id} is not in the vocabulary of {config.vocab_size}.", field="prompt"
+            )
+
+
+def check_beams(request: GenerateRequest, beams: BeamParams, *, max_beams: int) -> None:
+    """Raises InvalidRequest. max_beams: how many sequences of the request's length can run at once."""
+    if not 1 <= request.n <= beams.num_beams or request.sampling_params.max_tokens < 1:
+        raise InvalidRequest("With num_beams, n is num_beams at most, and max_tokens 1 at least.", field="num_beams")
+    if beams.num_beams > max_beams:
+        num_tokens = len(request.prompt_token_ids) + request.sampling_params.max_tokens
+        raise InvalidRequest(
+            f"{beams.num_beams} beams of {num_tokens} tokens: there is room for {max_beams}.", field="num_beams"
+        )
