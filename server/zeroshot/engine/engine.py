@@ -8,11 +8,11 @@ while engine.has_work:
 
 import logging
 import time
-from dataclasses import replace
 
 import msgspec
 
 from zeroshot.engine.assembly import make_guess, make_runner, step_budget
+from zeroshot.engine.beam_sequences import begin_search, continue_search
 from zeroshot.engine.beams import BeamSearch, Candidate
 from zeroshot.engine.block_manager import BlockManager
 from zeroshot.engine.decode_state import MAX_STEPS
@@ -27,7 +27,7 @@ from zeroshot.engine.speculative import max_decode_rows
 from zeroshot.errors import GenerationFailed, InvalidRequest, NanLogits, ZeroshotError
 from zeroshot.model.gpt2 import GPT2
 from zeroshot.settings import EngineSettings
-from zeroshot.types import BeamParams, EngineStats, FinishReason, GenerateRequest, TokenOutput
+from zeroshot.types import EngineStats, FinishReason, GenerateRequest, TokenOutput
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class Engine:
             for choice_index in range(1 if request.sampling_params.beams else request.n)
         ]
         if request.sampling_params.beams is not None:
-            self._begin_search(request, request.sampling_params.beams, sequences[0])
+            begin_search(sequences[0], request, request.sampling_params.beams, self.model.config.eos_token_id)
         self._sequences[request.request_id] = sequences
         for sequence in sequences:
             self.scheduler.add(sequence)
@@ -241,14 +241,6 @@ class Engine:
         elif sequence.num_tokens == sequence.max_num_tokens:
             self._finish(sequence, "length")
 
-    def _begin_search(self, request: GenerateRequest, params: BeamParams, prompt: Sequence) -> None:
-        sampling = request.sampling_params
-        ends = {*sampling.stop_token_ids} | (set() if sampling.ignore_eos else {self.model.config.eos_token_id})
-        prompt.width = params.num_beams
-        prompt.beams = BeamSearch(
-            params, num_returned=request.n, max_tokens=sampling.max_tokens, stop_token_ids=frozenset(ends)
-        )
-
     def _collect(self, beam: Sequence, search: BeamSearch, candidates: list[Candidate]) -> None:
         """Once every beam has its candidates, all move on together."""
         search.candidates[beam.choice_index] = candidates
@@ -259,22 +251,8 @@ class Engine:
         self._generation_tokens_total += len(continuations)
         if search.is_over:
             self._finish_search(beam, search)
-            return
-        if len(beams) == 1:
-            beams += self._fork(beam, search.num_beams - 1)
-        parents = [continuation.beam for continuation in continuations]
-        self.runner.kv_cache.copy_blocks(self.block_manager.regroup(beams, parents))
-        token_ids = [[*beams[c.beam].token_ids, c.token_id] for c in continuations]
-        for sequence, new in zip(beams, token_ids, strict=True):
-            sequence.token_ids = new
-
-    def _fork(self, prompt: Sequence, num_children: int) -> list[Sequence]:
-        children = [
-            replace(prompt, choice_index=index + 1, width=1, block_table=[], block_hashes=[], num_committed_blocks=0)
-            for index in range(num_children)
-        ]
-        self.scheduler.fork(prompt, children)
-        return children
+        else:
+            continue_search(search, beams, continuations, self.scheduler, self.runner.kv_cache)
 
     def _finish_search(self, beam: Sequence, search: BeamSearch) -> None:
         for index, hypothesis in enumerate(search.finished[: search.num_returned]):
