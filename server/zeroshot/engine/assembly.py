@@ -1,5 +1,6 @@
 """What an engine is made of: by the model's device, and by the settings. Called by `engine.py`."""
 
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -39,11 +40,16 @@ def make_guess(model: GPT2, settings: EngineSettings, draft: GPT2 | None) -> Gue
     return partial(look_up, ngram=settings.speculative_ngram) if settings.speculative_ngram else None
 
 
-def step_budget(device: torch.device, settings: EngineSettings) -> dict[str, int]:
-    """A setting is a bound that holds whatever else runs; without one streams that are running are spared."""
+@dataclass(frozen=True, slots=True)
+class StepBudget:
+    """Tokens that a step may run, and how many of them may be of prompts while streams are running."""
+
+    max_num_batched_tokens: int
+    max_prompt_tokens_beside_decodes: int
+
+
+def step_budget(device: torch.device, settings: EngineSettings) -> StepBudget:
+    """A setting is a bound that holds whatever else runs; without one, prompts leave running streams more of a step."""
     if settings.max_num_batched_tokens is not None:
-        return {"max_num_batched_tokens": settings.max_num_batched_tokens}
-    return {
-        "max_num_batched_tokens": max(_STEP_TOKENS[device.type], settings.max_num_seqs),
-        "max_prompt_tokens_beside_decodes": _PROMPT_TOKENS_BESIDE_DECODES[device.type],
-    }
+        return StepBudget(settings.max_num_batched_tokens, settings.max_num_batched_tokens)
+    return StepBudget(max(_STEP_TOKENS[device.type], settings.max_num_seqs), _PROMPT_TOKENS_BESIDE_DECODES[device.type])

@@ -47,14 +47,15 @@ class Engine:
             num_blocks,
             block_size,
             max_rows=max_decode_rows(settings),
-            max_prompt_tokens=budget["max_num_batched_tokens"],
+            max_prompt_tokens=budget.max_num_batched_tokens,
         )
         self.guides = GuideCompiler(settings.model_folder, config.vocab_size, config.eos_token_id)
         self.block_manager = BlockManager(num_blocks, block_size)
         self.scheduler = Scheduler(
             self.block_manager,
             max_num_seqs=settings.max_num_seqs,
-            **budget,
+            max_num_batched_tokens=budget.max_num_batched_tokens,
+            max_prompt_tokens_beside_decodes=budget.max_prompt_tokens_beside_decodes,
             guess=make_guess(model, settings, draft),
         )
         self._sequences: dict[str, list[Sequence]] = {}
