@@ -37,15 +37,24 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Row by row what `DecodeState` has: see there for the meaning of each number."""
+    """One row of `DecodeState`, whose arrays have the same numbers in the same order: see there what they mean."""
 
-    longs: Array  # [6] int64
-    words: Array  # [4] int32
-    floats: Array  # [6] float32
+    longs: Array  # [6] int64: token id, position, draw position, limit, seed, choice
+    words: Array  # [4] int32: context length, top_k, number of entries, whether there are penalties
+    floats: Array  # [6] float32: temperature, top_p, min_p; penalties for repetition, presence, frequency
     slots: Array  # [n_positions] int32
     blocks: Array  # [max_blocks] int32
     entries: Array  # [4, max_entries] int32
     token_mask: Array | None = None  # [vocab_size] bool; None: any token may be drawn
+
+    @property
+    def slot(self) -> int:
+        """The KV slot of the newest token; -1: none."""
+        return int(self.slots[self.longs[1]])
+
+    @property
+    def num_entries(self) -> int:
+        return int(self.words[2])
 
     @classmethod
     def empty(cls, layout: Layout, *, token_mask: Array | None = None) -> "Record":

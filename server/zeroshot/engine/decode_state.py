@@ -91,14 +91,14 @@ class DecodeState:
         self._words.index_copy_(1, at, upload("words", 1))
         self._floats.index_copy_(1, at, upload("floats", 1))
         self.slot_table.index_copy_(0, at, upload("slots", 0))
-        newest = [record.slots[record.longs[1]] for record in records]
-        self.slots.index_copy_(0, at, self._device.upload(np.array(newest, np.int32)))
+        slots = np.array([record.slot for record in records], np.int32)
+        self.slots.index_copy_(0, at, self._device.upload(slots))
         self.block_tables.index_copy_(0, at, upload("blocks", 0))
         self.token_mask.index_fill_(0, at, True)
         for row, record in zip(rows, records, strict=True):
             if record.token_mask is not None:
                 self.token_mask[row] = self._device.upload(record.token_mask)
-        adjusted = [index for index, record in enumerate(records) if record.words[2]]
+        adjusted = [index for index, record in enumerate(records) if record.num_entries]
         if adjusted:
             rows, records = [rows[index] for index in adjusted], [records[index] for index in adjusted]
             self.entries.index_copy_(1, self._device.upload(np.array(rows, np.int64)), upload("entries", 1))
