@@ -3,24 +3,52 @@
 Each token's sums run in one order whatever its batch, so a request gets the same bits alone and among others.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from zeroshot.model.int8_linear import Int8Linear, quantize_weight
+from zeroshot.model.int8_linear import quantize_weight
 from zeroshot.model.linear import ACTIVATIONS, TANH_GELUS, Linear, LinearFactory
 from zeroshot_kernels.cpu.huge_pages import HugePages
 from zeroshot_kernels.cpu.layers import LinearWeights
-from zeroshot_kernels.cpu.linear import float_greedy, float_linear, int8_greedy, int8_linear, pack_float, pack_int8
+from zeroshot_kernels.cpu.linear import (
+    Int8Weight,
+    float_greedy,
+    float_linear,
+    int8_greedy,
+    int8_linear,
+    pack_float,
+    pack_int8,
+)
+
+
+class _Kernels(NamedTuple):
+    """`linear` and `greedy` take weights as `pack` has laid them out."""
+
+    pack: Callable[[Tensor, HugePages], Any]
+    linear: Callable[..., Tensor]
+    greedy: Callable[..., tuple[Tensor, Tensor]]
+
+
+def _quantize_and_pack(weight: Tensor, pages: HugePages) -> Int8Weight:
+    return pack_int8(*quantize_weight(weight), pages)
+
+
+_FLOAT = _Kernels(pack_float, float_linear, float_greedy)
+_INT8 = _Kernels(_quantize_and_pack, int8_linear, int8_greedy)
 
 
 class NativeLinear(Linear):
-    """`Linear` in float32. weight: [in, out]; bias: [out] or None."""
+    """weight: [in, out] float32; bias: [out] or None. In int8, rounded as `Int8Linear` rounds it."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, *, pages: HugePages) -> None:  # keeps no plain weight
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, kernels: _Kernels, pages: HugePages) -> None:
+        # Not Linear's: the plain weight is not kept.
         self.num_inputs, self.num_outputs = weight.shape
-        self.packed = pack_float(weight.t(), pages)
+        self.packed = kernels.pack(weight.t(), pages)
         self.bias = bias
+        self._kernels = kernels
 
     @property
     def weights(self) -> LinearWeights:
@@ -28,40 +56,16 @@ class NativeLinear(Linear):
 
     def __call__(self, hidden: Tensor, activation: str | None = None) -> Tensor:
         has_gelu = activation in TANH_GELUS
-        output = float_linear(hidden, self.packed, self.num_outputs, self.bias, None, has_gelu=has_gelu)
+        output = self._kernels.linear(hidden, self.packed, self.num_outputs, self.bias, None, has_gelu=has_gelu)
         return output if activation is None or has_gelu else ACTIVATIONS[activation](output)
 
     def add_to(self, residual: Tensor, hidden: Tensor) -> Tensor:
-        return float_linear(hidden, self.packed, self.num_outputs, self.bias, residual, has_gelu=False)
+        return self._kernels.linear(hidden, self.packed, self.num_outputs, self.bias, residual, has_gelu=False)
 
     def greedy(self, hidden: Tensor, num_outputs: int) -> tuple[Tensor, Tensor]:
-        return float_greedy(hidden, self.packed, num_outputs)
-
-
-class NativeInt8Linear(Int8Linear):
-    """`Int8Linear` with the same rounded weights."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, *, pages: HugePages) -> None:
-        self.num_inputs, self.num_outputs = weight.shape
-        self.packed = pack_int8(*quantize_weight(weight.t()), pages)
-        self.bias = bias
-
-    @property
-    def weights(self) -> LinearWeights:
-        return LinearWeights(self.packed, self.bias, self.num_inputs, self.num_outputs)
-
-    def __call__(self, hidden: Tensor, activation: str | None = None) -> Tensor:
-        has_gelu = activation in TANH_GELUS
-        output = int8_linear(hidden, self.packed, self.num_outputs, self.bias, None, has_gelu=has_gelu)
-        return output if activation is None or has_gelu else ACTIVATIONS[activation](output)
-
-    def add_to(self, residual: Tensor, hidden: Tensor) -> Tensor:
-        return int8_linear(hidden, self.packed, self.num_outputs, self.bias, residual, has_gelu=False)
-
-    def greedy(self, hidden: Tensor, num_outputs: int) -> tuple[Tensor, Tensor]:
-        return int8_greedy(hidden, self.packed, num_outputs)
+        return self._kernels.greedy(hidden, self.packed, num_outputs)
 
 
 def native_linear_factory(*, is_int8: bool) -> LinearFactory:
     """All layers of a model in one room of large pages."""
-    return partial(NativeInt8Linear if is_int8 else NativeLinear, pages=HugePages())
+    return partial(NativeLinear, kernels=_INT8 if is_int8 else _FLOAT, pages=HugePages())
