@@ -66,6 +66,13 @@ class NativeLinear(Linear):
         return self._kernels.greedy(hidden, self.packed, num_outputs)
 
 
+def native_linear(
+    weight: Tensor, bias: Tensor | None, *, is_int8: bool, pages: HugePages | None = None
+) -> NativeLinear:
+    """pages: where the packed weight goes; None: into pages of its own."""
+    return NativeLinear(weight, bias, kernels=_INT8 if is_int8 else _FLOAT, pages=pages or HugePages())
+
+
 def native_linear_factory(*, is_int8: bool) -> LinearFactory:
-    """All layers of a model in one room of large pages."""
-    return partial(NativeLinear, kernels=_INT8 if is_int8 else _FLOAT, pages=HugePages())
+    """All layers of a model share one room of large pages."""
+    return partial(native_linear, is_int8=is_int8, pages=HugePages())

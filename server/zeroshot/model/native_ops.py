@@ -1,20 +1,24 @@
 """The CPU backend by C++ kernels, tried on a tiny input before it is trusted; by PyTorch where they can't be had."""
 
+import itertools
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-from zeroshot.model.int8_linear import quantize_weight
-from zeroshot.model.layer_norm import Residual
+from zeroshot.model.int8_linear import MAX_ACTIVATION, quantize_weight
 from zeroshot.model.native_layers import NativeLayerNorm, native_layer_loop
-from zeroshot.model.native_linear import native_linear_factory
+from zeroshot.model.native_linear import native_linear, native_linear_factory
 from zeroshot.model.ops import Backend, Ops, plain_backend
 from zeroshot_kernels.cpu import attention
 from zeroshot_kernels.cpu.compiler import KernelsUnavailable
 from zeroshot_kernels.cpu.layer_norm import layer_norm
 from zeroshot_kernels.cpu.library import library
+from zeroshot_kernels.cpu.linear import TILE
 from zeroshot_kernels.decode_attention.reference import decode_attention_reference
 from zeroshot_kernels.prefill_attention.reference import prefill_attention_reference
 
@@ -70,57 +74,67 @@ def why_unavailable() -> str | None:
     return f"they are wrong on this processor: {wrong}" if wrong else None
 
 
+Probe = tuple[str, Tensor, Tensor]
+"""An op, what its kernel gives on a tiny input, and what is right."""
+
+
 @torch.inference_mode()
 def _errors() -> dict[str, float]:
-    """Op -> relative error, on five tokens of a layer with 64 inputs and 40 outputs, and on two cached sequences."""
+    """Op -> norm(found - expected) / norm(expected)."""
     generator = torch.Generator().manual_seed(0)
+    probes = itertools.chain(
+        _linear_probes(generator),
+        _greedy_probes(generator),
+        _layer_norm_probes(generator),
+        _attention_probes(generator),
+    )
+    return {op: float((a.double() - b.double()).norm() / b.double().norm()) for op, a, b in probes}
+
+
+def _linear_probes(generator: torch.Generator) -> Iterator[Probe]:
     hidden, weight = torch.randn(5, 64, generator=generator), torch.randn(64, 40, generator=generator)
     bias, residual = torch.randn(40, generator=generator), torch.randn(5, 40, generator=generator)
+    float_linear = native_linear(weight, bias, is_int8=False)
+    yield "float_linear", float_linear.add_to(residual, hidden), hidden @ weight + bias + residual
+    gelu = F.gelu(hidden @ weight + bias, approximate="tanh")
+    yield "gelu", float_linear(hidden, "gelu_new"), gelu
+
     quantized, scales = quantize_weight(weight.t())
-    row_scales = hidden.abs().amax(1, keepdim=True) / 127
+    row_scales = hidden.abs().amax(1, keepdim=True) / MAX_ACTIVATION
     rounded = (hidden / row_scales).round() * row_scales @ (quantized.t() * scales)
-    int8_linear = native_linear_factory(is_int8=True)(weight, bias)
-    found = {
-        "float_linear": native_linear_factory(is_int8=False)(weight, bias).add_to(residual, hidden),
-        "int8_linear": int8_linear.add_to(residual, hidden),
-        "int8_linear of few": int8_linear.add_to(residual[:1], hidden[:1]),
-        "gelu": native_linear_factory(is_int8=False)(weight, bias)(hidden, "gelu_new"),
-    }
-    expected = {
-        "float_linear": hidden @ weight + bias + residual,
-        "int8_linear": rounded + bias + residual,
-        "int8_linear of few": (rounded + bias + residual)[:1],
-        "gelu": torch.nn.functional.gelu(hidden @ weight + bias, approximate="tanh"),
-    }
-    # One output more than two tiles: what fills up the third must not be chosen.
-    head, num_outputs = torch.randn(64, 33, generator=generator).abs(), 33
-    hidden_or_less = torch.cat([hidden.abs(), -hidden.abs()])  # whose products are all above zero, or all below
-    for name, is_int8 in (("float_greedy", False), ("int8_greedy", True)):
-        lm_head = native_linear_factory(is_int8=is_int8)(head, None)
-        tokens, are_finite = lm_head.greedy(hidden_or_less, num_outputs)
-        found[name] = torch.stack([tokens, are_finite]).float()
-        logits = lm_head(hidden_or_less)
-        expected[name] = torch.stack([logits.argmax(1), torch.ones(10)]).float()
-    norm = weight[:, 0].contiguous(), weight[:, 1].contiguous()
-    found["layer_norm"] = layer_norm(hidden, *norm, 1e-5)
-    expected["layer_norm"] = torch.nn.functional.layer_norm(hidden, (64,), *norm, 1e-5)
+    expected = rounded + bias + residual
+    int8_linear = native_linear(weight, bias, is_int8=True)
+    yield "int8_linear", int8_linear.add_to(residual, hidden), expected
+    yield "int8_linear of few", int8_linear.add_to(residual[:1], hidden[:1]), expected[:1]
+
+
+def _greedy_probes(generator: torch.Generator) -> Iterator[Probe]:
+    """One output more than two tiles: the zeros that fill up the third tile must not be chosen."""
+    num_outputs = 2 * TILE + 1
+    weight = torch.randn(64, num_outputs, generator=generator).abs()
+    hidden = torch.randn(5, 64, generator=generator).abs()
+    hidden = torch.cat([hidden, -hidden])  # all logits of a row are above zero, or all below
+    for op, is_int8 in (("float_greedy", False), ("int8_greedy", True)):
+        lm_head = native_linear(weight, None, is_int8=is_int8)
+        found = torch.stack(lm_head.greedy(hidden, num_outputs))
+        yield op, found, torch.stack([lm_head(hidden).argmax(1), torch.ones(len(hidden))])
+
+
+def _layer_norm_probes(generator: torch.Generator) -> Iterator[Probe]:
+    hidden, weight, bias = (torch.randn(shape, generator=generator) for shape in ((5, 64), (64,), (64,)))
+    yield "layer_norm", layer_norm(hidden, weight, bias, 1e-5), F.layer_norm(hidden, (64,), weight, bias, 1e-5)
+
+
+def _attention_probes(generator: torch.Generator) -> Iterator[Probe]:
+    """Two sequences in a cache of four pages, whose order is not that of the pages."""
     query, *caches = (torch.randn(shape, generator=generator) for shape in ((9, 3, 32), *[(4, 16, 3, 32)] * 2))
-    tables, lens = torch.tensor([[2, 0], [1, 1]]), [20, 3]
+    tables, lens, slots = torch.tensor([[2, 0], [1, 1]]), [20, 3], torch.tensor([37, 4])
     for dtype, suffix in ((torch.float32, ""), (torch.float16, " over float16")):
         keys, values = (cache.to(dtype) for cache in caches)
-        attention.kv_append(query[:2], query[2:4], torch.tensor([37, 4]), keys, values)
+        attention.kv_append(query[:2], query[2:4], slots, keys, values)
+        yield f"kv_append{suffix}", keys.view(-1, 3, 32)[slots].float(), query[:2].to(dtype).float()
         decodes = (query[:2], keys, values, tables, lens, 0.2)
-        found[f"decode_attention{suffix}"] = attention.decode_attention(*decodes)
-        expected[f"decode_attention{suffix}"] = decode_attention_reference(*decodes)
+        yield f"decode_attention{suffix}", attention.decode_attention(*decodes), decode_attention_reference(*decodes)
         prefills = (query, keys, values, tables, [7, 2], lens, 0.2)
-        found[f"prefill_attention{suffix}"] = attention.prefill_attention(*prefills)
-        expected[f"prefill_attention{suffix}"] = prefill_attention_reference(*prefills)
-        found[f"kv_append{suffix}"] = keys.view(-1, 3, 32)[[37, 4]].float()
-        expected[f"kv_append{suffix}"] = query[:2].to(dtype).float()
-    return {name: _relative_error(found[name], expected[name]) for name in found}
-
-
-def _relative_error(found: Residual, expected: Residual) -> float:
-    if not isinstance(found, torch.Tensor) or not isinstance(expected, torch.Tensor):
-        raise TypeError("a CPU's residual is a tensor")
-    return float((found.double() - expected.double()).norm() / expected.double().norm())
+        found, expected = attention.prefill_attention(*prefills), prefill_attention_reference(*prefills)
+        yield f"prefill_attention{suffix}", found, expected
