@@ -37,7 +37,7 @@ from zeroshot.settings import EngineSettings, Settings
 from zeroshot.telemetry.engine_collector import EngineReport, LifetimeTotals
 from zeroshot.telemetry.timeline import Timeline
 from zeroshot.text.detokenizer import Detokenizer
-from zeroshot.text.grammar import GrammarChecker
+from zeroshot.text.grammar_check import GrammarChecker
 from zeroshot.types import EngineStats, GenerateRequest, Grammar, TokenOutput, split
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ MAX_LOGIT_BIAS = 300
 
 
 class Grammar(msgspec.Struct, frozen=True, kw_only=True):
-    """What the whole text of a choice must be. Made and checked by `text/grammar.py`."""
+    """What the whole text of a choice must be. Made by `text/grammar.py`."""
 
     kind: Literal["regex", "json_schema"]
     source: str

@@ -15,7 +15,7 @@ from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from numpy.typing import NDArray
 
 from zeroshot.errors import WeightsError
-from zeroshot.text.grammar import PARSER_LIMITS, compiled_form, one_line, refusal
+from zeroshot.text.grammar_check import PARSER_LIMITS, compiled_form, one_line, refusal
 from zeroshot.text.tokenizer import Tokenizer
 from zeroshot.types import Grammar
 

@@ -22,7 +22,7 @@ from zeroshot.tasks.prompt_file import (
 )
 from zeroshot.tasks.template import TemplateError
 from zeroshot.tasks.yaml_source import YamlPath, YamlSource
-from zeroshot.text.grammar import mistake_in
+from zeroshot.text.grammar_check import mistake_in
 
 _MAX_FILE_BYTES = 256 * 1024
 _BOUNDS = (("min", "max"), ("min_chars", "max_chars"), ("min_items", "max_items"))

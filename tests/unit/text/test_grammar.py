@@ -15,7 +15,9 @@ from tests.conftest import DEMO, GPT2_VOCAB_SIZE
 from zeroshot.engine.guide import GuideCompiler
 from zeroshot.errors import InvalidRequest, Overloaded
 from zeroshot.text import grammar as grammars
-from zeroshot.text.grammar import GrammarChecker, expanded_size, json_grammar, mistake_in, regex_grammar
+from zeroshot.text import grammar_check
+from zeroshot.text.grammar import expanded_size, json_grammar, regex_grammar
+from zeroshot.text.grammar_check import GrammarChecker, mistake_in
 
 EOS = GPT2_VOCAB_SIZE - 1
 
@@ -88,13 +90,13 @@ def test_nobody_waits_while_another_grammar_is_compiled(guides: Any) -> None:
 
 def test_all_who_wait_for_a_grammar_wait_for_one_check(monkeypatch: pytest.MonkeyPatch) -> None:
     checked: list[str] = []
-    check = grammars._mistake_found_elsewhere
+    check = grammar_check._mistake_found_elsewhere
 
     async def count(grammar: Any) -> str | None:
         checked.append(grammar.source)
         return await check(grammar)
 
-    monkeypatch.setattr(grammars, "_mistake_found_elsewhere", count)
+    monkeypatch.setattr(grammar_check, "_mistake_found_elsewhere", count)
 
     async def all_at_once() -> list[Any]:
         checker = GrammarChecker()
@@ -114,11 +116,11 @@ def test_more_new_grammars_than_can_be_read_are_turned_away(monkeypatch: pytest.
     async def take_long(_: Any) -> None:
         await asyncio.sleep(3600)
 
-    monkeypatch.setattr(grammars, "_mistake_found_elsewhere", take_long)
+    monkeypatch.setattr(grammar_check, "_mistake_found_elsewhere", take_long)
 
     async def all_at_once() -> list[Any]:
         checker = GrammarChecker()
-        wanted = [regex_grammar(f"a{{{i}}}", field="regex") for i in range(1, grammars._MAX_CHECKS_WAITING + 4)]
+        wanted = [regex_grammar(f"a{{{i}}}", field="regex") for i in range(1, grammar_check._MAX_CHECKS_WAITING + 4)]
         tasks = [asyncio.create_task(checker.check(grammar)) for grammar in wanted]
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         return [task.exception() for task in done]
