@@ -13,9 +13,10 @@ from zeroshot.api import fields
 from zeroshot.api.chat_template import ChatTemplate, Role
 from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import OPENAI_ERRORS
-from zeroshot.api.generation import check_length, sampling_params
+from zeroshot.api.generation import sampling_params
 from zeroshot.api.json_answer import JSONAnswer
 from zeroshot.api.openai_protocol import Frame, OpenAIBody, UsageInChunks, openai_usage
+from zeroshot.api.prompts import check_length
 from zeroshot.api.sse import STREAMED, event_stream
 from zeroshot.api.structured_outputs import generation_of
 from zeroshot.api.threads import in_thread

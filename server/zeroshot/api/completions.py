@@ -12,11 +12,12 @@ from pydantic import Field
 from zeroshot.api import fields
 from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import OPENAI_ERRORS
-from zeroshot.api.generation import as_prompts, by_probability, sampling_params, tokenize_prompts
+from zeroshot.api.generation import by_probability, sampling_params
 from zeroshot.api.guided_choice import encode_choices
 from zeroshot.api.json_answer import JSONAnswer
 from zeroshot.api.openai_choice import ChoiceFormat, ChoiceWriter
 from zeroshot.api.openai_protocol import Frame, OpenAIBody, UsageInChunks, openai_usage
+from zeroshot.api.prompts import as_prompts, tokenize_prompts
 from zeroshot.api.sse import STREAMED, event_stream
 from zeroshot.api.structured_outputs import DEFAULT_MAX_TOKENS as STRUCTURED_MAX_TOKENS
 from zeroshot.api.structured_outputs import generation_of

@@ -14,8 +14,9 @@ from zeroshot.api import beams, fields, tgi
 from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.envelopes import ErrorResponse, TGIErrorResponse
 from zeroshot.api.errors import documented
-from zeroshot.api.generation import as_prompts, logprob_json, sampling_params, tokenize_prompts
+from zeroshot.api.generation import logprob_json, sampling_params
 from zeroshot.api.json_answer import JSONAnswer
+from zeroshot.api.prompts import as_prompts, tokenize_prompts
 from zeroshot.api.sse import STREAMED, event_stream
 from zeroshot.api.structured_outputs import DEFAULT_MAX_TOKENS as STRUCTURED_MAX_TOKENS
 from zeroshot.api.structured_outputs import StructuredOutputs, generation_of

@@ -8,7 +8,8 @@ import math
 import random
 from collections.abc import AsyncGenerator
 
-from zeroshot.api.generation import MAX_SEQS_PER_REQUEST, MAX_TOKEN_BYTES, Generation
+from zeroshot.api.generation import Generation
+from zeroshot.api.prompts import MAX_SEQS_PER_REQUEST, MAX_TOKEN_BYTES
 from zeroshot.api.threads import in_thread
 from zeroshot.errors import ContextLengthExceeded, InvalidRequest
 from zeroshot.model_client import ChoiceDelta, Completion, ModelClient

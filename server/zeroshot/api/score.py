@@ -11,8 +11,9 @@ from pydantic import BaseModel, BeforeValidator, Field
 from zeroshot.api import fields
 from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import documented
-from zeroshot.api.generation import Generation, as_prompts, logprob_json, tokenize_prompts
+from zeroshot.api.generation import Generation, logprob_json
 from zeroshot.api.json_answer import JSONAnswer
+from zeroshot.api.prompts import as_prompts, tokenize_prompts
 from zeroshot.caller import limit_time
 from zeroshot.errors import ContextLengthExceeded, InvalidRequest
 from zeroshot.model_client import Completion, ModelClient

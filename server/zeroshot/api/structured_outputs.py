@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from zeroshot.api import fields
-from zeroshot.api.generation import MAX_SEQS_PER_REQUEST, Generation
+from zeroshot.api.generation import Generation
 from zeroshot.api.guided_choice import ChoiceGeneration
+from zeroshot.api.prompts import MAX_SEQS_PER_REQUEST
 from zeroshot.errors import InvalidRequest
 from zeroshot.model_client import ModelClient
 from zeroshot.text.grammar import MAX_SCHEMA_BYTES, json_grammar, regex_grammar, schema_too_large

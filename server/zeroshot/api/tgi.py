@@ -19,8 +19,9 @@ import zeroshot
 from zeroshot.api import envelopes, fields
 from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import TGI_ERRORS
-from zeroshot.api.generation import MAX_PROMPTS, Generation, by_probability, tokenize_prompts
+from zeroshot.api.generation import Generation, by_probability
 from zeroshot.api.json_answer import JSONAnswer
+from zeroshot.api.prompts import MAX_PROMPTS, tokenize_prompts
 from zeroshot.api.sse import STREAMED, event_stream
 from zeroshot.api.tgi_fields import TGIBody
 from zeroshot.model_client import ChoiceDelta, Completion, ModelClient

@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field
 from zeroshot.api import fields
 from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import documented
-from zeroshot.api.generation import check_token_ids
 from zeroshot.api.models import check_model
+from zeroshot.api.prompts import check_token_ids
 from zeroshot.api.threads import in_thread
 from zeroshot.errors import InvalidRequest
 from zeroshot.model_client import ModelClient
