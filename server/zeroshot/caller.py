@@ -26,6 +26,11 @@ class Caller:
         """`time.monotonic()` at which the request ends with DeadlineExceeded."""
         return self.arrival + self.timeout_s
 
+    @property
+    def remaining_s(self) -> float | None:
+        """From now until the deadline, at least 0. None if there is none: as `asyncio.timeout` takes it."""
+        return None if self.timeout_s == math.inf else max(0.0, self.deadline - time.monotonic())
+
     def too_late(self) -> DeadlineExceeded:
         return DeadlineExceeded(f"Not finished within {self.timeout_s:g} s, the request's timeout.")
 

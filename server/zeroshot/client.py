@@ -6,7 +6,6 @@ engine's death into an error for everyone who was waiting for it.
 
 import asyncio
 import logging
-import math
 import subprocess
 import time
 import uuid
@@ -38,7 +37,7 @@ from zeroshot.telemetry.engine_collector import EngineReport, LifetimeTotals
 from zeroshot.telemetry.timeline import Timeline
 from zeroshot.text.detokenizer import Detokenizer
 from zeroshot.text.grammar_check import GrammarChecker
-from zeroshot.types import EngineStats, GenerateRequest, Grammar, TokenOutput, split
+from zeroshot.types import EngineStats, GenerateRequest, Grammar, SamplingParams, TokenOutput, split
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +58,7 @@ class EngineClient(ModelClient):
     ) -> None:
         super().__init__(settings.model_folder, max_queued_seqs=max_queued_seqs)
         self.admission = Admission(max_seqs=max_queued_seqs, max_tokens=max_queued_tokens)
-        self._log_prompts = log_prompts
+        self._logs_prompts = log_prompts
         self.supervisor = EngineSupervisor(
             settings,
             hang_timeout_s=hang_timeout_s,
@@ -140,9 +139,8 @@ class EngineClient(ModelClient):
 
     async def _check_grammar(self, grammar: Grammar) -> None:
         caller = CALLER.get()
-        remaining_s = None if caller.timeout_s == math.inf else max(0.0, caller.deadline - time.monotonic())
         try:
-            async with asyncio.timeout(remaining_s):
+            async with asyncio.timeout(caller.remaining_s):
                 await self._grammars.check(grammar)
         except TimeoutError:
             raise caller.too_late() from None
@@ -156,23 +154,13 @@ class EngineClient(ModelClient):
             if error is not None:
                 self._abort(request, None)
 
-        params = request.sampling_params
-        # Any of the tokens that come together may be the one that ends the text. And a stream with log-probabilities
-        # has a piece for each, which is what TGI's clients expect.
-        is_watched = bool(params.stop) or params.keep != "all"
-        is_patient = is_patient and not is_watched
-        is_one_by_one = is_watched or (params.logprobs is not None and not is_patient)
+        is_patient, is_one_by_one = _pace(request.sampling_params, is_patient)
         mailbox = Mailbox(is_patient=is_patient, num_choices=request.n, on_end=on_end)
         self._mailboxes[request.request_id] = mailbox
         timeline = self._timelines[request.request_id] = Timeline(self.metrics, request)
         timer = _deadline(mailbox)
-        detokenizers = {
-            index: Detokenizer(self.tokenizer, params.stop, min_tokens=params.min_tokens, keep=params.keep)
-            for index in range(request.n)
-        }
-        if self._log_prompts:
-            prompt = self.tokenizer.decode(request.prompt_token_ids)
-            logger.info("prompt", extra={"fields": {"engine_request": request.request_id, "prompt": prompt}})
+        detokenizers = self._detokenizers(request)  # of the choices that have not ended
+        self._log_prompt(request)
         self._send(Generate(self._client_id, self.supervisor.generation, request, is_patient))
         try:
             while detokenizers:
@@ -198,6 +186,18 @@ class EngineClient(ModelClient):
             if detokenizers:
                 self._abort(request, None)
             del self._mailboxes[request.request_id], self._timelines[request.request_id]
+
+    def _detokenizers(self, request: GenerateRequest) -> dict[int, Detokenizer]:
+        params = request.sampling_params
+        return {
+            index: Detokenizer(self.tokenizer, params.stop, min_tokens=params.min_tokens, keep=params.keep)
+            for index in range(request.n)
+        }
+
+    def _log_prompt(self, request: GenerateRequest) -> None:
+        if self._logs_prompts:
+            prompt = self.tokenizer.decode(request.prompt_token_ids)
+            logger.info("prompt", extra={"fields": {"engine_request": request.request_id, "prompt": prompt}})
 
     def share_among(self, num_callers: int) -> None:
         self.admission.share_among(num_callers)
@@ -278,6 +278,17 @@ class EngineClient(ModelClient):
         self.end_all(EngineUnavailable(REFUSED))
 
 
+def _pace(params: SamplingParams, is_patient: bool) -> tuple[bool, bool]:
+    """Whether the engine may hold tokens back to send them together, and whether each token has a delta of its own.
+
+    Where a stop string or `keep` can end the text, any token may be the last one: each has to be seen at once. And a
+    stream with log-probabilities has a piece for each token, which is what TGI's clients expect.
+    """
+    is_watched = bool(params.stop) or params.keep != "all"
+    may_hold = is_patient and not is_watched
+    return may_hold, is_watched or (params.logprobs is not None and not may_hold)
+
+
 def _deliver(output: TokenOutput, mailbox: Mailbox) -> None:
     """An error ends the request, after the tokens that came with it."""
     if output.error_code is None:
@@ -298,7 +309,7 @@ def _error_of(output: TokenOutput) -> ZeroshotError:
 def _deadline(mailbox: Mailbox) -> asyncio.TimerHandle | None:
     """Ends the request with DeadlineExceeded when its caller's time is up. None if it may take for ever."""
     caller = CALLER.get()
-    if caller.timeout_s == math.inf:
+    remaining_s = caller.remaining_s
+    if remaining_s is None:
         return None
-    remaining_s = max(0.0, caller.deadline - time.monotonic())
     return asyncio.get_running_loop().call_later(remaining_s, mailbox.fail, caller.too_late())
