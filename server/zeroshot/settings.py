@@ -130,24 +130,9 @@ class Settings(BaseSettings):
     log_prompts: bool = Field(default=False, description="Write prompts into the log. They may be confidential.")
 
     def engine_settings(self, model_folder: Path) -> EngineSettings:
-        return EngineSettings(
-            model_folder=model_folder,
-            dtype=self.dtype,
-            device=self.device,
-            num_threads=self.num_threads,
-            cpu_kernels=self.cpu_kernels,
-            fused_decode=self.fused_decode,
-            kv_dtype=self.kv_dtype,
-            speculative_ngram=self.speculative_ngram,
-            speculative_model=self.speculative_model,
-            speculative_tokens=self.speculative_tokens,
-            weights_dir=self.weights_dir,
-            kv_cache_tokens=self.kv_cache_tokens,
-            max_num_seqs=self.max_num_seqs,
-            max_num_batched_tokens=self.max_num_batched_tokens,
-            log_format=self.log_format,
-            log_level=self.log_level,
-        )
+        """The settings that the engine has too, under the same names."""
+        shared = EngineSettings.model_fields.keys() & Settings.model_fields.keys()
+        return EngineSettings(model_folder=model_folder, **{name: getattr(self, name) for name in shared})
 
 
 def load_settings(**given: Any) -> Settings:
