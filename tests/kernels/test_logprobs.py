@@ -97,5 +97,5 @@ def test_what_does_not_fit_is_refused_with_both_values():
         kernel.logprobs(hidden.half(), lm_head, targets)
     with pytest.raises(ValueError, match="5 rows, 4 targets"):
         kernel.logprobs(hidden, lm_head, targets[:4])
-    with pytest.raises(ValueError, match=r"stride 1, have 5"):
+    with pytest.raises(ValueError, match="hidden: the last axis must have stride 1, has 5"):
         kernel.logprobs(hidden.t().contiguous().t(), lm_head, targets)

@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from zeroshot_kernels.checks import check_rows
+
 _BLOCK_ROWS = 128
 
 
@@ -34,8 +36,7 @@ def advance(
     state = (limits, newest, positions, draw_positions, context_lens, slot_table, slots, drawn)
     if any(len(tensor) != len(limits) for tensor in state):
         raise ValueError(f"a state of {[len(tensor) for tensor in state]} rows")
-    if slot_table.stride(1) != 1:
-        raise ValueError(f"the last axis of slot_table must have stride 1, has {slot_table.stride(1)}")
+    check_rows(slot_table=slot_table)
     advance_kernel[(triton.cdiv(num_drawn, _BLOCK_ROWS),)](
         token_ids,
         is_valid,

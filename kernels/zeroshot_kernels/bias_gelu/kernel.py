@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from zeroshot_kernels.checks import check_rows
+
 _LAUNCH = {"BLOCK_WIDTH": 1024, "num_warps": 4}  # 8 elements a thread: one 16-byte load of bf16; divides 4 * 768
 
 
@@ -26,9 +28,7 @@ def bias_gelu(hidden: Tensor, bias: Tensor, *, out: Tensor | None = None) -> Ten
         raise ValueError(f"hidden {tuple(hidden.shape)}, bias {tuple(bias.shape)}")
     if out is None:
         out = torch.empty_like(hidden)
-    for name, tensor in {"hidden": hidden, "out": out}.items():
-        if tensor.stride(1) != 1:
-            raise ValueError(f"{name}: the last axis must have stride 1, has {tensor.stride(1)}")
+    check_rows(hidden=hidden, out=out)
     block_width = _LAUNCH["BLOCK_WIDTH"]
     bias_gelu_kernel[num_tokens, triton.cdiv(width, block_width)](
         hidden,

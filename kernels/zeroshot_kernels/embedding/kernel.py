@@ -15,6 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from zeroshot_kernels.checks import check_rows
+
 
 def embedding(
     token_ids: Tensor,
@@ -35,9 +37,7 @@ def embedding(
         raise ValueError(
             f"{num_rows} tokens, {len(positions)} positions; embeddings of {n_embd} and {wpe.shape[1]} elements"
         )
-    for name, tensor in {"wte": wte, "wpe": wpe}.items():
-        if tensor.stride(1) != 1:
-            raise ValueError(f"{name}: the last axis must have stride 1, has {tensor.stride(1)}")
+    check_rows(wte=wte, wpe=wpe)
     if out is None:
         out = torch.empty((num_rows, n_embd), dtype=torch.float32, device=wte.device)
     embedding_kernel[(num_rows,)](

@@ -16,6 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from zeroshot_kernels.checks import check_rows
+
 _NUM_WARPS = {1024: 4, 2048: 8}
 """By padded row: 8 elements a thread, one 16-byte load of bf16. Rows of 768 to 1600 are GPT-2's."""
 
@@ -44,10 +46,7 @@ def layer_norm(
         out = torch.empty_like(hidden)
     if residual_out is None:
         residual_out = torch.empty(residual.shape, dtype=torch.float32, device=residual.device)
-    tensors = {"hidden": hidden, "residual": residual, "out": out, "residual_out": residual_out}
-    for name, tensor in tensors.items():
-        if tensor.stride(1) != 1:
-            raise ValueError(f"{name}: the last axis must have stride 1, has {tensor.stride(1)}")
+    check_rows(hidden=hidden, residual=residual, out=out, residual_out=residual_out)
     block_e = triton.next_power_of_2(n_embd)
     layer_norm_kernel[(num_tokens,)](
         hidden,

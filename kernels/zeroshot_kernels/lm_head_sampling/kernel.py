@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from zeroshot_kernels.checks import check_lm_head
 from zeroshot_kernels.logprobs.kernel import lm_head_tile
 from zeroshot_kernels.sampling.kernel import (
     TILE_SIZE,
@@ -53,12 +54,7 @@ def lm_head_sampling(
     """
     num_rows, n_embd = hidden.shape
     vocab_size = len(lm_head)
-    if lm_head.shape[1] != n_embd:
-        raise ValueError(f"hidden {tuple(hidden.shape)}, lm_head {tuple(lm_head.shape)}")
-    if hidden.dtype != lm_head.dtype:
-        raise ValueError(f"hidden is {hidden.dtype}, lm_head is {lm_head.dtype}")
-    if hidden.stride(1) != 1 or lm_head.stride(1) != 1:
-        raise ValueError(f"last axes must have stride 1, have {hidden.stride(1)} and {lm_head.stride(1)}")
+    check_lm_head(hidden, lm_head)
     parameters = (temperatures, seeds, choices, positions)
     if any(len(parameter) != num_rows for parameter in parameters):
         raise ValueError(f"{num_rows} rows, parameters for {[len(parameter) for parameter in parameters]}")

@@ -14,14 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from zeroshot_kernels.projection.kernel import (
-    check_linear,
-    check_rows,
-    launch_options,
-    normalised,
-    rows_per_program,
-    weight_tile,
-)
+from zeroshot_kernels.checks import check_linear, check_norm, check_rows
+from zeroshot_kernels.projection.kernel import launch_options, normalised, rows_per_program, weight_tile
 
 
 def ln_fc_gelu(
@@ -43,11 +37,10 @@ def ln_fc_gelu(
     num_rows, n_in = residual.shape
     n_out = len(weight)
     check_linear(n_in, weight, bias)
-    if ln_weight.shape != (n_in,) or ln_bias.shape != (n_in,):
-        raise ValueError(f"ln_weight {tuple(ln_weight.shape)}, ln_bias {tuple(ln_bias.shape)}, rows of {n_in}")
+    check_norm(n_in, ln_weight, ln_bias)
     if out is None:
         out = torch.empty((num_rows, n_out), dtype=weight.dtype, device=weight.device)
-    check_rows({"residual": residual, "out": out})
+    check_rows(residual=residual, out=out)
     block_n = rows_per_program(n_out)
     ln_fc_gelu_kernel[(triton.cdiv(n_out, block_n),)](
         residual,

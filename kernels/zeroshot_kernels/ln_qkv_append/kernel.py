@@ -15,15 +15,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from zeroshot_kernels.checks import check_linear, check_norm, check_rows
 from zeroshot_kernels.kv_append.kernel import check_caches, to_e4m3
-from zeroshot_kernels.projection.kernel import (
-    check_linear,
-    check_rows,
-    launch_options,
-    normalised,
-    rows_per_program,
-    weight_tile,
-)
+from zeroshot_kernels.projection.kernel import launch_options, normalised, rows_per_program, weight_tile
 
 
 def ln_qkv_append(
@@ -56,8 +50,7 @@ def ln_qkv_append(
     if len(weight) != 3 * n_embd or n_head * head_dim != n_embd or key_cache.shape != value_cache.shape:
         shapes = [tuple(tensor.shape) for tensor in (weight, key_cache, value_cache)]
         raise ValueError(f"rows of {n_embd}; weight {shapes[0]}, keys {shapes[1]}, values {shapes[2]}")
-    if ln_weight.shape != (n_embd,) or ln_bias.shape != (n_embd,):
-        raise ValueError(f"ln_weight {tuple(ln_weight.shape)}, ln_bias {tuple(ln_bias.shape)}, rows of {n_embd}")
+    check_norm(n_embd, ln_weight, ln_bias)
     if len(slot_mapping) != num_rows:
         raise ValueError(f"{num_rows} rows, {len(slot_mapping)} slots")
     check_caches(weight.dtype, key_cache, value_cache, key_scales, value_scales)
@@ -65,7 +58,7 @@ def ln_qkv_append(
         out = torch.empty((num_rows, n_head, head_dim), dtype=weight.dtype, device=weight.device)
     if not out.is_contiguous():
         raise ValueError(f"out must be contiguous, has strides {out.stride()}")
-    check_rows({"residual": residual})
+    check_rows(residual=residual)
     block_n = rows_per_program(3 * n_embd)
     ln_qkv_append_kernel[(triton.cdiv(3 * n_embd, block_n),)](
         residual,

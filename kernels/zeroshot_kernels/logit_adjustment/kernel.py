@@ -14,6 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from zeroshot_kernels.checks import check_rows
+
 _LAUNCH = {"BLOCK_ENTRIES": 256, "num_warps": 4}  # scattered 4-byte accesses: parallelism is all there is to have
 
 _FLOAT32_MAX = tl.constexpr(3.4028234663852886e38)
@@ -38,8 +40,7 @@ def logit_adjustment(
     """
     num_rows, vocab_size = logits.shape
     num_entries = len(rows)
-    if logits.stride(1) != 1:
-        raise ValueError(f"the last axis of logits must have stride 1, has {logits.stride(1)}")
+    check_rows(logits=logits)
     entries = (token_ids, biases, is_seen, output_counts)
     if any(len(tensor) != num_entries for tensor in entries):
         raise ValueError(f"{num_entries} rows of entries, {[len(tensor) for tensor in entries]} of what they have")

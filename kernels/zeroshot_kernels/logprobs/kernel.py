@@ -20,6 +20,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from zeroshot_kernels.checks import check_lm_head
+
 GROUP_SIZE = 512
 """Vocabulary entries a program walks. GPT-2's has 99 groups: 8 blocks of 128 rows give 792 programs, 6 an SM."""
 
@@ -62,12 +64,7 @@ def logprobs(
     """
     num_tokens, n_embd = hidden.shape
     vocab_size = len(lm_head)
-    if lm_head.shape[1] != n_embd:
-        raise ValueError(f"hidden {tuple(hidden.shape)}, lm_head {tuple(lm_head.shape)}")
-    if hidden.dtype != lm_head.dtype:
-        raise ValueError(f"hidden is {hidden.dtype}, lm_head is {lm_head.dtype}")
-    if hidden.stride(1) != 1 or lm_head.stride(1) != 1:
-        raise ValueError(f"last axes must have stride 1, have {hidden.stride(1)} and {lm_head.stride(1)}")
+    check_lm_head(hidden, lm_head)
     if len(target_token_ids) != num_tokens:
         raise ValueError(f"{num_tokens} rows, {len(target_token_ids)} targets")
     if workspace is None:

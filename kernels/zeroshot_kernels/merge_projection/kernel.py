@@ -16,7 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from zeroshot_kernels.projection.kernel import check_linear, check_rows, launch_options, weight_tile
+from zeroshot_kernels.checks import check_linear, check_rows
+from zeroshot_kernels.projection.kernel import launch_options, weight_tile
 from zeroshot_kernels.split_attention.reference import SPLIT_SIZE
 
 _TILE_ELEMENTS = 8192
@@ -62,7 +63,7 @@ def merge_projection(
         raise ValueError(f"splits must be contiguous, outputs have strides {partial_output.stride()}")
     if out is None:
         out = torch.empty((num_rows, n_out), dtype=torch.float32, device=residual.device)
-    check_rows({"residual": residual, "out": out})
+    check_rows(residual=residual, out=out)
     block_k = triton.next_power_of_2(n_head * head_dim)
     block_n = min(8, max(2, _TILE_ELEMENTS // block_k))
     merge_projection_kernel[(triton.cdiv(n_out, block_n),)](
@@ -120,9 +121,8 @@ def merge_projection_kernel(
     offs_k = tl.arange(0, BLOCK_K)
     mask_n = offs_n < N_OUT
     weight, bias = weight_tile(weight_ptr, bias_ptr, offs_n, offs_k, N_HEAD * HEAD_DIM, N_OUT)
-    context_len = tl.load(
-        context_lens_ptr, cache_modifier=".cg"
-    )  # older than this step: see `split_attention/kernel.py`
+    # Read before the grid ahead has ended: older than this step, see `split_attention/kernel.py`.
+    context_len = tl.load(context_lens_ptr, cache_modifier=".cg")
     if USE_PDL:
         tl.extra.cuda.gdc_wait()
     for row in range(1 if ONE_ROW else num_rows):
