@@ -3,9 +3,9 @@
 import asyncio
 import json
 import logging
+import secrets
 import signal
 import sys
-import uuid
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,11 +17,11 @@ from rich.progress import MofNCompleteColumn, Progress, TaskID
 from rich.table import Table
 
 import zeroshot
-from zeroshot.errors import GenerationFailed, InvalidRequest, SettingsError, ZeroshotError
+from zeroshot.errors import InvalidRequest, SettingsError, ZeroshotError
 from zeroshot.model.hub import fetch_model
 from zeroshot.settings import Settings, load_settings
 from zeroshot.telemetry import logs
-from zeroshot.types import MAX_SEED, GenerateRequest, SamplingParams
+from zeroshot.types import MAX_SEED, SamplingParams
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,6 +34,7 @@ console = Console(stderr=True)
 ModelOption = Annotated[
     str, typer.Option(envvar="ZEROSHOT_MODEL", help="A folder, a name in model_weights/, or a Hugging Face hub name.")
 ]
+PromptsOption = Annotated[Path | None, typer.Option(envvar="ZEROSHOT_PROMPTS", help="Folder of prompt files.")]
 DTypeOption = Annotated[str, typer.Option(envvar="ZEROSHOT_DTYPE", help="auto, fp32, bf16, fp16 or int8.")]
 DeviceOption = Annotated[str, typer.Option(envvar="ZEROSHOT_DEVICE", help="auto, cpu or cuda.")]
 ThreadsOption = Annotated[
@@ -54,7 +55,7 @@ def serve(
     model: ModelOption = "demo",
     host: Annotated[str, typer.Option(envvar="ZEROSHOT_HOST", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="ZEROSHOT_PORT", help="Port to listen on.")] = 8000,
-    prompts: Annotated[Path | None, typer.Option(envvar="ZEROSHOT_PROMPTS", help="Folder of prompt files.")] = None,
+    prompts: PromptsOption = None,
     dtype: DTypeOption = "auto",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -122,7 +123,7 @@ def serve(
     from zeroshot.serving import serve as run_server
 
     check_address(settings.host, settings.port)
-    folder = _checked_model(settings)
+    folder = _fetch_models(settings)
     application = create_app(settings, EngineClient.of_server(settings, folder, engine))
     _announce(settings, folder.name)
     raise typer.Exit(run_server(application, settings))
@@ -134,7 +135,7 @@ def serve(
 )
 def deploy(
     model: ModelOption = "demo",
-    prompts: Annotated[Path | None, typer.Option(envvar="ZEROSHOT_PROMPTS", help="Folder of prompt files.")] = None,
+    prompts: PromptsOption = None,
     address: Annotated[
         str, typer.Option(envvar="RAY_ADDRESS", help="Address of the cluster; auto: the one that this machine is in.")
     ] = "auto",
@@ -207,33 +208,18 @@ def generate(
     device: DeviceOption = "auto",
 ) -> None:
     """Continue a text in the terminal, without a server."""
-    import secrets
-
-    from zeroshot.engine.loader import load_engine
-    from zeroshot.text.detokenizer import Detokenizer
-    from zeroshot.text.tokenizer import Tokenizer
+    from zeroshot.engine.offline import continue_text
 
     settings = _settings(model=model, dtype=dtype, device=device)
-    folder = _checked_model(settings)
-    tokenizer = Tokenizer.from_folder(folder)
-    engine = load_engine(settings.engine_settings(folder))
     params = SamplingParams(
         max_tokens=max_tokens,
         temperature=temperature,
         top_k=top_k,
         seed=secrets.randbelow(MAX_SEED) if seed is None else seed,
     )
-    request = GenerateRequest(
-        request_id=uuid.uuid4().hex, prompt_token_ids=tokenizer.encode(prompt), sampling_params=params
-    )
-    engine.add_request(request)
-    detokenizer = Detokenizer(tokenizer)
-    while engine.has_work:
-        for output in engine.step():
-            if output.error_code is not None:
-                raise GenerationFailed(output.error_message)
-            text = detokenizer.feed(output.token_ids, is_last=output.finish_reason is not None)
-            typer.echo(text, nl=output.finish_reason is not None)
+    for piece in continue_text(settings.engine_settings(_fetch_models(settings)), prompt, params):
+        typer.echo(piece, nl=False)
+    typer.echo()
 
 
 @app.command(
@@ -248,7 +234,7 @@ def task(
     ] = None,
     target: Annotated[Path | None, typer.Option("--output", help="JSONL: one result a line, in order.")] = None,
     model: ModelOption = "demo",
-    prompts: Annotated[Path | None, typer.Option(envvar="ZEROSHOT_PROMPTS", help="Folder of prompt files.")] = None,
+    prompts: PromptsOption = None,
     dtype: DTypeOption = "auto",
     device: DeviceOption = "auto",
 ) -> None:
@@ -261,12 +247,12 @@ def task(
     settings = _settings(model=model, prompts=prompts, dtype=dtype, device=device)
     if (source is None) != (target is None):
         raise InvalidRequest("--input and --output go together.")
-    folder = _checked_model(settings)
+    folder = _fetch_models(settings)
     if source is None or target is None:
         result = asyncio.run(run_once(settings, folder, name, inputs or []))
         typer.echo(json.dumps(result, ensure_ascii=False, indent=2))
         raise typer.Exit(int("error" in result))
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console) as progress:
+    with _progress_bars() as progress:
         update = partial(progress.update, progress.add_task(name))
         work = run_file(
             settings, folder, name, source, target, on_done=lambda done, total: update(completed=done, total=total)
@@ -280,7 +266,7 @@ def selfcheck(model: ModelOption = "demo") -> None:
     """Compare the served model's logits with Hugging Face's on the same checkpoint. Exit code 1 if they differ."""
     from zeroshot.engine.selfcheck import TOLERANCE, compare_with_hugging_face
 
-    folder = _checked_model(_settings(model=model))
+    folder = _fetch_models(_settings(model=model))
     table = Table("prompt", "prefill", "tokens", "same first choice", "worst difference", title=f"{folder.name}, fp32")
     worst = 0.0
     for row in compare_with_hugging_face(folder):
@@ -308,7 +294,7 @@ def evaluate(
     output: Annotated[Path | None, typer.Option(help="Folder for results.json, results.md and results.png.")] = None,
     url: Annotated[str | None, typer.Option(help="A running server, instead of --model.")] = None,
     model: ModelOption = "demo",
-    prompts: Annotated[Path | None, typer.Option(envvar="ZEROSHOT_PROMPTS", help="Folder of prompt files.")] = None,
+    prompts: PromptsOption = None,
     dtype: DTypeOption = "auto",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -329,7 +315,7 @@ def evaluate(
     names = [name.strip() for name in (datasets or "").split(",") if name.strip()]
     options = Options(data, names, limit, seed, stride)
     check(options)
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console) as progress:
+    with _progress_bars() as progress:
         bars: dict[str, TaskID] = {}
 
         def on_progress(name: str, done: int, total: int) -> None:
@@ -341,7 +327,7 @@ def evaluate(
             work = evaluate_over_http(url, options, on_progress)
         else:
             settings = _settings(model=model, prompts=prompts, dtype=dtype, device=device, num_threads=threads)
-            work = evaluate_in_process(settings, _checked_model(settings), options, on_progress)
+            work = evaluate_in_process(settings, _fetch_models(settings), options, on_progress)
         report = asyncio.run(work)
     Console().print(tables.results(report))
     for note in tables.notes(report):
@@ -372,6 +358,10 @@ def _announce(settings: Settings, model: str) -> None:
         console.print(f"  {url}docs  every endpoint and task", highlight=False)
 
 
+def _progress_bars() -> Progress:
+    return Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console)
+
+
 def _settings(**given: Any) -> Settings:
     """Flags that were given win over the environment."""
     return load_settings(**{name: value for name, value in given.items() if value is not None})
@@ -384,8 +374,8 @@ def _with_environment(api_keys: list[str] | None) -> list[str] | None:
     return [*(key.get_secret_value() for key in load_settings().api_keys), *api_keys]
 
 
-def _checked_model(settings: Settings) -> Path:
-    """The model's folder. Its draft is fetched as well, if it has one: the engine then finds it there."""
+def _fetch_models(settings: Settings) -> Path:
+    """The model's folder. A draft model is fetched too, if there is one: the engine process looks for it there."""
     if settings.speculative_model is not None:
         fetch_model(settings.speculative_model, settings.weights_dir)
     return fetch_model(settings.model, settings.weights_dir)
