@@ -10,7 +10,8 @@ from zeroshot.types import TokenOutput, join
 class Mailbox:
     """Wakes its reader for each output, in order. A patient one wakes it when a choice has ended, with all in one.
 
-    Who wants the whole text gains nothing from a wake-up a token, and the engine has to share its cores with them.
+    A reader that wants the whole text gains nothing from waking up at each token, and takes time from the engine, which
+    runs on the same cores.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What an engine is made of: by the model's device, and by the settings. Called by `engine.py`."""
+"""Chooses what an engine is made of, by the model's device and by the settings. Called by `engine.py`."""
 
 from dataclasses import dataclass
 from functools import partial

@@ -3,10 +3,10 @@
     host      execute(N)              | append, stop, schedule | execute(N + 1)
     device    ... N | copy of N's tokens | N + 1 (already launched) ...
 
-Before it waits for N's tokens, `execute(N)` launches N + 1 for everybody who draws in N and may go on. The tokens are
-on the device already; whether they ended a sequence only the host will know. If they did, what N + 1 has drawn for it
-is not looked at, and the slot it has filled is behind all that the host counts as computed, in a block that was the
-sequence's own when the step was launched; the stream's order lets the block's next owner write after it.
+Before it waits for N's tokens, `execute(N)` launches N + 1 for every sequence that draws in N and may go on. The tokens
+are on the device already; only the host will know whether they end a sequence. If they do, what N + 1 draws for it is
+ignored. The slot that N + 1 fills does no harm: it lies past what the host counts as computed, in a block that was the
+sequence's own when the step was launched, and the stream's order makes the block's next owner write after it.
 
 Decodes and prefills are steps of their own. Both replay graphs: decodes those that were recorded at the start, for
 numbers of rows and kinds of steps; prefills those of `prompt_forward.py`. Beams run as prefills do: the host has to
@@ -41,8 +41,8 @@ from zeroshot.engine.sequence import Sequence
 from zeroshot.model.gpt2 import GPT2, AttentionMetadata, KVCache
 
 _ROWS_TOGETHER = 8
-"""Up to so many rows, `MAX_STEPS` steps are also recorded as one: a step is so short there that what lies between two
-graphs, and the copy of its tokens, would be a good part of it."""
+"""Up to this many rows, `MAX_STEPS` steps are also recorded as one graph. A step is so short there that the gap between
+two graphs, and the copy of its tokens, would be a good part of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +182,7 @@ class CudaRunner:
         return Flight(starts, {sequence: seat.row for sequence, seat in seats.items()}, downloads)
 
     def _num_steps(self, sequences: list[Sequence]) -> int:
-        """As many as somebody has use for, and nobody needs the host in."""
+        """As many as some sequence can use, up to where one of them needs the host."""
         if not self._may_run_ahead:
             return 1
         seats = [self._seats[sequence] for sequence in sequences]
@@ -232,7 +232,7 @@ class CudaRunner:
 
     @torch.inference_mode()
     def _compile_draw(self) -> None:
-        """A draw for rows by their numbers, here for one that is nobody's."""
+        """Compiles the draw for rows given by number, with a row that belongs to no sequence."""
         hidden = torch.zeros((1, self.model.config.n_embd), dtype=self.model.dtype, device=self.model.device)
         self._sampler.draw(hidden, self._device.upload(np.zeros(1, np.int64)), StepKind.PLAIN)
 

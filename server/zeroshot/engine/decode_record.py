@@ -122,10 +122,10 @@ def token_mask(sequence: Sequence) -> Array | None:
 
 
 def holds_until(sequence: Sequence) -> int:
-    """The first position that needs another record than the one made now: there the host has to decide something.
+    """The first position that needs a new record, because the host has to decide something there.
 
-    Until `min_tokens` are there, end of text and stop tokens are forbidden; from then on they are not. A token mask is
-    the host's word on one token: the next one needs another.
+    End of text and stop tokens are forbidden until there are `min_tokens`. A token mask is for one token: the next one
+    needs another.
     """
     if token_mask(sequence) is not None:
         return sequence.num_tokens

@@ -1,8 +1,8 @@
 """Hidden states -> a drawn token for each row, on the device, with no word from the host. Called by `cuda_runner.py`.
 
 The work depends on what the rows ask for, and a captured graph does the same work each time. So there are four kinds
-of steps, and a step is of the least kind that does for all of its rows. A row gets the same token from each of them:
-the noise is a function of (seed, choice, position, token id).
+of step, each doing more than the one before, and a step is of the first kind that is enough for all of its rows. A row
+gets the same token from any of them: the noise is a function of (seed, choice, position, token id).
 """
 
 from enum import Enum
@@ -17,7 +17,7 @@ from zeroshot.model.gpt2 import GPT2
 from zeroshot.types import MAX_LOGPROBS
 
 _FUSED_ROWS = 64
-"""Up to so many rows the LM head waits for its weights anyway, and drawing in the same kernel costs nothing."""
+"""Up to this many rows the LM head waits for its weights anyway, and drawing in the same kernel costs nothing."""
 
 
 class StepKind(Enum):
@@ -39,9 +39,8 @@ def step_kind(sequences: list[Sequence]) -> StepKind:
 
 def _needs_full(sequence: Sequence) -> bool:
     params = sequence.sampling_params
-    return bool(
-        params.logit_bias or params.logprobs is not None or params.min_tokens > 0 or has_penalties(sequence)
-    )  # `min_tokens` is not asked for the moment: a kind that changes would be one more thing to be right about
+    # `min_tokens` counts even once it is reached: a kind that changes midway would be one more thing to get right.
+    return bool(params.logit_bias or params.logprobs is not None or params.min_tokens > 0 or has_penalties(sequence))
 
 
 def _has_filter(sequence: Sequence) -> bool:

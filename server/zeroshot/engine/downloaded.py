@@ -15,7 +15,7 @@ Array = np.ndarray[Any, Any]
 def sampled_tokens(arrays: ListOf[Array], sequences: list[Sequence], rows: ListOf[int]) -> list[SampledToken]:
     """arrays: a step's `drawn`, [num_rows], and perhaps `logprobs` and `logprob_ids` of `DecodeState`.
 
-    rows: of each sequence.
+    rows: the row of each sequence.
     """
     drawn = arrays[0].tolist()
     if len(arrays) == 1:

@@ -25,7 +25,7 @@ CHUNK = 256
 
 
 class Draft:
-    """Guesses what comes next in a sequence, and remembers what it has read of one: that of the last call."""
+    """Guesses what comes next in a sequence. Remembers what it has read of the one it was asked about last."""
 
     def __init__(self, runner: Runner, num_tokens: int) -> None:
         """runner: of the draft model, with a KV cache of its own for one context; num_tokens: guessed at most."""
@@ -37,7 +37,7 @@ class Draft:
         self._read: list[int] = []
         """Tokens whose keys and values are in its cache."""
         self._salt = b""
-        """Of the sequence that they are of: how long a guess takes must not tell one key about another's prompt."""
+        """Of that sequence: how long a guess takes must not tell one key about another's prompt."""
         self._has_failed = False
 
     def __call__(self, sequence: Sequence) -> tuple[int, ...]:
@@ -109,5 +109,5 @@ def check_draft(draft: GPT2Config, model: GPT2Config) -> None:
 
 
 def _num_common(a: list[int], b: list[int]) -> int:
-    """How many tokens two lists begin with alike."""
+    """The length of the longest prefix that both lists have."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

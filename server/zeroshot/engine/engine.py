@@ -86,7 +86,7 @@ class Engine:
     def add_request(self, request: GenerateRequest, guide: Guide | None = None) -> None:
         """Queue a request. Raises InvalidRequest if it could never run or its tokens are not in the vocabulary.
 
-        guide: its grammar as `guides` has compiled it, which may take seconds; else that is done here.
+        guide: its grammar, if `guides` has compiled it already; else that is done here, which may take seconds.
         """
         self._check(request)
         request = self._with_all_ends(request)
@@ -149,7 +149,7 @@ class Engine:
         return outputs
 
     def _steps_ahead(self) -> int:
-        """A guess needs the newest token. Who waits to be admitted shall wait for one step, not for several."""
+        """0 where a guess is due, which needs the newest token; 1 where a request waits for a step to end."""
         if self.scheduler.may_guess:
             return 0
         return 1 if self.scheduler.waiting else MAX_STEPS

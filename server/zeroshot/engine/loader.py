@@ -96,7 +96,7 @@ def load_model(settings: EngineSettings) -> GPT2:
 
 def max_fused_rows(settings: EngineSettings) -> int:
     guesses = bool(settings.speculative_ngram or settings.speculative_model)
-    return fused_rows(for_bits=guesses or settings.fused_decode == "on")
+    return fused_rows(batch_invariant=guesses or settings.fused_decode == "on")
 
 
 def _device_type(settings: EngineSettings) -> str:

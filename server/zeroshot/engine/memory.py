@@ -30,7 +30,7 @@ def num_kv_blocks(model: GPT2, settings: EngineSettings, block_size: int) -> int
 
 
 def kv_cache_bytes(device: torch.device) -> int:
-    """Asked when the weights are there. Never more than is left, and never so much that nobody else has any."""
+    """A share of the memory that is left, up to a fixed maximum. To be called once the weights are loaded."""
     left = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else host_bytes_left()
     return int(min(_MOST_BYTES[device.type], _SHARE[device.type] * left))
 

@@ -13,7 +13,7 @@ from zeroshot.types import EngineStats, GenerateRequest, TokenOutput
 
 HEARTBEAT_S = 0.1
 EXIT_REFUSED = 78
-"""How an engine process ends that can't run what it was told to: another would end the same way."""
+"""Exit code of an engine process that can't run what it was told to. Another one would end the same way."""
 STATE_TOPIC = b"state"
 
 

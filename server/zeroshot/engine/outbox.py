@@ -1,8 +1,9 @@
-"""What the engine has to tell of each request, to whom, and when: streams soon, the rest when there is an occasion.
+"""Decides when a request's outputs are sent: a stream's soon, those of a whole text when there is an occasion.
 
-Who waits for the whole text gains nothing from a message a token, and on a CPU the two processes share their cores:
-each message wakes the other one in the middle of a step. Of many streams each can wait for a few milliseconds, or HTTP
-would send fewer tokens a second than the engine makes. Plain Python, called by `process.py`.
+A caller that waits for the whole text gains nothing from a message per token, and on a CPU the two processes share
+their cores: each message wakes the other process in the middle of a step. Where there are many streams, each can wait
+for a few milliseconds; otherwise HTTP would send fewer tokens a second than the engine makes. Plain Python, called by
+`process.py`.
 """
 
 from collections import defaultdict
@@ -12,11 +13,11 @@ from zeroshot.engine.messages import Generate
 from zeroshot.types import TokenOutput, join
 
 CROWD = 9
-"""From so many requests on a stream's tokens may come together."""
+"""From this many requests on, a stream's tokens may be sent together."""
 MOST_HELD = 8
-"""Tokens, then they are sent."""
+"""Tokens of a choice: when this many are held, they are sent."""
 LONGEST_HELD_S = 0.010
-"""Since a stream was sent something. Nobody can see it, and a step that takes as long holds nothing."""
+"""Since a stream was last sent something. Nobody sees so short a wait, and if a step takes longer nothing is held."""
 
 
 @dataclass(slots=True)
@@ -31,7 +32,7 @@ class Outbox:
 
     A choice's first token is due at once, which ends the wait that `time_to_first_token` measures, and so is its last.
     Those in between are held for a patient request until everything is taken, and for a stream in a crowd until they
-    are a few, or a few milliseconds old. What was held is one output.
+    are a few, or a few milliseconds old. What was held goes out as one output.
     """
 
     def __init__(self) -> None:
@@ -39,7 +40,7 @@ class Outbox:
         self._held: dict[tuple[str, int], TokenOutput] = {}
 
     def __len__(self) -> int:
-        """Requests of which outputs may come."""
+        """Requests whose outputs may still come."""
         return len(self._recipients)
 
     def expect(self, command: Generate) -> None:
@@ -47,7 +48,7 @@ class Outbox:
         self._recipients[command.request.request_id] = _Recipient(command.client_id, command.is_patient)
 
     def forget(self, request_id: str) -> None:
-        """None will come, and those held are for nobody. Unknown requests are ignored."""
+        """No more outputs will come, and those held are dropped. Unknown requests are ignored."""
         self._recipients.pop(request_id, None)
         for key in [key for key in self._held if key[0] == request_id]:
             del self._held[key]
@@ -63,7 +64,7 @@ class Outbox:
     def take(self, now: float, *, everything: bool) -> dict[bytes, list[TokenOutput]]:
         """Client id -> its outputs, in the order in which they came. now: in seconds, of a clock that never goes back.
 
-        everything: what could be held as well.
+        everything: also what could be held for longer.
         """
         due: dict[bytes, list[TokenOutput]] = defaultdict(list)
         for key, output in list(self._held.items()):

@@ -1,12 +1,12 @@
-"""Prompts through the model on a device: packed, in passes that are recorded. Called by `cuda_runner.py`.
+"""Runs prompts through the model on a device, packed, as recorded passes. Called by `cuda_runner.py`.
 
-Launched op by op a layer is nine launches, which take the host longer than the device is busy with them unless there
-are thousands of tokens. So a pass is recorded for some numbers of tokens and of sequences, and a step is filled up to
-the next ones. A token that is none has no slot in the cache and belongs to no sequence; a sequence that is none has no
-tokens. What such rows compute stays in them, since only attention looks at other rows.
+Launched op by op, a layer is nine launches. Unless there are thousands of tokens, making them takes the host longer
+than running them takes the device. So passes are recorded for some numbers of tokens and of sequences, and a step is
+padded up to the next of these sizes. A padding token has no slot in the cache and belongs to no sequence; a padding
+sequence has no tokens. What padding computes stays in its own rows, since only attention looks at others.
 
-There are dozens of sizes, each of which takes about two passes to record. That is done for the first step of a size,
-not at the start: most servers never see most of them. Kernels are compiled at the start, and the largest is recorded.
+There are dozens of sizes, and recording one takes about two passes. That is done at the first step of a size, not at
+the start: most servers never see most of them. At the start, kernels are compiled and the largest size is recorded.
 """
 
 import itertools
@@ -27,10 +27,10 @@ from zeroshot.model.gpt2 import GPT2, AttentionMetadata, KVCache
 logger = logging.getLogger(__name__)
 
 _ALIGNED = 16
-"""Numbers of tokens are multiples of it: every array then begins where kernels were compiled for it to begin."""
+"""Numbers of tokens are multiples of this, so that every array begins at the alignment kernels are compiled for."""
 
 _SEQUENCE_SIZES = (8, 64, 512)
-"""And the most there can be. A pass for more than there are costs little: programs that find nothing to do."""
+"""And the largest number possible. Padding sequences cost little: their programs find nothing to do."""
 
 
 class Size(NamedTuple):
@@ -55,13 +55,13 @@ class PromptForward:
             self._compile()
 
     def __call__(self, batch: Batch) -> Tensor:
-        """The final hidden states, [num_tokens, n_embd], which stay until the next call.
+        """The final hidden states, [num_tokens, n_embd], valid until the next call.
 
         To the kernel a single token is a prefill too, whatever the batch calls it.
         """
         num_tokens, num_seqs = len(batch.token_ids), len(batch.attention.context_lens)
         size = Size(_fitting(self._token_sizes, num_tokens), _fitting(self._sequence_sizes, num_seqs))
-        words = self._empty(size)
+        words = self._padding(size)
         token_ids, positions, slots, context_lens, query_lens, tables = self._parts(words, size)
         token_ids[:num_tokens], positions[:num_tokens] = batch.token_ids, batch.positions
         slots[:num_tokens] = batch.attention.slot_mapping
@@ -77,12 +77,12 @@ class PromptForward:
         run = partial(self._run, size)
         try:
             return self._device.record(run)
-        except RuntimeError as error:  # of CUDA: too little memory, most likely; the same work goes without a recording
+        except RuntimeError as error:  # CUDA's, most likely for want of memory: the pass runs without a recording too
             logger.warning("slow: steps of %d prompt tokens run op by op, not recorded: %s", size.num_tokens, error)
             return run
 
-    def _empty(self, size: Size) -> np.ndarray[Any, Any]:
-        """What a pass reads, where no token and no sequence is one."""
+    def _padding(self, size: Size) -> np.ndarray[Any, Any]:
+        """What a pass of nothing but padding reads."""
         words = np.zeros(sum(self._lengths(size)), np.int32)
         _, _, slots, *_ = self._parts(words, size)
         slots[:] = -1
@@ -102,17 +102,16 @@ class PromptForward:
 
     @torch.inference_mode()
     def _compile(self) -> None:
-        """One pass for each number of sequences that a kernel is compiled for: of nobody's tokens.
+        """Runs a pass of padding for each number of sequences, for which kernels are compiled, and records the largest.
 
-        And the largest one recorded: graphs share the memory of their intermediate results, and the later ones, all
-        of them smaller, find enough of it.
+        Graphs share the memory of their intermediate results: those recorded later are smaller, and find enough of it.
         """
         for num_seqs in self._sequence_sizes:
             size = Size(self._token_sizes[0], num_seqs)
-            self._send(self._empty(size))
+            self._send(self._padding(size))
             self._run(size)
         largest = Size(self._token_sizes[-1], self._sequence_sizes[-1])
-        self._send(self._empty(largest))
+        self._send(self._padding(largest))
         self._passes[largest] = self._recorded(largest)
 
     def _run(self, size: Size) -> None:
@@ -129,7 +128,7 @@ class PromptForward:
 
 
 def token_sizes(max_tokens: int) -> list[int]:
-    """Four to each doubling where the device's time depends on the number: at most a fifth of a pass is for nothing."""
+    """Four to each doubling where the device's time depends on the number: at most a fifth of a pass is padding."""
     most = -(-max_tokens // _ALIGNED) * _ALIGNED
     doublings = (2**exponent for exponent in range(8, most.bit_length()))
     sizes = [16, 32, 64, 128, 192, *(start * part // 4 for start in doublings for part in range(4, 8))]
@@ -141,5 +140,5 @@ def _fitting(sizes: list[int], number: int) -> int:
 
 
 def _power_of_two(number: int) -> int:
-    """The smallest one that is not below it, and 8 at least."""
+    """The smallest power of two that is at least `number`, and at least 8."""
     return max(8, 1 << (number - 1).bit_length())

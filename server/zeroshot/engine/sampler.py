@@ -41,13 +41,13 @@ def greedy_tokens(token_ids: Tensor, are_finite: Tensor) -> list[SampledToken]:
 
 
 def up_to_first_wrong(drawn: list[SampledToken], guessed: tuple[int, ...]) -> list[SampledToken]:
-    """drawn: at the newest token and after each of `guessed`. Those that were drawn after nothing but right guesses."""
+    """The tokens drawn after nothing but right guesses. drawn: after the newest token and after each of `guessed`."""
     wrong = (i for i, (token, guess) in enumerate(zip(drawn, guessed, strict=False)) if token.token_id != guess)
     return drawn[: next(wrong, len(guessed)) + 1]
 
 
 def drawn_of(logits: Tensor, sequence: Sequence, guessed: tuple[int, ...], eos_token_id: int) -> list[SampledToken]:
-    """logits: [1 + len(guessed), vocab_size], at the newest token and each guessed one. One token or more."""
+    """One token, and another after each guess that was right. logits: [1 + len(guessed), vocab_size]."""
     num_tokens, drawn = sequence.num_tokens, []
     try:
         for row in range(len(logits)):

@@ -37,18 +37,18 @@ class Seats:
 
     @property
     def num_rows_in_use(self) -> int:
-        """Steps run over rows 0 to this."""
+        """Steps run over this many rows, from row 0 on."""
         return 1 + max((seat.row for seat in self._taken.values()), default=-1)
 
     def keep_only(self, sequences: set[Sequence]) -> None:
-        """Everybody else has ended, or runs again from what the host knows."""
+        """Free the rows of all others: they have ended, or will run again from what the host knows."""
         gone = [sequence for sequence in self._taken if sequence not in sequences]
         rows = [self._taken.pop(sequence).row for sequence in gone]
         self._free = sorted(self._free + rows)
         self._unwritten |= dict.fromkeys(rows, Record.empty(self._layout))
 
     def give(self, sequences: list[Sequence]) -> None:
-        """A row to each of them that is what the host knows: its newest token is the next to run."""
+        """Give each a row that matches what the host knows: the newest token is the next to run."""
         for sequence in sequences:
             seat, position = self._taken.get(sequence), sequence.num_tokens - 1
             if seat is not None and seat.position == position < seat.holds_until:
@@ -64,7 +64,7 @@ class Seats:
         self._unwritten.clear()
 
     def advance(self, sequences: list[Sequence], num_steps: int) -> None:
-        """What the device does to the rows in so many steps."""
+        """Note what `num_steps` steps do to the rows on the device."""
         for sequence in sequences:
             seat = self._taken[sequence]
             seat.position = max(seat.position, min(seat.position + num_steps, seat.limit))

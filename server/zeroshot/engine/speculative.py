@@ -4,8 +4,8 @@ Checking takes no new rule, since this sampler is a function of the logits and o
 draws at each guessed position what it would have drawn anyway, and the guess holds while it was that very token. So the
 tokens are those of decoding one by one, greedy or not, and a wrong guess costs time only.
 
-Who guesses is the text itself, below, or a smaller model, `draft.py`. `scheduler.py` asks, a runner runs the guess in
-the same step as the newest token and `sampler.py` says how far it holds.
+The guess comes from the text itself (below) or from a smaller model (`draft.py`). `scheduler.py` asks for it, a runner
+runs it in the same step as the newest token, and `sampler.py` says how much of it holds.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def most_guessed(settings: EngineSettings) -> int:
 
 
 def max_decode_rows(settings: EngineSettings) -> int:
-    """Of a step: one for each sequence, or for one's newest token and every guess."""
+    """Rows of the largest decode step: one for each sequence, or one sequence's newest token and every guess."""
     return max(settings.max_num_seqs, 1 + most_guessed(settings))
 
 
@@ -44,7 +44,7 @@ def num_guessable(sequence: Sequence, most: int) -> int:
 def look_up(sequence: Sequence, ngram: int) -> tuple[int, ...]:
     """What followed the last time that the newest few tokens stood together (Saxena 2023, "Prompt lookup decoding").
 
-    ngram: how many of the newest tokens have to have stood together before; fewer, down to two, if so many have not.
+    ngram: how many of the newest tokens must have stood together before; if they have not, fewer are tried, down to 2.
     """
     count = num_guessable(sequence, MAX_GUESSED)
     if count == 0:

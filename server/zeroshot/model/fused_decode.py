@@ -4,9 +4,9 @@ same numbers, but for rounding: the LayerNorms' and attention's outputs stay in 
     embedding ─ residual ─ ln_qkv_append ─ split_attention ─ merge_projection ─ ln_fc_gelu ─ projection ─ residual
                                 └─ KV cache ──┘
 
-With very few rows the time goes to the boundaries between kernels and not to their bytes, so there are few,
-and each kernel has its weights in registers before the one ahead has ended. With more rows cuBLAS reads the weights
-once for all of them, and these kernels would take a pass for each. Chosen by `triton_fused.py`; called by `gpt2.py`.
+With very few rows, time goes to the boundaries between kernels rather than to the bytes that they read. So there are
+few kernels here, and each has its weights in registers before the one ahead has ended. With more rows cuBLAS is faster:
+these kernels work on one row after the other. Chosen by `triton_fused.py`; called by `gpt2.py`.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,10 +32,13 @@ FASTEST_ROWS = 2
 """On an H200, of 124M, these kernels drew 1.7, 1.2, 0.8 and 0.6 times the plain path's tokens at 1, 2, 4 and 8 rows."""
 
 
-def fused_rows(*, for_bits: bool) -> int:
-    """Up to how many rows a step takes them. `for_bits`: a row shall have the same bits alone and beside a few others,
-    as a guess needs, whose tokens are checked side by side."""
-    return MAX_FUSED_ROWS if for_bits else FASTEST_ROWS
+def fused_rows(*, batch_invariant: bool) -> int:
+    """Up to how many rows these kernels run a step.
+
+    batch_invariant: a row must have the same bits alone and beside a few others. Guesses need that, since the tokens of
+    a guess are checked side by side.
+    """
+    return MAX_FUSED_ROWS if batch_invariant else FASTEST_ROWS
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,8 @@ def find_model(name: str, weights_dir: Path) -> Path | None:
 def download_model(name: str, weights_dir: Path) -> Path:
     """Fetch a checkpoint, showing progress; an interrupted download is taken up where it stopped.
 
-    It gets its name once it is whole; what is here of it before is not taken for the model. Afterwards it is served
-    with no network. Raises UnknownModel or WeightsError with what to do about it.
+    The folder gets its name once it is complete, so that a partial download is never taken for the model. Afterwards
+    the model is served with no network. Raises UnknownModel or WeightsError with what to do about it.
     """
     from huggingface_hub import HfApi, snapshot_download  # half of a server's imports, and seldom needed
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError

@@ -2,9 +2,9 @@
 
 A key is k = W (g * z) + c, z the row as LayerNorm has centred and scaled it, and c the same for all tokens. So:
 
-* `centred` leaves c out. Attention does not notice: q @ c moves all scores of a query alike, which softmax ignores; of
-  values it gives c back whole, since weights add up to 1, so it goes into the bias of the projection behind. What is
-  left to round is what tells tokens apart.
+* `centred` leaves c out, and attention does not notice. For keys, q @ c shifts all scores of a query alike, which
+  softmax ignores. For values, attention gives c back unchanged, since its weights add up to 1: so c goes into the bias
+  of the projection that follows. What is left to be rounded is what tells tokens apart.
 * z has a norm of at most sqrt(n_embd), so by Cauchy and Schwarz |k| <= sqrt(n_embd) |W * g|, whatever the text. That is
   several times what keys usually are, and costs nothing: E4M3's steps grow with its values, over 15 powers of two.
   `kv_scales` gives each head the least power of two that brings its bound to 448; dividing by it rounds nothing.

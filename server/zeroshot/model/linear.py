@@ -53,7 +53,7 @@ class Linear:
         return self(hidden).float()
 
     def greedy(self, hidden: Tensor, num_outputs: int) -> tuple[Tensor, Tensor]:
-        """Of the first outputs in each row the largest, [num_tokens] int64, and whether all are finite, bool."""
+        """Which of each row's first outputs is the largest, [num_tokens] int64, and whether all are finite, bool."""
         logits = self.in_float32(hidden)[:, :num_outputs]
         return logits.argmax(-1), torch.isfinite(logits.sum(-1))
 

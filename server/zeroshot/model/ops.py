@@ -63,7 +63,7 @@ class Backend:
     """The LM head gets rows of zeros up to a multiple of this, so that rows of logits are aligned in memory."""
     name: str = "PyTorch"
     layer_loop: Callable[..., Callable[..., Tensor] | None] | None = None
-    """The model's layers -> what runs all of them in one go. None, of either: `GPT2.forward` goes through them."""
+    """The model's layers -> what runs all of them in one call. None, of either: `GPT2.forward` loops over them."""
     kernels: dict[str, str] = field(default_factory=dict)
     """Op -> "triton", or "reference: " and why. Empty where no kernel was wanted."""
     kv_dtype: torch.dtype | None = None
@@ -72,7 +72,7 @@ class Backend:
     """Decode steps of a few rows by these, if there are any."""
     max_fused_rows: int = MAX_FUSED_ROWS
     fused_state: str | None = None
-    """ "triton", or "plain path: " and why. None where nobody wanted to know."""
+    """ "triton", or "plain path: " and why. None where there is no such path, or it is off."""
 
     @property
     def states(self) -> dict[str, str]:
