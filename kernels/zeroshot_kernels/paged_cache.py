@@ -30,10 +30,11 @@ def sequence_tokens(
 ) -> Tensor:
     """cache: [num_blocks, block_size, n_head, head_dim]; block_table: block ids, at least as many as are needed.
 
-    scales: [n_head], if the cache is in FP8: it is multiplied out.
+    scales: [n_head], if the cache is in FP8: its values are multiplied by them.
 
-    Returns [num_tokens, n_head, head_dim] in dtype: of a cache in it a view where the blocks follow one another, as the
-    block manager hands them out when it can; else a copy, which is four times as dear as the attention itself.
+    Returns [num_tokens, n_head, head_dim] in dtype. If the cache has that dtype and the blocks follow one another, as
+    the block manager hands them out when it can, that is a view; else a copy, which takes four times as long as the
+    attention itself.
     """
     num_blocks = -(-num_tokens // cache.shape[1])
     first, needed = block_table[0], block_table[:num_blocks]

@@ -21,9 +21,9 @@ def require_cuda() -> torch.device:
 def seconds(function: Callable[[], object], *, is_cold: bool = True) -> float:
     """Median time of a call on the device, without the host's: captured in a graph.
 
-    Cold: with nothing of it in the L2 cache, once. What stands there instead was only read, so that nothing is written
-    back meanwhile, and reading it takes longer than the host takes to launch the graph. Not cold: several calls in a
-    row, in one graph.
+    Cold: one call, with nothing of its data in the L2 cache. What fills the cache instead was only read, so that
+    nothing is written back meanwhile, and reading it takes longer than the host takes to launch the graph. Not cold:
+    several calls in a row, in one graph.
     """
     function()
     torch.cuda.synchronize()

@@ -39,7 +39,7 @@ class Load:
 
 
 class Admission:
-    """What is held in all, and for each caller."""
+    """Counts what the server holds, in all and for each caller, and refuses what would be too much."""
 
     def __init__(self, *, max_seqs: int, max_tokens: int) -> None:
         self.limit = self.limit_of_one = Load(max_seqs, max_tokens)
@@ -48,14 +48,14 @@ class Admission:
         self.rate = ServiceRate()
 
     def share_among(self, num_callers: int) -> None:
-        """Where there are several, one may hold half at most: it could shut out all others for minutes."""
+        """Of several callers, one may hold half at most: else it could shut out all others for minutes."""
         if num_callers > 1:
             self.limit_of_one = Load(-(-self.limit.num_seqs // 2), -(-self.limit.num_tokens // 2))
 
     def check(self, requests: Iterable[GenerateRequest], caller: bytes = b"") -> None:
         """Raises Overloaded if these don't fit now, InvalidRequest if they never will.
 
-        caller: its `cache_salt`. Nothing is everybody's without keys, and with them the server's own.
+        caller: its `cache_salt`. Empty without keys, for everybody; with keys, for the server's own requests.
         """
         wanted, limit = Load.of(requests), self.limit_of_one if caller else self.limit
         if not wanted.fits(limit):
@@ -73,7 +73,7 @@ class Admission:
 
     @contextmanager
     def hold(self, request: GenerateRequest) -> Iterator[None]:
-        """The request is in the server. Raises what `check` does."""
+        """Counts the request as held until the block ends. Raises what `check` raises."""
         caller, load = request.cache_salt, Load.of([request])
         self.check([request], caller)
         self.held += load

@@ -55,8 +55,8 @@ class ZeroshotError(Exception):
 
 
 def most_telling(errors: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The one to show of pydantic's `errors()`: the first. But a misspelt name is a missing one and an unknown one
-    beside it, and the unknown one is what somebody has typed.
+    """Which of pydantic's `errors()` to show: the first. But a misspelt name makes two, a missing field and an unknown
+    one, and the unknown one is what the caller has typed.
     """
     first = errors[0]
     if first["type"] != "missing":

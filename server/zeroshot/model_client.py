@@ -93,7 +93,7 @@ class ModelClient(ABC):
     async def stop(self) -> None: ...
 
     def share_among(self, num_callers: int) -> None:  # noqa: B027 - optional
-        """So many have a key. Where the client bounds what it holds, one of several may have half of it."""
+        """How many callers have a key. A client that bounds what it holds lets none of several have more than half."""
 
     @abstractmethod
     def generate(self, request: GenerateRequest, *, is_patient: bool = False) -> AsyncGenerator[ChoiceDelta, None]:

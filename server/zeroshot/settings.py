@@ -148,7 +148,7 @@ def load_settings(**given: Any) -> Settings:
 
 
 def engine_environment() -> dict[str, str]:
-    """Of the engine process: OpenMP's threads wait in `futex`, not by spinning, unless this process's says how.
+    """For the engine process: OpenMP's threads sleep while they wait instead of spinning, unless told otherwise here.
 
     A thread that spins keeps the core that the one it waits for needs. Where something else ran on the same two cores,
     a stream of GPT-2 124M got 1 to 31 tokens/s with OpenMP's default and 43 to 48 with this. Within a step the C++

@@ -65,7 +65,7 @@ def compile_kernels(compiler: str, machine_flags: list[str], target: Path) -> No
 
 
 def sources_digest() -> str:
-    """Of all that the sources and the flags for every machine say."""
+    """A digest of the sources and of the flags that are the same on every machine."""
     parts = [path.read_bytes() for path in sorted(SOURCES.glob("*.[ch]*"))]
     return hashlib.sha256(b"\0".join([*parts, " ".join(_FLAGS).encode()])).hexdigest()[:16]
 
@@ -88,7 +88,7 @@ def _finish(process: "subprocess.Popen[str]") -> None:
 
 
 def _fingerprint(compiler: str) -> str:
-    """Of all that the result depends on. A home directory may be shared by machines with different processors."""
+    """A digest of all that the result depends on: machines with different processors may share a home directory."""
     try:
         version = subprocess.run([compiler, "--version"], capture_output=True, check=False, timeout=30)  # noqa: S603
     except (OSError, subprocess.SubprocessError) as error:

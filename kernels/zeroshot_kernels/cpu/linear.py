@@ -28,7 +28,7 @@ class Int8Weight(NamedTuple):
 
 
 def pack_int8(quantized: Tensor, scales: Tensor, pages: HugePages) -> Int8Weight:
-    """quantized: int8 [out, in], of two neighbouring inputs at most 128 in size together; scales: float32 [out]."""
+    """quantized: int8 [out, in], the sizes of two neighbouring inputs sum to at most 128; scales: float32 [out]."""
     tiles = _tiles(F.pad(quantized, (0, -quantized.shape[1] % GROUP)))
     grouped = tiles.view(len(tiles), TILE, -1, GROUP).transpose(1, 2)
     padding = (0, -len(quantized) % TILE)
@@ -47,7 +47,7 @@ def _tiles(weight: Tensor) -> Tensor:
 def float_linear(
     hidden: Tensor, weight: Tensor, num_outputs: int, bias: Tensor | None, residual: Tensor | None, *, has_gelu: bool
 ) -> Tensor:
-    """residual + gelu_tanh(hidden @ weight + bias), each of them if it is wanted: [num_tokens, num_outputs].
+    """residual + gelu_tanh(hidden @ weight + bias), each part of it optional: [num_tokens, num_outputs].
 
     hidden: [num_tokens, in] float32; weight: as `pack_float` gives it; bias: [num_outputs]; residual: as the result.
     """

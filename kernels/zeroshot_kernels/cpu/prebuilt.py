@@ -2,8 +2,8 @@
 
     python -m zeroshot_kernels.cpu.prebuilt        compile for every level of this architecture, into built/
 
-A level is a set of instructions that many processors share; a machine takes the first that it has. Not for
-distribution with the sources: where there is a compiler, kernels for just that processor are as near.
+A level is a set of instructions that many processors share; a machine takes the best one that it has. The result is not
+distributed with the sources: a machine with a compiler makes kernels for exactly its own processor in some seconds.
 """
 
 import platform

@@ -68,7 +68,7 @@ def kv_append(
 def check_caches(
     dtype: torch.dtype, key_cache: Tensor, value_cache: Tensor, key_scales: Tensor | None, value_scales: Tensor | None
 ) -> None:
-    """Caches hold `dtype`, or FP8 if there are scales. Raises ValueError."""
+    """Raises ValueError unless the caches hold `dtype`, or FP8 where there are scales for each head."""
     expected = dtype if key_scales is None else torch.float8_e4m3fn
     if not key_cache.dtype == value_cache.dtype == expected:
         found = f"caches are {key_cache.dtype} and {value_cache.dtype}"

@@ -30,7 +30,7 @@ def first_kept(
 ):
     """The best of the kept tokens, tried from `token`, the best of all, on.
 
-    Kept is a token if fewer than top_k are more likely, those before it weigh less than mass_limit (or none is before
+    A token is kept if fewer than top_k are more likely, those before it weigh less than mass_limit (or none is before
     it), and its key is at most largest_key."""
     is_kept = False
     while not is_kept:

@@ -1,4 +1,4 @@
-"""`num_beams` and what belongs to it, under Hugging Face's names; what makes no sense with it is refused by name."""
+"""`num_beams` and what belongs to it, under Hugging Face's names. Fields that make no sense with it are refused."""
 
 from typing import Annotated, Any, Literal
 

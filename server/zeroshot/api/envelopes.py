@@ -51,7 +51,7 @@ def own(error: ZeroshotError) -> tuple[int, dict[str, Any]]:
 
 
 _OPENAI_FIELDS = {"num_beams": "n"}
-"""What the engine knows under another name than `/v1` gives it."""
+"""Fields that have another name under `/v1` than in the engine."""
 
 
 def openai(error: ZeroshotError) -> tuple[int, dict[str, Any]]:

@@ -83,10 +83,10 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     if not isinstance(error, HTTPException):
         raise error
     headers = dict(error.headers or {})
-    return error_response(request.scope, HttpError(error.status_code, _said(error, request)), headers)
+    return error_response(request.scope, HttpError(error.status_code, _message(error, request)), headers)
 
 
-def _said(error: HTTPException, request: Request) -> str:
+def _message(error: HTTPException, request: Request) -> str:
     """The framework's own words for a wrong path or method don't name it."""
     path = request.url.path[:_MAX_SHOWN_PATH]
     match error.status_code:

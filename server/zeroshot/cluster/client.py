@@ -1,7 +1,7 @@
 """`ReplicaClient`: the `ModelClient` of engines that are Ray Serve replicas, wherever they run.
 
-A request that no token has been handed on of is sent once more, to another replica, if its own was lost, is restarting
-or is full. One that was being streamed ends with EngineRestarting: the caller has part of it.
+A request whose replica is lost, restarting or full is sent once more, to another replica, unless the caller has part of
+its text already: then it ends with EngineRestarting.
 """
 
 import asyncio
@@ -84,7 +84,7 @@ class ReplicaClient(ModelClient):
             await asyncio.gather(self._watcher, return_exceptions=True)
 
     def check_room(self, requests: Sequence[GenerateRequest]) -> None:
-        """Whether there is room, the replicas know."""
+        """Checks the requests only: whether there is room, only the replicas know."""
         for request in requests:
             self.check(request)
 
@@ -140,8 +140,8 @@ class ReplicaClient(ModelClient):
         caller = CALLER.get()
         call = encode(Call.of(request, is_patient, caller))
         deadline = caller.deadline + _DEADLINE_GRACE_S
-        # In a context of its own. Serve takes the calls of one HTTP request, which it knows by the context, for the
-        # same one, and of two that wait for a replica at once would send only one.
+        # In a context of its own: Serve tells HTTP requests apart by their contexts. Of two calls of one HTTP request
+        # that wait for a replica at once, it would send only one.
         handle = self._completions if is_patient else self._streams
         response: Any = Context().run(handle.remote, call, route=route)
         try:

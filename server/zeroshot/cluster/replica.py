@@ -61,7 +61,7 @@ class EngineReplica:
         )
 
     def check_health(self) -> None:
-        """Serve replaces a replica whose engine has not been ready for three checks: its supervisor gets no further."""
+        """Serve replaces a replica that fails three checks in a row: its supervisor can't get an engine to run."""
         if self._client.status != "ready":
             raise EngineUnavailable(f"The engine of {self._name} is {self._client.status}.")
 
@@ -73,7 +73,7 @@ class EngineReplica:
 
 
 class _Stream:
-    """One call. Deltas that come while the last batch is on its way go together: messages are what costs here."""
+    """One call. Deltas that come while the last batch is on its way are sent together: messages are the cost here."""
 
     def __init__(self, client: EngineClient, call: Call) -> None:
         self._client, self._call = client, call

@@ -1,9 +1,9 @@
 """Which replica a prompt goes to. Plain Python; `router.py` is how Ray Serve asks.
 
-Prompts that begin alike go to the same replica, whose prefix cache then holds that beginning: rendezvous hashing
-(Thaler and Ravishankar, 1998) of the prompt's first KV block gives each of them an order of replicas which every
-ingress works out for itself, and which a replica that comes or goes changes for its own share of the prompts only. A
-replica that has much more to do than the least loaded one is passed over, so that a popular task spreads over several.
+Prompts that begin alike go to the same replica, whose prefix cache then holds that beginning. Rendezvous hashing
+(Thaler and Ravishankar, 1998) of a prompt's first KV block puts the replicas in an order that every ingress works out
+for itself; a replica that comes or goes moves only its own share of the prompts. A replica that has much more to do
+than the least loaded one is passed over, so that a popular task spreads over several.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ SLACK = 8
 
 @dataclass(slots=True)
 class Route:
-    """What the router is told of a request, and what it says of it."""
+    """What the router is told about a request, and which replica it chose."""
 
     prefix: bytes | None
     avoid: list[str] = field(default_factory=list)

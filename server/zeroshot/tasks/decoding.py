@@ -48,6 +48,6 @@ def sampling_params(
 
 
 def kept_text(text: str, output: TextOutput) -> str:
-    """What of the generated text the task answers with. More text makes it longer, or leaves it as it is."""
+    """The part of the generated text that the task answers with. More text never shortens it."""
     part = kept(text, output.keep)
     return part.strip() if output.strip else part

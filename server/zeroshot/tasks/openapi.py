@@ -101,7 +101,7 @@ def _operation(
     content: dict[str, Any] = {"application/json": success}
     if is_streamable:
         content["text/event-stream"] = {}
-    # ErrorResponse is of `zeroshot.api.errors`; the other routes of `api/tasks.py` bring it to the page.
+    # Defined in api/envelopes.py; the other routes of api/tasks.py bring it to the page.
     errors = {
         status: {
             "description": text,

@@ -73,7 +73,7 @@ class Task:
         yield self._written(client, writing, completion)
 
     def prefixes(self) -> list[str]:
-        """What each wording's prompt begins with when a request gives only what it must."""
+        """What each wording's prompt begins with when a request has only the required inputs."""
         inputs = self.file.inputs.items()
         defaults = {name: field.as_text(field.default) for name, field in inputs if field.default is not None}
         # Without its last white space, which GPT-2 reads together with what follows.
@@ -97,7 +97,7 @@ class Task:
         return {name: self.file.inputs[name].as_text(value) for name, value in request.values.items()}
 
     async def _begin(self, client: ModelClient, request: TaskRequest) -> "_Writing":
-        asked: Any = request  # max_tokens, and but for beam search temperature and seed are fields of its request
+        asked: Any = request  # its model has max_tokens, and except for beam search temperature and seed
         given = getattr(asked, "seed", 0)
         output = self.file.output
         params = sampling_params(
@@ -187,7 +187,7 @@ def _json_value(completion: Completion, params: SamplingParams) -> Any:
 
 
 def _finite(digits: str) -> float | int:
-    """Raises OutputIncomplete for a number that Python can't hold, or JSON not say again."""
+    """Raises OutputIncomplete for a number that Python can't hold, or that JSON has no way to write."""
     try:
         value = int(digits) if digits.lstrip("-").isdigit() else float(digits)
     except ValueError:  # more digits than Python reads
@@ -209,7 +209,7 @@ def _usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> Ta
 
 
 def _settings(params: SamplingParams) -> dict[str, Any]:
-    """What makes these settings special: `seed` is told by itself."""
+    """max_tokens, temperature, and what differs from the defaults; not the seed, which is shown by itself."""
     usual = SamplingParams()
     names = [name for name in params.__struct_fields__ if name not in ("seed", "max_tokens", "temperature")]
     special = [name for name in names if getattr(params, name) != getattr(usual, name)]

@@ -6,10 +6,11 @@ from prometheus_client import Histogram
 
 
 class StepHistogram(Histogram):
-    """`note` at each token, `flush` once a step: all that ran in two steps waited equally long between them.
+    """`note` at each token, `flush` once a step.
 
-    `observe` takes a lock twice and walks the buckets; equal amounts in a row share one update. Both methods are for
-    one thread, the event loop's; a scrape reads prometheus_client's own values, which change under their locks.
+    Sequences that ran in the same two steps waited equally long between them, and equal amounts in a row share one
+    update: `observe` would take a lock twice and walk the buckets for each. Both methods are for one thread, the event
+    loop's; a scrape reads prometheus_client's own values, which change under their locks.
     """
 
     def _metric_init(self) -> None:

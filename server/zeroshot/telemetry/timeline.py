@@ -1,4 +1,4 @@
-"""When what happened to one request in the engine: times for the metrics, counts for the HTTP request's record.
+"""What happened to one request in the engine, and when: times for the metrics, counts for the HTTP request's record.
 
 Times are of `time.monotonic()`, on one machine the same clock in both processes.
 """
@@ -55,7 +55,7 @@ class Timeline:
     def delivered(
         self, index: int, num_tokens: int, num_cached_tokens: int, finish_reason: FinishReason | None
     ) -> None:
-        """What the caller was given of an output: nothing of those after a stop string."""
+        """What the caller was given of an output; nothing of one that came after a stop string."""
         if self._record is not None:
             self._record.completion_tokens += num_tokens
             if index == 0:  # the others find in the cache what this one has put there

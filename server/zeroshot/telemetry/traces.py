@@ -1,7 +1,7 @@
 """OpenTelemetry traces: a span a request, with the engine's phases under it. An extra, `otel`.
 
-Where the spans go, and which are sampled, say OpenTelemetry's own variables (OTEL_EXPORTER_OTLP_ENDPOINT,
-OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME, ...), which its SDK reads.
+OpenTelemetry's own variables (OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME, ...), which its SDK
+reads, say where the spans go and which are sampled.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""What of a generated text is kept, and whether what is still to come could change it."""
+"""Which part of a generated text is kept, and whether text that is still to come could change it."""
 
 import re
 
@@ -18,7 +18,7 @@ _SENTENCES = {"first_sentence": 1, "three_sentences": 3}
 
 
 def kept(text: str, keep: Keep) -> str:
-    """A part of the text. More text never takes any of it back: it makes it longer, or leaves it as it is."""
+    """The part that is kept. More text never shortens it: it grows or stays as it is."""
     match keep:
         case "first_word":
             word = _WORD.search(text)
@@ -31,7 +31,7 @@ def kept(text: str, keep: Keep) -> str:
 
 
 def is_complete(text: str, keep: Keep) -> bool:
-    """True if whatever follows the text, the same is kept."""
+    """True if the same part is kept whatever follows the text."""
     match keep:
         case "first_word":
             word = _WORD.search(text)
@@ -52,7 +52,7 @@ def first_sentences(text: str, count: int) -> str:
 
 
 def _first_line(text: str) -> str:
-    """The first that is not blank, with what ends it; "" if there is none."""
+    """The first line that is not blank, with its line end; "" if there is none."""
     return next((line for line in text.splitlines(keepends=True) if line.strip()), "")
 
 

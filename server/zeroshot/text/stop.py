@@ -23,7 +23,7 @@ class StopMatcher:
     def feed(self, text: str) -> str | StopMatch:
         """Text that may be sent, or the match that ends it.
 
-        The stop that is complete first wins, of two at once the longer: so it makes no difference how text is cut.
+        The stop string that ends first wins, and of two that end together the longer: wherever the text is cut.
         """
         text = self._held + text
         found = [(start + len(stop), start, stop) for stop in self.stops if (start := text.find(stop)) >= 0]

@@ -1,7 +1,7 @@
-"""By which names a server may be called that needs no key because only this machine reaches it.
+"""Which Host headers are accepted by a server that needs no key because only this machine reaches it.
 
-A web page can point its own name at 127.0.0.1 (DNS rebinding). To the browser this server then is the page's own site,
-and CORS allows everything; what still tells is the Host header, which has the page's name in it.
+A web page can point its own name at 127.0.0.1 (DNS rebinding). The browser then takes this server for the page's own
+site, and CORS allows everything. What still gives the page away is the Host header, which has the page's name in it.
 """
 
 import re
@@ -17,7 +17,7 @@ _HOST = re.compile(r"(?:\[(?P<ipv6>[^\]]*)\]|(?P<name>[^:]*))(?::\d*)?")
 
 
 class HostCheck:
-    """`require` lets pass what is addressed to this machine, or to one of `names`."""
+    """`require` accepts requests that are addressed to this machine, or to one of `names`."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self._names = frozenset(name.lower() for name in names)

@@ -27,7 +27,7 @@ EVERYBODY = Tenant("everybody")
 
 
 class ApiKeys:
-    """`find` is the only question there is to ask."""
+    """Finds out whose a key is; keeps only digests of the keys."""
 
     def __init__(self, keys: list[str]) -> None:
         self._tenants = {_digest(key.encode()): _tenant(key.encode()) for key in keys}
@@ -52,7 +52,7 @@ class ApiKeys:
         return len(self._tenants)
 
     def find(self, key: bytes) -> Tenant | None:
-        """Whose key it is. Takes as long for a wrong key as for a right one, whichever it is."""
+        """Whose key it is. Takes equally long for every key, right or wrong."""
         presented = _digest(key)
         found: Tenant | None = None
         for digest, tenant in self._tenants.items():
@@ -70,7 +70,7 @@ def _tenant(key: bytes) -> Tenant:
 
 
 def _read(settings: Settings) -> list[str]:
-    """One key a line; blank lines and lines that begin with # are nothing."""
+    """One key a line; blank lines and lines that begin with # are skipped."""
     if settings.api_keys_file is None:
         return []
     try:

@@ -14,11 +14,11 @@ _PUBLIC_FOLDER = "/playground/"
 """The page and its assets: static files. What the page does goes through the API, with the key it asks for."""
 
 _FREE = frozenset({"GET", "HEAD", "OPTIONS"})
-"""Never run the model: a page that shows the load, and whoever collects metrics, use up nobody's quota."""
+"""Methods that never run the model: a page that shows the load, or a collector of metrics, uses up no quota."""
 
 
 class AccessMiddleware:
-    """Plain ASGI. Everything needs a key, once there are any, but for what is listed above; deny by default.
+    """Plain ASGI. Once there are keys, everything needs one except for what is listed above: deny by default.
 
     Only `scope["path"]` counts, which is what the router will match: never a URL put together from the Host header.
     """

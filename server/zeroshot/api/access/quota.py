@@ -19,7 +19,7 @@ class _Use:
 
 
 class Quotas:
-    """None means no limit. One entry a key that was ever used: their number is that of the keys."""
+    """None means no limit. Keeps an entry for each key that was ever used: never more than there are keys."""
 
     def __init__(
         self,
