@@ -26,7 +26,7 @@ from zeroshot.api.sse import _event
 from zeroshot.client import EngineClient
 from zeroshot.engine.messages import decode_outputs, encode
 from zeroshot.settings import EngineSettings
-from zeroshot.telemetry.record import RequestRecord, current
+from zeroshot.telemetry.record import CURRENT_RECORD, RequestRecord
 from zeroshot.telemetry.timeline import Timeline
 from zeroshot.types import GenerateRequest, SamplingParams, TokenOutput
 
@@ -59,7 +59,7 @@ def messages(num_seqs: int, num_tokens: int) -> list[bytes]:
 
 async def microseconds_per_token(client: EngineClient, num_seqs: int, num_tokens: int) -> float:
     async def stream(index: int) -> int:
-        current.set(RequestRecord(str(index), "POST"))
+        CURRENT_RECORD.set(RequestRecord(str(index), "POST"))
         params = SamplingParams(max_tokens=num_tokens)
         request = GenerateRequest(request_id=str(index), prompt_token_ids=PROMPT, sampling_params=params)
         return sum([len(_event({"text": delta.text})) async for delta in client.generate(request)])

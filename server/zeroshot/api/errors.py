@@ -15,7 +15,7 @@ from starlette.types import Scope
 from zeroshot.api import envelopes
 from zeroshot.api.envelopes import ErrorResponse, OpenAIErrorResponse, TGIErrorResponse, envelope_for
 from zeroshot.errors import Overloaded, ValidationFailed, ZeroshotError
-from zeroshot.telemetry.record import REQUEST_ID_HEADER, current, note_error
+from zeroshot.telemetry.record import CURRENT_RECORD, REQUEST_ID_HEADER, note_error
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +105,6 @@ async def _on_disconnect(request: Request, error: Exception) -> JSONResponse:  #
 async def _on_unexpected_error(request: Request, error: Exception) -> JSONResponse:
     logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
     # Answered outside of `observe`, which puts the id on every other answer.
-    record = current.get()
+    record = CURRENT_RECORD.get()
     headers = {REQUEST_ID_HEADER: record.request_id} if record else {}
     return error_response(request.scope, ZeroshotError("The server failed on this request."), headers)

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zeroshot.telemetry.metrics import Metrics
-from zeroshot.telemetry.record import REQUEST_ID_HEADER, RequestRecord, current
+from zeroshot.telemetry.record import CURRENT_RECORD, REQUEST_ID_HEADER, RequestRecord
 from zeroshot.telemetry.traces import Tracer
 
 logger = logging.getLogger("zeroshot.access")
@@ -38,7 +38,7 @@ class ObserveMiddleware:
         headers = Headers(scope=scope)
         record = RequestRecord(_request_id(headers), _method(scope))
         span = self.tracer.start(headers, record.method) if self.tracer else None
-        current.set(record)  # never reset: each request has a context of its own
+        CURRENT_RECORD.set(record)  # never reset: each request has a context of its own
         status = _CLIENT_LEFT
 
         async def observed_send(message: Message) -> None:

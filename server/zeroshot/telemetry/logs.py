@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from zeroshot.settings import LogFormat, LogLevel
-from zeroshot.telemetry.record import current
+from zeroshot.telemetry.record import CURRENT_RECORD
 
 
 def configure(log_format: LogFormat, level: LogLevel, process: str) -> None:
@@ -38,7 +38,7 @@ class _Formatter(logging.Formatter):
 
     def fields_of(self, record: logging.LogRecord) -> dict[str, Any]:
         """With the id of the HTTP request that the line was written for, if there is one."""
-        request = current.get()
+        request = CURRENT_RECORD.get()
         fields: dict[str, Any] = getattr(record, "fields", {})
         return fields if request is None else {"request_id": request.request_id} | fields
 

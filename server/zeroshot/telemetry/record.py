@@ -1,7 +1,7 @@
 """What one HTTP request came to, for its access line, its metrics and its span.
 
-`api/observe.py` opens a record when the request arrives; whoever works for that request finds it as `current`, without
-being handed it: a context variable goes with the tasks that a request starts.
+`api/observe.py` opens a record when the request arrives. Whatever works on that request finds it as `CURRENT_RECORD`,
+without being handed it: a context variable goes with the tasks that a request starts.
 """
 
 import time
@@ -79,18 +79,18 @@ class RequestRecord:
 
 _SEVERITY: tuple[FinishReason, ...] = ("stop", "length", "abort", "error")
 
-current: ContextVar[RequestRecord | None] = ContextVar("current", default=None)
+CURRENT_RECORD: ContextVar[RequestRecord | None] = ContextVar("current_record", default=None)
 """The record of the HTTP request being worked on; None for work of the server's own."""
 
 
 def note_task(name: str) -> None:
-    record = current.get()
+    record = CURRENT_RECORD.get()
     if record is not None:
         record.task = name
 
 
 def note_error(code: str) -> None:
     """The request is being answered with this error."""
-    record = current.get()
+    record = CURRENT_RECORD.get()
     if record is not None:
         record.error_code = code

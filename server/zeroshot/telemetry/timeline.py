@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 
 from zeroshot.telemetry.metrics import Metrics
-from zeroshot.telemetry.record import Phases, current
+from zeroshot.telemetry.record import CURRENT_RECORD, Phases
 from zeroshot.types import FinishReason, GenerateRequest, TokenOutput
 
 CANCELLED = "cancelled"
@@ -29,7 +29,7 @@ class Timeline:
 
     def __init__(self, metrics: Metrics, request: GenerateRequest) -> None:
         self._metrics = metrics
-        self._record = current.get()
+        self._record = CURRENT_RECORD.get()
         self._is_prewarming = request.pin_prompt  # the server's own work: nobody waits for it
         self._arrived_at = time.monotonic()
         self._scheduled_at = [0.0] * request.n
