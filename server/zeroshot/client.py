@@ -149,7 +149,7 @@ class EngineClient(ModelClient):
         self, request: GenerateRequest, is_patient: bool, release: Callable[[], None]
     ) -> AsyncGenerator[ChoiceDelta, None]:
         def on_end(error: Exception | None) -> None:
-            """The engine has done with it, even if nobody has read what it has done."""
+            """The engine is done with the request, even if nobody has read all of its outputs yet."""
             release()
             if error is not None:
                 self._abort(request, None)

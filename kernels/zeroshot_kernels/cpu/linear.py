@@ -127,7 +127,7 @@ def _chosen(num_tokens: int) -> tuple[Tensor, Tensor]:
 
 
 def whole_registers(num_rows: int) -> int:
-    """Rows of room for so many rounded rows: a matrix register is filled with sixteen, whatever is in the last ones."""
+    """num_rows, up to the next multiple of sixteen: a matrix register holds that many, whatever is in the last ones."""
     return -(-num_rows // MATRIX_ROWS) * MATRIX_ROWS
 
 

@@ -5,7 +5,7 @@
 
 FlashAttention-2 (Dao 2023, algorithm 1): a program takes BLOCK_M queries of one sequence and head, walks the keys with
 an online softmax, first the tiles that every query sees whole, then those on the diagonal. Sequences of any lengths
-are packed with no padding: the grid has room for the most query blocks that so many tokens of so many sequences can
+are packed with no padding: the grid has room for the most query blocks that these numbers of tokens and sequences can
 make, and each program finds its own from `query_lens`, on the device. Keys and values, those of the new tokens too, are
 read from the cache, whose strides may be any.
 
@@ -179,7 +179,7 @@ def prefill_attention_kernel(
             if phase == 1:
                 positions = context_len - query_len + offs_m
                 scores = tl.where(start + offs_n[None, :] <= positions[:, None], scores, float("-inf"))
-            # Scaled after the maximum: of each score that is then one fused multiply-add, and no product before it.
+            # Scaled after the maximum: that takes one fused multiply-add a score, and no product before it.
             new_max = tl.maximum(acc_max, tl.max(scores, axis=1) * scale_log2e)
             weights = tl.exp2(scores * scale_log2e - new_max[:, None])
             rescale = tl.exp2(acc_max - new_max)

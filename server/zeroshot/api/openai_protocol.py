@@ -148,7 +148,7 @@ class OpenAIBody(fields.NullsAreDefaults, fields.SamplingBody):
         return asked[0].grammar() if asked else None
 
     def ignored_fields(self) -> dict[str, str]:
-        """A response header that names the fields that nobody here knows; none if there are none."""
+        """The response header that names unknown fields; no header if there are none."""
         known = _WITHOUT_EFFECT | _REFUSED.keys()
         unknown = [name for name in self.model_extra or {} if name not in known]
         shown = [name[:64] for name in unknown if name.isascii() and name.isidentifier()]

@@ -113,7 +113,7 @@ def _queries(item: ScheduledSequence) -> list[_Query]:
 
 
 def _positions(context_lens: Array, query_lens: Array) -> Array:
-    """[num_tokens] int64: of each query the last positions of its context, as many as it has tokens."""
+    """[num_tokens] int64: the tokens of each query stand at the last positions of its context."""
     ends = query_lens.cumsum()
     positions: Array = np.arange(ends[-1]) + (context_lens - ends).repeat(query_lens)
     return positions

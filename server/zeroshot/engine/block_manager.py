@@ -1,11 +1,11 @@
 """Which KV blocks belong to whom, and which hold a prefix worth keeping. Plain Python; knows no tensors.
 
 A block holds the keys and values of `block_size` consecutive tokens. A full block is known by a hash that chains over
-everything before it, so equal hashes mean equal prefixes (PagedAttention, Kwon et al. 2023; prefix reuse as in vLLM
-and nano-vllm). Each tenant's chain starts from its own salt, so that nobody can find out by timing what others have
-sent; only pinned prompts, which are no secret, are found by everybody. A block nobody uses keeps its content until it
-is needed: those that hold no prefix go first, then the least recently freed one, and pinned ones (the prompts of
-tasks) only when nothing else is left.
+everything before it, so equal hashes mean equal prefixes (PagedAttention, Kwon et al. 2023; prefix reuse as in vLLM and
+nano-vllm). Each tenant's chain starts from its own salt, so that nobody can find out by timing what others have sent;
+only pinned prompts, which are no secret, are found by everybody. A block that is not in use keeps its content until it
+is needed: those that hold no prefix go first, then the least recently freed one, and pinned ones (the prompts of tasks)
+only when nothing else is left.
 """
 
 import hashlib
@@ -162,9 +162,9 @@ class BlockManager:
                 self._free[block_id] = None
 
     def forget(self, sequence: Sequence, *, num_trusted: int = 0) -> list[int]:
-        """Let nobody find the sequence's blocks again, but for the first `num_trusted`.
+        """Take the sequence's blocks out of the prefix cache, except for the first `num_trusted`.
 
-        Returns those forgotten that only it uses, which `free` will free.
+        Returns those of them that no other sequence uses.
         """
         suspects = sequence.block_table[num_trusted:]
         for block_id in suspects:

@@ -1,4 +1,4 @@
-"""What a runner needs of a device beside tensors: copies that nobody waits for, and recorded work. CUDA, or its double.
+"""What a runner needs of a device beside tensors: asynchronous copies and recorded work. CUDA, or the host instead.
 
 Everything runs on one stream, in the order it was given. That order is the whole argument for safety: a step that was
 launched for a sequence which has ended writes to blocks that whoever gets them next will write after it.

@@ -300,7 +300,7 @@ class Engine:
         output.error_code, output.error_message, output.error_field = error.code, error.message, error.field
         beams = list(self._sequences[sequence.request_id]) if sequence.beams is not None else [sequence]
         for failed in beams:
-            # Whatever it wrote nobody may read. After NaN even its cached prefix is suspect, or the prefix would fail
+            # What it wrote must not be read again. After NaN even its cached prefix is suspect, or that would fail
             # for ever; an exception leaves what earlier steps have committed as it was.
             num_trusted = 0 if isinstance(error, NanLogits) else failed.num_committed_blocks
             self.runner.clear(self.block_manager.forget(failed, num_trusted=num_trusted))

@@ -76,7 +76,7 @@ class GuideCompiler:
         key = (grammar.kind, grammar.source)
         with self._lock:
             compiled = self._compiled.get(key)
-        if compiled is None:  # seconds, in which nobody who asks for another one waits
+        if compiled is None:  # takes seconds: without the lock, so that other grammars don't wait
             compiled = self._compile(grammar)
         with self._lock:
             self._compiled[key] = compiled

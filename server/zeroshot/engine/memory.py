@@ -13,7 +13,7 @@ _MOST_BYTES = {"cpu": 2 * 2**30, "cuda": 16 * 2**30}
 """However much there is. A full GPT-2 124M context in fp32 is 75 MB."""
 
 _SHARE = {"cpu": 0.5, "cuda": 0.8}
-"""The rest is for a step's tensors, for CUDA graphs, and on a CPU for other processes, whose need nobody knows."""
+"""The rest is for a step's tensors, for CUDA graphs, and on a CPU for whatever other processes need."""
 
 _CGROUP_V1 = ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 _CGROUP_V2 = ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file")
@@ -36,7 +36,7 @@ def kv_cache_bytes(device: torch.device) -> int:
 
 
 def host_bytes_left(root: Path = Path("/")) -> float:
-    """What this process can still take before the system swaps or its container is killed; inf where nobody says.
+    """What this process can still take before the system swaps or its container is killed; inf if unknown.
 
     root: where `proc` and `sys` are.
     """

@@ -8,7 +8,7 @@ from zeroshot.engine.batch import PromptScores
 from zeroshot.engine.device import Device, Download
 from zeroshot.model.gpt2 import GPT2
 
-_ROWS_AT_ONCE = 512  # logits of so many rows are held at a time: 103 MB for GPT-2's vocabulary
+_ROWS_AT_ONCE = 512  # logits of this many rows are held at a time: 103 MB for GPT-2's vocabulary
 
 
 class PromptScorer:

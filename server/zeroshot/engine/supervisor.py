@@ -23,7 +23,7 @@ _WATCH_INTERVAL_S = 0.05
 
 
 def start_process() -> "subprocess.Popen[bytes]":
-    """An engine that imports torch and then waits to be told what to load. It ends when nobody is left to say so."""
+    """An engine that imports torch and then waits to be told what to load. It ends when its parent does."""
     command = [sys.executable, "-m", "zeroshot.engine.process"]
     return subprocess.Popen(command, stdin=subprocess.PIPE, env=engine_environment())  # noqa: S603 - ours
 

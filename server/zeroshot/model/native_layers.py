@@ -25,7 +25,7 @@ class NativeLayerNorm:
 
 
 def native_layer_loop(layers: list[Layer]) -> LayerLoop | None:
-    """layers: of the native backend. None where one is not GPT-2's own: another activation."""
+    """layers: built by the native backend. None if they have another activation than GPT-2's."""
     if any(layer.activation not in TANH_GELUS for layer in layers):
         return None
     native = Layers([_weights(layer) for layer in layers])

@@ -31,7 +31,7 @@ _TOLERANCE = 1e-4
 def cpu_backend(
     *, dtype: torch.dtype, is_int8: bool, wants_kernels: bool, kv_dtype: torch.dtype | None = None
 ) -> Backend:
-    """dtype: of everything but int8's linear layers; kv_dtype: of the KV cache, None: what the backend likes best."""
+    """dtype: of everything but int8's linear layers; kv_dtype: of the KV cache, None for the backend's choice."""
     backend = None
     if wants_kernels and dtype == torch.float32:
         reason = why_unavailable()

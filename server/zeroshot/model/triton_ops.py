@@ -90,7 +90,7 @@ def first_line(error: Exception) -> str:
 
 
 def max_context_len(config: GPT2Config) -> int:
-    """Block tables may have a last block that the context does not fill: of up to 256 tokens."""
+    """With room for a last block, of up to 256 tokens, that a context fills only in part."""
     return config.n_positions + 256
 
 

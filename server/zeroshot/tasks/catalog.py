@@ -143,7 +143,7 @@ class Catalog:
             rust_timeout=_LOOK_AGAIN_MS,
             yield_on_timeout=True,
         )
-        is_first = True  # what changed before the watch was in place, nobody will report
+        is_first = True  # no event reports what changed before the watch was in place
         async with aclosing(changes):
             async for changed in changes:
                 if self._folder_identity() != identity:

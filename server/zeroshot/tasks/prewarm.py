@@ -13,7 +13,7 @@ from zeroshot.types import GenerateRequest, SamplingParams
 logger = logging.getLogger(__name__)
 
 MIN_PREFIX_TOKENS = 16
-"""The prefix cache keeps whole blocks: of fewer tokens nothing would stay."""
+"""The prefix cache keeps whole blocks: of a shorter prefix nothing would stay."""
 
 _CHECK_INTERVAL_S = 0.5
 _RETRY_INTERVAL_S = 5.0

@@ -104,7 +104,7 @@ class GrammarChecker:
     def _end(self, key: tuple[str, str], task: "asyncio.Task[None]") -> None:
         del self._checks[key]
         if not task.cancelled():
-            task.exception()  # whoever waited has been told; where nobody did, nobody need be
+            task.exception()  # or asyncio would log it as never retrieved when all who waited have left
 
     async def _answer(self, key: tuple[str, str], grammar: Grammar) -> None:
         async with self._slots:
