@@ -9,6 +9,7 @@ import json
 import logging
 import re
 import resource
+import signal
 import sys
 from collections import OrderedDict
 from functools import partial
@@ -36,6 +37,9 @@ _CHECK_MEMORY_BYTES = 2 * 2**30
 _MAX_CHECKS_AT_ONCE = 2
 _MAX_CHECKS_WAITING = 64  # of different grammars, those at work included
 _MAX_REMEMBERED = 256
+
+_BEGUN = b"begun\n"
+"""The process's first words. One that ends without them could not even start, which says nothing about the grammar."""
 
 _JSON_LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """As `json.dumps` writes it. Where any white space may stand, a small model writes nothing else."""
@@ -130,10 +134,14 @@ async def _mistake_found_elsewhere(grammar: Grammar) -> str | None:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    if process.returncode != 0:
+    if process.returncode == 0:
+        message: str | None = json.loads(answer.removeprefix(_BEGUN))
+        return message
+    # SIGKILL comes from a system that is short of memory: the process's own limits end it with other signals.
+    if answer.startswith(_BEGUN) and process.returncode != -signal.SIGKILL:
         return f"it takes too much to read: more than {_CHECK_CPU_S} s, or {_CHECK_MEMORY_BYTES >> 30} GiB"
-    message: str | None = json.loads(answer)
-    return message
+    logger.error("a grammar could not be checked: its process ended with exit code %d", process.returncode)
+    raise _no_time()
 
 
 def _no_time() -> Overloaded:
@@ -143,8 +151,10 @@ def _no_time() -> Overloaded:
 def main() -> None:
     """[kind, source] on standard input -> the mistake, or null, on standard output."""
     resource.setrlimit(resource.RLIMIT_AS, (_CHECK_MEMORY_BYTES, _CHECK_MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (_CHECK_CPU_S, _CHECK_CPU_S))
+    resource.setrlimit(resource.RLIMIT_CPU, (_CHECK_CPU_S, _CHECK_CPU_S + 1))  # SIGXCPU first, then SIGKILL
     kind, source = json.loads(sys.stdin.buffer.read())
+    sys.stdout.buffer.write(_BEGUN)
+    sys.stdout.flush()
     sys.stdout.write(json.dumps(mistake_in(Grammar(kind=kind, source=source))))
 
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import re
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,6 +130,38 @@ def test_more_new_grammars_than_can_be_read_are_turned_away(monkeypatch: pytest.
     errors = asyncio.run(all_at_once())
     assert len(errors) == 3
     assert all(isinstance(error, Overloaded) for error in errors)
+
+
+@pytest.mark.parametrize(
+    ("program", "error"),
+    [
+        ("exit 1", Overloaded),  # a broken installation
+        ("kill -KILL $$", Overloaded),
+        ("echo begun; kill -KILL $$", Overloaded),  # the system is short of memory
+        ("echo begun; kill -XCPU $$", InvalidRequest),
+        ("echo begun; kill -ABRT $$", InvalidRequest),  # memory again, but within its own limit
+    ],
+)
+def test_only_what_the_grammar_is_to_blame_for_is_remembered_of_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str, error: type[Exception]
+) -> None:
+    broken = tmp_path / "python"
+    broken.write_text(f"#!/bin/sh\n{program}\n")
+    broken.chmod(0o755)
+
+    async def ask() -> None:
+        checker, grammar = GrammarChecker(), regex_grammar("a+", field="regex")
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "executable", str(broken))
+            with pytest.raises(error):
+                await checker.check(grammar)
+        if error is InvalidRequest:
+            with pytest.raises(InvalidRequest, match="too much to read"):
+                await checker.check(grammar)
+        else:
+            await checker.check(grammar)
+
+    asyncio.run(ask())
 
 
 def test_a_machine_without_room_for_another_process_is_overloaded(monkeypatch: pytest.MonkeyPatch) -> None:
