@@ -144,7 +144,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse_large_head()
             raise ValueError("the head is too large")  # the parser stops, and `data_received` answers
         if self.parser.get_method() == b"CONNECT":
-            raise ValueError("this is no proxy")
+            raise ValueError("this is not a proxy")
         if not self.parser.should_upgrade():
             super().on_headers_complete()
             if self.pipeline:

@@ -63,7 +63,7 @@ class EngineSettings(BaseModel):
     @model_validator(mode="after")
     def _one_guesses(self) -> "EngineSettings":
         if self.speculative_ngram and self.speculative_model is not None:
-            raise ValueError("speculative_ngram and speculative_model exclude each other: the text guesses, or a model")
+            raise ValueError("speculative_ngram and speculative_model exclude each other: choose one of them")
         return self
 
 

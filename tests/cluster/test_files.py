@@ -90,5 +90,5 @@ def test_arguments_that_can_not_be(arguments: dict[str, Any], message: str) -> N
 def test_a_folder_that_is_none() -> None:
     from zeroshot.cluster.application import app
 
-    with pytest.raises(PromptFileError, match="no folder"):
+    with pytest.raises(PromptFileError, match="is not a folder"):
         app({"prompts": "/nowhere/at/all"})

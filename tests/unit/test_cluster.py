@@ -188,7 +188,7 @@ def test_prompts_arrive_as_they_were(tmp_path: Path) -> None:
 
 
 def test_prompts_that_can_not_be_deployed(tmp_path: Path) -> None:
-    with pytest.raises(PromptFileError, match="no folder"):
+    with pytest.raises(PromptFileError, match="is not a folder"):
         pack(tmp_path / "nowhere")
     (tmp_path / "large.yaml").write_bytes(random.Random(1).randbytes(MAX_PACKED_BYTES + 1))
     with pytest.raises(PromptFileError, match="at most"):

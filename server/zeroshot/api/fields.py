@@ -39,7 +39,7 @@ def check_encodable(text: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise ValueError("the text has a lone surrogate (\\ud800 to \\udfff), which is no character") from None
+        raise ValueError("the text has a lone surrogate (\\ud800 to \\udfff), which is not a character") from None
     return text
 
 

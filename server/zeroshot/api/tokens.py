@@ -42,7 +42,7 @@ class DetokenizeBody(fields.StrictBody):
 
 
 class DetokenizeResponse(BaseModel):
-    prompt: str = Field(description="Bytes that are no UTF-8 become U+FFFD.")
+    prompt: str = Field(description="Bytes that are not UTF-8 become U+FFFD.")
 
 
 class TokenizerInfo(BaseModel):

@@ -18,7 +18,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 def pack(folder: Path) -> bytes:
     """The same bytes for the same files: an unchanged folder is no new version. Raises PromptFileError."""
     if not folder.is_dir():
-        raise PromptFileError(f"{folder} is no folder; --prompts names the one with the prompt files")
+        raise PromptFileError(f"{folder} is not a folder; --prompts names the one with the prompt files")
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(folder.rglob("*")):

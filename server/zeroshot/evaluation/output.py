@@ -10,7 +10,7 @@ from zeroshot.evaluation.report import CHART_FILE, REPORT_FILE, TABLE_FILE, Repo
 def check(folder: Path) -> None:
     """To call before hours of measuring. Raises InvalidRequest if `write` could not do its work."""
     if folder.exists() and not folder.is_dir():
-        raise InvalidRequest(f"{folder} is no folder; --output names the one to write to.")
+        raise InvalidRequest(f"{folder} is not a folder; --output names the one to write to.")
     chart.check()
 
 

@@ -51,7 +51,7 @@ async def over_http(url: str) -> AsyncGenerator[HttpBackend, None]:
             raise InvalidRequest(f"No server answers at {url}: {error}") from None
         health = _json_object(response)
         if response.status_code != httpx.codes.OK or "model" not in health:
-            raise InvalidRequest(f"{url} is no Zeroshot server that is ready: /health says {response.status_code}.")
+            raise InvalidRequest(f"{url} is not a Zeroshot server that is ready: /health says {response.status_code}.")
         yield HttpBackend(http, str(health["model"]))
 
 

@@ -97,4 +97,4 @@ def load(path: Path) -> Report:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Report)
     except (OSError, msgspec.DecodeError) as error:
-        raise InvalidRequest(f"{path} is no report of zeroshot eval: {error}") from None
+        raise InvalidRequest(f"{path} is not a report of zeroshot eval: {error}") from None

@@ -43,7 +43,7 @@ def check(options: Options) -> list[Evaluation]:
     if unknown:
         raise InvalidRequest(f"There is no evaluation {unknown[0]!r}. There are: {', '.join(known)}.")
     if not options.data.is_dir():
-        raise InvalidRequest(f"{options.data} is no folder; --data names the one with the files to evaluate on.")
+        raise InvalidRequest(f"{options.data} is not a folder; --data names the one with the files to evaluate on.")
     for name, value in (("limit", options.limit), ("stride", options.stride)):
         if value is not None and value < 1:
             raise InvalidRequest(f"{name} must be at least 1, not {value}.")

@@ -53,7 +53,7 @@ def download_model(name: str, weights_dir: Path) -> Path:
         ) from None
     except HFValidationError:
         if Path(name).is_dir():
-            raise WeightsError(f"{name} is no checkpoint: the folder has no config.json.") from None
+            raise WeightsError(f"{name} is not a checkpoint: the folder has no config.json.") from None
         raise UnknownModel(
             f"There is no model {name!r}: no such folder, nothing of that name in {weights_dir}, "
             f"and the Hugging Face hub has no such names. {_what_is_in(weights_dir)}"

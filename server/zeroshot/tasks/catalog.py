@@ -62,7 +62,7 @@ class Catalog:
         self._max_model_len = max_model_len
         self._state = _State()
         if not folder.is_dir():
-            raise PromptFileError(f"{folder} is no folder; --prompts names the one with the prompt files")
+            raise PromptFileError(f"{folder} is not a folder; --prompts names the one with the prompt files")
         self.reload()
         for error in self.errors:
             raise PromptFileError(f"{folder}/{error.message}")

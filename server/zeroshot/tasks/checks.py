@@ -198,7 +198,7 @@ def _output_mistakes(file: PromptFile) -> Iterator[tuple[YamlPath, str]]:
             if label != label.strip():
                 yield ("output", "labels", index), "no white space around a label: the space before it is put there"
             if label in output.labels[:index]:
-                yield ("output", "labels", index), f"{label!r} stands here twice"
+                yield ("output", "labels", index), f"{label!r} appears twice"
         if len(output.labels) < 2:
             yield ("output", "labels"), "a choice needs at least two labels"
         if output.example is not None and output.example not in output.labels:

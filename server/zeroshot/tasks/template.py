@@ -67,7 +67,7 @@ class Template:
             if name is None:
                 raise TemplateError(f"a single {piece!r}; write {piece * 2!r} for the character itself")
             if not _FIELD.fullmatch(name):
-                raise TemplateError(f"{{{name}}} is no field name; a field is {{name}}, a literal brace {{{{ or }}}}")
+                raise TemplateError(f"{{{name}}} is not a field name; a field is {{name}}, a brace {{{{ or }}}}")
             if literal:
                 segments.append(Segment(text=literal))
             segments.append(Segment(field=name))

@@ -80,7 +80,7 @@ def _refuse_duplicates(file: str, node: yaml.Node) -> None:
             if not isinstance(key, yaml.ScalarNode):
                 raise _mistake(file, _line(key), "a key must be a name")
             if key.value in seen:
-                raise _mistake(file, _line(key), f"{key.value}: this key stands here twice")
+                raise _mistake(file, _line(key), f"{key.value}: this key appears twice")
             seen.add(key.value)
             _refuse_duplicates(file, value)
     elif isinstance(node, yaml.SequenceNode):

@@ -57,7 +57,7 @@ class Tokenizer:
         return self._token_bytes[token_id] if token_id < len(self._token_bytes) else b""
 
     def decode(self, token_ids: list[int]) -> str:
-        """Bytes that are no UTF-8 become U+FFFD."""
+        """Bytes that are not UTF-8 become U+FFFD."""
         return b"".join(map(self.token_bytes, token_ids)).decode("utf-8", errors="replace")
 
     def token_text(self, token_id: int) -> str:

@@ -38,7 +38,7 @@ def test_selection_keeps_the_order_of_the_registry(tmp_path):
         ({"names": ["lambda"]}, "There is no evaluation 'lambda'. There are: wikitext2,"),
         ({"limit": 0}, "limit"),
         ({"stride": 0}, "stride"),
-        ({"data": Path("nowhere")}, "nowhere is no folder"),
+        ({"data": Path("nowhere")}, "nowhere is not a folder"),
     ],
 )
 def test_options_that_cannot_be_right(tmp_path, change, message):

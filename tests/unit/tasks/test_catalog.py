@@ -45,7 +45,7 @@ def test_a_mistake_at_start_is_an_error(tmp_path: Path, write: Write, tokenizer:
     write("bad.yaml", template="Say {txt}:")
     with pytest.raises(PromptFileError, match=r"bad\.yaml:4: template: \{txt\} is not among the inputs"):
         Catalog(tmp_path, tokenizer=tokenizer, max_model_len=256)
-    with pytest.raises(PromptFileError, match="is no folder"):
+    with pytest.raises(PromptFileError, match="is not a folder"):
         Catalog(tmp_path / "nowhere", tokenizer=tokenizer, max_model_len=256)
 
 

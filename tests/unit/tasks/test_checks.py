@@ -63,7 +63,7 @@ def test_a_good_file_is_what_it_says() -> None:
         ("temperature: 0", "temperature: .nan", 9, "decoding.temperature: "),
         ("temperature: 0", "top_k: 1.5", 9, "decoding.top_k: "),
         ("Greet {who}", "Greet {whom}", 8, "template: {whom} is not among the inputs: who, tone"),
-        ("Greet {who}", "Greet {who.name}", 8, "template: {who.name} is no field name"),
+        ("Greet {who}", "Greet {who.name}", 8, "template: {who.name} is not a field name"),
         ("Greet {who}", "Greet {who} {", 8, "template: a single '{'"),
         ("Greet {who}", "Greet {option}", 8, "template: {option} needs"),
         ("Greet {who}", "Greet you", 4, "inputs.who: no template uses this input"),
@@ -78,7 +78,7 @@ def test_a_good_file_is_what_it_says() -> None:
         ("decoding:", "style: a\nstyles: {b: {template: '{tone}'}}\ndecoding:", 4, "inputs.who: some styles"),
         ("decoding:", "style: a\nstyles:\n  b: {template: '{x}'}\ndecoding:", 11, "styles.b.template: {x} is not"),
         ("kind: text\n  keep: first_line", "kind: score", 9, "decoding: a score task generates nothing"),
-        ("name: greet", "name: greet\nname: again", 2, "name: this key stands here twice"),
+        ("name: greet", "name: greet\nname: again", 2, "name: this key appears twice"),
         ("summary: ", "summary: &x ", 0, ""),
         ("inputs:", "inputs: [", 5, "not valid YAML"),
         ("inputs:", "\tinputs:", 3, "not valid YAML"),
@@ -125,7 +125,7 @@ def test_mistakes_in_a_label_task(old: str, new: str, line: int, message: str) -
 @pytest.mark.parametrize(
     ("labels", "index_line", "message"),
     [
-        ("[good, good]", 8, "'good' stands here twice"),
+        ("[good, good]", 8, "'good' appears twice"),
         ("[good, ' bad']", 8, "no white space around a label"),
         ("[good]", 8, "at least two"),
         ("[yes, no]", 8, "expected a string"),
