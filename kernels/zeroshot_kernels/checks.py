@@ -1,5 +1,6 @@
 """What the kernels' launchers refuse before they launch anything. Shared by those of several ops."""
 
+import torch
 from torch import Tensor
 
 
@@ -33,3 +34,39 @@ def check_lm_head(hidden: Tensor, lm_head: Tensor) -> None:
     if hidden.dtype != lm_head.dtype:
         raise ValueError(f"hidden is {hidden.dtype}, lm_head is {lm_head.dtype}")
     check_rows(hidden=hidden, lm_head=lm_head)
+
+
+def check_sequences(num_seqs: int, block_tables: Tensor, **lengths: Tensor) -> None:
+    """Raises ValueError unless each sequence has a block table and lengths."""
+    counts = {"block_tables": len(block_tables)} | {name: len(values) for name, values in lengths.items()}
+    if set(counts.values()) != {num_seqs}:
+        found = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
+        raise ValueError(f"{num_seqs} sequences, {found}")
+
+
+def check_heads(
+    query: Tensor, key_cache: Tensor, value_cache: Tensor, key_scales: Tensor | None, value_scales: Tensor | None
+) -> None:
+    """Raises ValueError unless the paged caches are for queries [any number, n_head, head_dim]."""
+    if key_cache.shape != value_cache.shape or key_cache.shape[2:] != query.shape[1:]:
+        raise ValueError(
+            f"query {tuple(query.shape)}, keys {tuple(key_cache.shape)}, values {tuple(value_cache.shape)}"
+        )
+    check_caches(query.dtype, key_cache, value_cache, key_scales, value_scales)
+    if key_cache.shape[1] % 16:
+        raise ValueError(f"block_size must be a multiple of 16, is {key_cache.shape[1]}")
+
+
+def check_caches(
+    dtype: torch.dtype, key_cache: Tensor, value_cache: Tensor, key_scales: Tensor | None, value_scales: Tensor | None
+) -> None:
+    """Raises ValueError unless the caches hold `dtype`, or FP8 where there are scales for each head."""
+    expected = dtype if key_scales is None else torch.float8_e4m3fn
+    if not key_cache.dtype == value_cache.dtype == expected:
+        found = f"caches are {key_cache.dtype} and {value_cache.dtype}"
+        raise ValueError(
+            f"of {dtype} {'with' if key_scales is not None else 'without'} scales; {found}, not {expected}"
+        )
+    shapes = [None if scales is None else tuple(scales.shape) for scales in (key_scales, value_scales)]
+    if shapes not in ([None, None], [(key_cache.shape[2],)] * 2):
+        raise ValueError(f"scales {shapes[0]} and {shapes[1]}, for {key_cache.shape[2]} heads")

@@ -23,7 +23,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from zeroshot_kernels.kv_append.kernel import check_caches
+from zeroshot_kernels.checks import check_heads, check_sequences
+
+LOG2_E = 1.4426950408889634
+"""Scores are in powers of two: exp2 is the hardware's exponential."""
 
 SPLIT_SIZE = 256
 """Tokens a program reads: 64 KB of bf16 keys and values for head_dim 64, long enough to hide the start of a program,
@@ -128,7 +131,7 @@ def decode_attention(
         *value_cache.stride(),
         block_tables.stride(0),
         *out.stride(),
-        scale * 1.4426950408889634,  # log2(e): exp2 is the hardware's exponential
+        scale * LOG2_E,
         HEAD_DIM=head_dim,
         PAGE_SIZE=block_size,
         SPLIT_SIZE=split_size,
@@ -138,27 +141,6 @@ def decode_attention(
         num_warps=_NUM_WARPS,
     )
     return out
-
-
-def check_sequences(num_seqs: int, block_tables: Tensor, **lengths: Tensor) -> None:
-    """Raises ValueError unless each sequence has a block table and lengths."""
-    counts = {"block_tables": len(block_tables)} | {name: len(values) for name, values in lengths.items()}
-    if set(counts.values()) != {num_seqs}:
-        found = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
-        raise ValueError(f"{num_seqs} sequences, {found}")
-
-
-def check_heads(
-    query: Tensor, key_cache: Tensor, value_cache: Tensor, key_scales: Tensor | None, value_scales: Tensor | None
-) -> None:
-    """Raises ValueError unless the paged caches are for queries [any number, n_head, head_dim]."""
-    if key_cache.shape != value_cache.shape or key_cache.shape[2:] != query.shape[1:]:
-        raise ValueError(
-            f"query {tuple(query.shape)}, keys {tuple(key_cache.shape)}, values {tuple(value_cache.shape)}"
-        )
-    check_caches(query.dtype, key_cache, value_cache, key_scales, value_scales)
-    if key_cache.shape[1] % 16:
-        raise ValueError(f"block_size must be a multiple of 16, is {key_cache.shape[1]}")
 
 
 def tile_of(cache: Tensor, *, tile_bytes: int, most_tokens: int) -> dict[str, int]:

@@ -8,10 +8,11 @@ One program a token, of all heads: both copies in one launch, straight from the 
 (Kwon et al. 2023, section 4.3).
 """
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from zeroshot_kernels.checks import check_caches
 
 _ELEMENTS_PER_WARP = 256
 """Of keys, and as many of values: 8 a thread, one 16-byte load of bf16."""
@@ -63,21 +64,6 @@ def kv_append(
         BLOCK_D=block_d,
         num_warps=min(8, max(1, block_h * block_d // _ELEMENTS_PER_WARP)),
     )
-
-
-def check_caches(
-    dtype: torch.dtype, key_cache: Tensor, value_cache: Tensor, key_scales: Tensor | None, value_scales: Tensor | None
-) -> None:
-    """Raises ValueError unless the caches hold `dtype`, or FP8 where there are scales for each head."""
-    expected = dtype if key_scales is None else torch.float8_e4m3fn
-    if not key_cache.dtype == value_cache.dtype == expected:
-        found = f"caches are {key_cache.dtype} and {value_cache.dtype}"
-        raise ValueError(
-            f"of {dtype} {'with' if key_scales is not None else 'without'} scales; {found}, not {expected}"
-        )
-    shapes = [None if scales is None else tuple(scales.shape) for scales in (key_scales, value_scales)]
-    if shapes not in ([None, None], [(key_cache.shape[2],)] * 2):
-        raise ValueError(f"scales {shapes[0]} and {shapes[1]}, for {key_cache.shape[2]} heads")
 
 
 @triton.jit

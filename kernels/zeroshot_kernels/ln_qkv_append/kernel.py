@@ -15,8 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from zeroshot_kernels.checks import check_linear, check_norm, check_rows
-from zeroshot_kernels.kv_append.kernel import check_caches, to_e4m3
+from zeroshot_kernels.checks import check_caches, check_linear, check_norm, check_rows
+from zeroshot_kernels.kv_append.kernel import to_e4m3
 from zeroshot_kernels.projection.kernel import launch_options, normalised, rows_per_program, weight_tile
 
 

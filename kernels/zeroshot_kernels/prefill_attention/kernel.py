@@ -18,7 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from zeroshot_kernels.decode_attention.kernel import check_heads, check_sequences
+from zeroshot_kernels.checks import check_heads, check_sequences
+from zeroshot_kernels.decode_attention.kernel import LOG2_E
 
 _LAUNCH = {
     # (bytes an element, BLOCK_D > 64): BLOCK_M, BLOCK_N, warps, registers a thread
@@ -79,7 +80,7 @@ def prefill_attention(
         *value_cache.stride(),
         block_tables.stride(0),
         *out.stride(),
-        scale * 1.4426950408889634,  # log2(e): exp2 is the hardware's exponential
+        scale * LOG2_E,
         HEAD_DIM=head_dim,
         PAGE_SIZE=block_size,
         BLOCK_SEQS=triton.next_power_of_2(num_seqs),

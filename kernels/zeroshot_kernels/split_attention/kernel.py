@@ -24,7 +24,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from zeroshot_kernels.decode_attention.kernel import attend_split, check_heads, check_sequences, tile_of
+from zeroshot_kernels.checks import check_heads, check_sequences
+from zeroshot_kernels.decode_attention.kernel import LOG2_E, attend_split, tile_of
 from zeroshot_kernels.split_attention.reference import SPLIT_SIZE
 
 _TILE_BYTES = 8192  # of keys, and as many of values
@@ -94,7 +95,7 @@ def split_attention(
         *key_cache.stride(),
         *value_cache.stride(),
         block_tables.stride(0),
-        scale * 1.4426950408889634,  # log2(e): exp2 is the hardware's exponential
+        scale * LOG2_E,
         HEAD_DIM=head_dim,
         PAGE_SIZE=page_size,
         SPLIT_SIZE=SPLIT_SIZE,
