@@ -4,7 +4,7 @@
     out = wte[token_ids] + wpe[positions]
 
 As PyTorch ops that is four launches. A program takes a row. It is the first of a step's kernels, each of which may
-start before the one ahead has ended (`projection/kernel.py`): while it runs, the first layer loads its weights.
+start before the one ahead has ended (`gemv_kernel.py`): while it runs, the first layer loads its weights.
 
 It lets the next one start only when all of the step before is complete and can be read. The layers' kernels rely on
 that for contexts, their lengths and their tables, which they read before they wait.

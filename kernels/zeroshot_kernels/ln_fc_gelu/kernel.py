@@ -4,7 +4,7 @@
     out = gelu(layer_norm(residual) @ weight^T + bias),    gelu(x) = x * sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3))
 
 Every program normalises the rows anew: they are 3 to 6 KB from the L2 cache, and a kernel that did it once would cost a
-launch. What it normalises stays in float32. How the weights are read ahead: `projection/kernel.py`.
+launch. What it normalises stays in float32. How the weights are read ahead: `gemv_kernel.py`.
 
 residual: float32; out: fp32, fp16 or bf16 as the weights.
 """
@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from zeroshot_kernels.checks import check_linear, check_norm, check_rows
-from zeroshot_kernels.projection.kernel import launch_options, normalised, rows_per_program, weight_tile
+from zeroshot_kernels.gemv_kernel import launch_options, normalised, rows_per_program, weight_tile
 
 
 def ln_fc_gelu(

@@ -5,7 +5,7 @@
 
 Keys and values go to the paged cache straight from the registers they were computed in; only the queries are written
 for the next kernel. How rows are normalised: `ln_fc_gelu/kernel.py`; how the weights are read ahead:
-`projection/kernel.py`.
+`gemv_kernel.py`.
 
 residual: float32; queries, weights and caches: fp32, fp16 or bf16.
 """
@@ -16,8 +16,8 @@ import triton.language as tl
 from torch import Tensor
 
 from zeroshot_kernels.checks import check_caches, check_linear, check_norm, check_rows
+from zeroshot_kernels.gemv_kernel import launch_options, normalised, rows_per_program, weight_tile
 from zeroshot_kernels.kv_append.kernel import to_e4m3
-from zeroshot_kernels.projection.kernel import launch_options, normalised, rows_per_program, weight_tile
 
 
 def ln_qkv_append(

@@ -5,8 +5,8 @@
     attention[h] = sum_s w[s, h] output[s, h] / sum_s w[s, h] sum[s, h],    w[s, h] = exp2(max[s, h] - max_s max[s, h])
 
 Every program merges all heads anew, split by split in the order of the context, into one row in registers: it is 25 KB
-from the L2 cache at a context of 512 for 124M. So programs own more rows of the weight than in `projection/kernel.py`,
-where the rest of the scheme is described.
+from the L2 cache at a context of 512 for 124M. So programs own more rows of the weight than in `projection/kernel.py`.
+How the weights are read ahead: `gemv_kernel.py`.
 
 Splits: float32, of `split_attention`; weight and bias: fp32, fp16 or bf16; the residual stream is float32.
 """
@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from zeroshot_kernels.checks import check_linear, check_rows
-from zeroshot_kernels.projection.kernel import launch_options, weight_tile
+from zeroshot_kernels.gemv_kernel import launch_options, weight_tile
 from zeroshot_kernels.split_attention.reference import SPLIT_SIZE
 
 _TILE_ELEMENTS = 8192
