@@ -6,7 +6,7 @@ not serving it.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,17 +64,22 @@ class GPT2Config:
 
     @classmethod
     def from_folder(cls, folder: Path) -> "GPT2Config":
-        """Raises WeightsError if `folder/config.json` is missing, is no GPT-2, or asks for what we don't compute."""
-        path = folder / "config.json"
-        try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise WeightsError(f"{folder} has no config.json: is it a Hugging Face GPT-2 folder?") from None
-        except ValueError as error:
-            raise WeightsError(f"{path} is not valid JSON: {error}") from None
-        if not isinstance(raw, dict):
-            raise WeightsError(f"{path} must hold a JSON object")
-        return cls.from_dict(raw, origin=str(path))
+        """Raises WeightsError if `folder/config.json` is missing, is no GPT-2, or asks for what we don't compute.
+
+        A text also ends with the tokens that `generation_config.json` lists, if there is one: transformers' `generate`
+        asks that file. Nothing else in it counts.
+        """
+        raw = _read_object(folder / "config.json")
+        if raw is None:
+            raise WeightsError(f"{folder} has no config.json: is it a Hugging Face GPT-2 folder?")
+        config = cls.from_dict(raw, origin=str(folder / "config.json"))
+        path = folder / "generation_config.json"
+        ends = _token_ids(_read_object(path) or {}, "eos_token_id", config.eos_token_id, str(path))
+        others = dict.fromkeys((*config.other_eos_token_ids, *ends))
+        others.pop(config.eos_token_id, None)
+        if len(others) >= MAX_EOS_TOKEN_IDS:
+            raise WeightsError(f"{folder}: at most {MAX_EOS_TOKEN_IDS} end-of-text tokens are supported")
+        return replace(config, other_eos_token_ids=tuple(others))
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any], *, origin: str = "config") -> "GPT2Config":
@@ -133,6 +138,19 @@ def _small_float(raw: dict[str, Any], name: str, default: float, origin: str) ->
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
         raise WeightsError(f"{origin}: {name} must be a number between 0 and 1, not {value!r}")
     return float(value)
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    """None if the file is not there."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise WeightsError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(raw, dict):
+        raise WeightsError(f"{path} must hold a JSON object")
+    return raw
 
 
 def _bool(raw: dict[str, Any], name: str, default: bool, origin: str) -> bool:

@@ -8,7 +8,10 @@ from zeroshot.model.checkpoint import check_checkpoint
 from zeroshot.model.config import GPT2Config
 
 _ANSWER_TIMEOUT_S = 10.0
-_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "vocab.json", "merges.txt"]
+_FILES = [
+    *("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json"),
+    *("tokenizer.json", "vocab.json", "merges.txt"),
+]
 
 
 def fetch_model(name: str, weights_dir: Path) -> Path:

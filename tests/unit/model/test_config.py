@@ -93,6 +93,23 @@ def test_a_list_of_end_tokens_as_transformers_saves_it(tmp_path):
     assert transformers.GPT2Config(**ours.to_dict()).eos_token_id == [7, 8]
 
 
+@pytest.mark.parametrize(("ends", "others"), [(7, ()), (9, (8, 9)), ([7, 9, 8], (8, 9)), (None, (8,)), ([], (8,))])
+def test_the_ends_of_generation_config_json_count_as_well(tmp_path, ends, others):
+    listed = [7, 8] if others else 7
+    transformers.GPT2Config(eos_token_id=listed).save_pretrained(tmp_path)
+    transformers.GenerationConfig(eos_token_id=ends, do_sample=True, temperature=0.5).save_pretrained(tmp_path)
+    ours = GPT2Config.from_folder(tmp_path)
+    assert (ours.eos_token_id, ours.other_eos_token_ids) == (7, others)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"eos_token_id": "end"}', f'{{"eos_token_id": {list(range(17))}}}'])
+def test_a_generation_config_json_that_makes_no_sense_is_refused_by_its_name(tmp_path, content):
+    transformers.GPT2Config().save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").write_text(content)
+    with pytest.raises(WeightsError, match=r"generation_config\.json"):
+        GPT2Config.from_folder(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
