@@ -41,6 +41,10 @@ _MAX_REMEMBERED = 256
 _BEGUN = b"begun\n"
 """The process's first words. One that ends without them could not even start, which says nothing about the grammar."""
 
+_ENDED_FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
+"""SIGKILL comes from a system that is short of memory, SIGTERM from one that stops the server and all of its processes.
+The process's own limits end it with other signals."""
+
 _JSON_LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """As `json.dumps` writes it. Where any white space may stand, a small model writes nothing else."""
 
@@ -137,8 +141,7 @@ async def _mistake_found_elsewhere(grammar: Grammar) -> str | None:
     if process.returncode == 0:
         message: str | None = json.loads(answer.removeprefix(_BEGUN))
         return message
-    # SIGKILL comes from a system that is short of memory: the process's own limits end it with other signals.
-    if answer.startswith(_BEGUN) and process.returncode != -signal.SIGKILL:
+    if answer.startswith(_BEGUN) and process.returncode not in _ENDED_FROM_OUTSIDE:
         return f"it takes too much to read: more than {_CHECK_CPU_S} s, or {_CHECK_MEMORY_BYTES >> 30} GiB"
     logger.error("a grammar could not be checked: its process ended with exit code %d", process.returncode)
     raise _no_time()
@@ -149,7 +152,9 @@ def _no_time() -> Overloaded:
 
 
 def main() -> None:
-    """[kind, source] on standard input -> the mistake, or null, on standard output."""
+    """[kind, source] on standard input -> the mistake, or null, on standard output, after `_BEGUN`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; running requests are still answered
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # SIGXCPU and SIGABRT would leave a file of all the memory
     resource.setrlimit(resource.RLIMIT_AS, (_CHECK_MEMORY_BYTES, _CHECK_MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (_CHECK_CPU_S, _CHECK_CPU_S + 1))  # SIGXCPU first, then SIGKILL
     kind, source = json.loads(sys.stdin.buffer.read())

@@ -1,14 +1,19 @@
 """What is accepted as a grammar, and that texts made from small expressions match them."""
 
 import asyncio
+import os
 import re
+import signal
+import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -138,6 +143,7 @@ def test_more_new_grammars_than_can_be_read_are_turned_away(monkeypatch: pytest.
         ("exit 1", Overloaded),  # a broken installation
         ("kill -KILL $$", Overloaded),
         ("echo begun; kill -KILL $$", Overloaded),  # the system is short of memory
+        ("echo begun; kill -TERM $$", Overloaded),  # it stops the server, and this with it
         ("echo begun; kill -XCPU $$", InvalidRequest),
         ("echo begun; kill -ABRT $$", InvalidRequest),  # memory again, but within its own limit
     ],
@@ -162,6 +168,33 @@ def test_only_what_the_grammar_is_to_blame_for_is_remembered_of_it(
             await checker.check(grammar)
 
     asyncio.run(ask())
+
+
+def test_a_check_that_is_ended_leaves_no_memory_on_the_disk_and_ctrl_c_does_not_end_it(tmp_path: Path) -> None:
+    """The shell of a container allows core files of any size, and whoever sends grammars chooses when there is one."""
+    program = (
+        "import time; from zeroshot.text import grammar_check; "
+        "grammar_check.mistake_in = lambda _: time.sleep(60); grammar_check.main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with process, ExitStack() as at_the_end:
+        at_the_end.callback(process.kill)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b'["regex", "a"]')
+        process.stdin.close()
+        assert process.stdout.readline() == grammar_check._BEGUN
+        assert psutil.Process(process.pid).rlimit(psutil.RLIMIT_CORE) == (0, 0)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGXCPU)
+        assert process.wait() == -signal.SIGXCPU
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_machine_without_room_for_another_process_is_overloaded(monkeypatch: pytest.MonkeyPatch) -> None:
