@@ -1,5 +1,6 @@
 """What every section is given: sizes, a clock, a deadline, and what was measured so far."""
 
+import gc
 import json
 import time
 from collections.abc import Callable
@@ -73,6 +74,7 @@ class Run:
             first_line = next(iter(str(error).splitlines()), "")
             into[name] = {"failed": f"{type(error).__name__}: {first_line[:200]}"}
         self.save()
+        gc.collect()  # an engine refers to itself: its weights, KV cache and graphs would stay for the next case
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from benchmarks.gpu import __main__ as gpu_main
 from benchmarks.gpu import fused
 from benchmarks.gpu import tests as gpu_tests
+from benchmarks.gpu.engine import all_at_once, make_engine
 from benchmarks.gpu.roofline import decode_floor_s, fused_layer_bytes, kv_bytes, prefill_flop, weight_bytes
 from benchmarks.gpu.run import DRY, SHAPES, Run
 from benchmarks.gpu.table import markdown
@@ -117,6 +119,21 @@ def test_a_case_that_fails_or_comes_too_late_is_in_the_report():
     report = markdown({"card_name": "a card", "date": "today", "command": "x", "http": into})
     assert "| fails |  | failed: ZeroDivisionError: division by zero |  |" in report
     assert "not measured" in report
+
+
+def test_an_engine_is_gone_when_its_case_has_been_measured():
+    """The server that is measured next is another process, and takes a share of the memory that is left."""
+    run, into, engines = Run(torch.device("cpu"), True, DRY, deadline=float("inf")), {}, []
+
+    def measure():
+        engine = make_engine(run, DRY.shapes["tiny"], 2)
+        rate = all_at_once(run, engine, 2, 4, 4, "alone")
+        engines.extend(map(weakref.ref, (engine, engine.model, engine.runner)))
+        return {"tokens_per_s": rate}
+
+    run.attempt(into, "engine", measure)
+    assert into["engine"]["tokens_per_s"] > 0
+    assert [engine() for engine in engines] == [None, None, None]
 
 
 def test_roofline():
