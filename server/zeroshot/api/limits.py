@@ -10,10 +10,10 @@ from zeroshot.caller import CALLER
 from zeroshot.errors import Overloaded, RequestTimeout, RequestTooLarge, ZeroshotError
 
 _MAX_BODIES = 64
-"""So many of the largest size are in memory at once, those that are still coming and those being answered."""
+"""How many of the largest size may be in memory at once: those that are still coming and those being answered."""
 _SMALL_BODY_BYTES = 2**16
-"""Of each body this much doesn't count: uvicorn reads as much of every connection, and nobody's large bodies keep small
-ones out."""
+"""This much of each body doesn't count. uvicorn reads as much of every connection anyway, and small bodies thus always
+find room, however many large ones there are."""
 _RETRY_AFTER_S = 5
 _SEPARATORS = (b",", b"[", b"{")
 MAX_SEPARATORS = 2**19
@@ -59,7 +59,7 @@ class BodyLimitMiddleware:
 
 
 class _HeldBytes:
-    """Of all large bodies in memory, and of each caller's."""
+    """Counts what large bodies take of the memory, in all and for each caller."""
 
     def __init__(self, max_in_all: int, max_of_one: int) -> None:
         self._max_in_all, self._max_of_one = max_in_all, max_of_one
@@ -111,7 +111,7 @@ class _Body:
         return message
 
     def release(self) -> None:
-        """It has been answered."""
+        """Call once the request has been answered."""
         self._held.add(self._caller, -self._num_held)
 
     async def send(self, message: Message) -> None:
