@@ -310,6 +310,8 @@ def test_what_does_not_fit_is_refused_with_both_values():
     logits = random(3, 300, seed=10)
     with pytest.raises(ValueError, match=r"float32, are torch.float16"):
         sampling(logits.half(), *parameters(FILTERS[:3]))
+    with pytest.raises(ValueError, match="logits: the last axis must have stride 1, has 3"):
+        sampling(logits.t().contiguous().t(), *parameters(FILTERS[:3]))
     with pytest.raises(ValueError, match=r"3 rows.*2, 2"):
         sampling(logits, *parameters(FILTERS[:2]))
     small = kernel.SamplingWorkspace.allocate(1, 300, torch.device("cpu"))

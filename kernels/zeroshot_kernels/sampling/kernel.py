@@ -27,6 +27,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from zeroshot_kernels.checks import check_rows
 from zeroshot_kernels.sampling.filters_kernel import INFINITY_BITS, first_kept, key_of, top_k_mass
 from zeroshot_kernels.sampling.noise_kernel import gumbel_noise
 
@@ -91,8 +92,7 @@ def sampling(
     num_rows, vocab_size = logits.shape
     if logits.dtype != torch.float32:
         raise ValueError(f"logits must be {torch.float32}, are {logits.dtype}")
-    if logits.stride(1) != 1:
-        raise ValueError(f"the last axis of logits must have stride 1, has {logits.stride(1)}")
+    check_rows(logits=logits)
     parameters = (temperatures, top_ks, top_ps, min_ps, seeds, choices, positions)
     if any(len(parameter) != num_rows for parameter in parameters):
         raise ValueError(f"{num_rows} rows of logits, parameters for {[len(parameter) for parameter in parameters]}")
