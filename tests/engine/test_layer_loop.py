@@ -1,6 +1,8 @@
 """All layers in one call of the C++ kernels give the bits that the layers give one after the other."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -76,6 +78,24 @@ def test_it_gives_the_same_bits(model, sequences, threads):
     assert torch.equal(together, alone)
     assert torch.equal(caches[0].key, caches[1].key)
     assert torch.equal(caches[0].value, caches[1].value)
+
+
+def test_threads_that_are_held_up_change_nothing(model):
+    """Eight of them, beside processes that want the cores as well: many come to a loop when it is over."""
+    attention, positions, num_blocks = step_of([(17, 1), (3, 1), (0, 9)])
+    token_ids, before = torch.arange(len(positions)), torch.get_num_threads()
+    expected = model.forward(token_ids, positions, filled_cache(model.config, num_blocks), attention)
+    cache = filled_cache(model.config, num_blocks)
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    torch.set_num_threads(8)
+    try:
+        for _ in range(100):
+            assert torch.equal(model.forward(token_ids, positions, cache, attention), expected)
+    finally:
+        torch.set_num_threads(before)
+        for process in busy:
+            process.kill()
+            process.wait()
 
 
 def test_layers_that_are_not_gpt2s_own_run_one_after_the_other(checkpoint):

@@ -159,9 +159,9 @@ EXPORT void zeroshot_decode_attention(const float* query, void* key_cache, void*
     using namespace zeroshot;
     const Sequences sequences{block_tables, nullptr, context_lens, num_seqs, max_blocks};
     with_pages(key_cache, value_cache, Shape{n_head, head_dim, block_size}, is_half, [&](const auto& pages) {
-        Team team;
-#pragma omp parallel
-        decode_attention(team, Queries{query, output, query_stride}, pages, sequences, scale);
+        in_parallel([&](Team& team) {
+            decode_attention(team, Queries{query, output, query_stride}, pages, sequences, scale);
+        });
     });
 }
 
@@ -172,7 +172,6 @@ EXPORT void zeroshot_kv_append(const float* key, const float* value, const std::
                                std::int64_t head_dim, std::int64_t stride) {
     using namespace zeroshot;
     with_pages(key_cache, value_cache, Shape{n_head, head_dim, 1}, is_half, [&](const auto& pages) {
-        Team alone;
-        kv_append(alone, key, value, stride, slots, num_tokens, pages);
+        alone([&](Team& team) { kv_append(team, key, value, stride, slots, num_tokens, pages); });
     });
 }

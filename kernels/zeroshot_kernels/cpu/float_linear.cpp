@@ -33,9 +33,7 @@ EXPORT void zeroshot_float_linear(const float* hidden, const float* weight, cons
     using namespace zeroshot;
     const Linear layer{weight, nullptr, nullptr, bias, num_inputs, num_outputs};
     const Epilogue epilogue{bias, residual, output, num_outputs, output_stride, has_gelu != 0};
-    Team team;
-#pragma omp parallel
-    float_linear(team, layer, hidden, num_rows, epilogue);
+    in_parallel([&](Team& team) { float_linear(team, layer, hidden, num_rows, epilogue); });
 }
 
 // tokens, are_finite: [num_rows], see `choose`.
@@ -43,7 +41,7 @@ EXPORT void zeroshot_float_greedy(const float* hidden, const float* weight, std:
                                   std::int64_t num_rows, std::int64_t num_inputs, std::int64_t num_outputs) {
     using namespace zeroshot;
     const Linear layer{weight, nullptr, nullptr, nullptr, num_inputs, num_outputs};
-    Team team;
-    find_best(num_rows, num_outputs, tokens, are_finite,
-              [&](const Greedy& greedy) { float_linear(team, layer, hidden, num_rows, greedy); });
+    find_best(num_rows, num_outputs, tokens, are_finite, [&](Team& team, const Greedy& greedy) {
+        float_linear(team, layer, hidden, num_rows, greedy);
+    });
 }

@@ -213,9 +213,9 @@ EXPORT void zeroshot_int8_linear(const float* hidden, const std::int8_t* weight,
     using namespace zeroshot;
     const Linear layer{weight, scales, offsets, bias, num_inputs, num_outputs};
     const Epilogue epilogue{bias, residual, output, num_outputs, output_stride, has_gelu != 0};
-    Team team;
-#pragma omp parallel
-    int8_linear(team, layer, hidden, num_rows, Rounded{rounded, row_scales}, epilogue);
+    in_parallel([&](Team& team) {
+        int8_linear(team, layer, hidden, num_rows, Rounded{rounded, row_scales}, epilogue);
+    });
 }
 
 // tokens, are_finite: [num_rows], see `choose`.
@@ -225,8 +225,7 @@ EXPORT void zeroshot_int8_greedy(const float* hidden, const std::int8_t* weight,
                                  std::int64_t num_inputs, std::int64_t num_outputs) {
     using namespace zeroshot;
     const Linear layer{weight, scales, offsets, nullptr, num_inputs, num_outputs};
-    Team team;
-    find_best(num_rows, num_outputs, tokens, are_finite, [&](const Greedy& greedy) {
+    find_best(num_rows, num_outputs, tokens, are_finite, [&](Team& team, const Greedy& greedy) {
         int8_linear(team, layer, hidden, num_rows, Rounded{rounded, row_scales}, greedy);
     });
 }

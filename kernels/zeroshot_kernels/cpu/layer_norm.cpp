@@ -31,7 +31,7 @@ void layer_norm(Team& team, const Norm& norm, const float* input, Index num_rows
 EXPORT void zeroshot_layer_norm(const float* x, const float* weight, const float* bias, float* output,
                                 std::int64_t num_rows, std::int64_t width, float eps) {
     using namespace zeroshot;
-    Team team;
-#pragma omp parallel if (num_rows >= ROWS_WORTH_THREADS)
-    layer_norm(team, Norm{weight, bias, eps}, x, num_rows, width, output);
+    const auto run = [&](Team& team) { layer_norm(team, Norm{weight, bias, eps}, x, num_rows, width, output); };
+    if (num_rows >= ROWS_WORTH_THREADS) in_parallel(run);
+    else alone(run);
 }

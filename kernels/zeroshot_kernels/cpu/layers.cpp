@@ -80,8 +80,8 @@ EXPORT void zeroshot_layers(const zeroshot::Layer* layers, std::int64_t num_laye
                             const zeroshot::Workspace* workspace) {
     using namespace zeroshot;
     with_pages(cache->key, cache->value, cache->shape, cache->is_half, [&](const auto& pages) {
-        Team team;
-#pragma omp parallel
-        run(team, layers, num_layers, stream, *step, pages, cache->layer_stride, *workspace);
+        in_parallel([&](Team& team) {
+            run(team, layers, num_layers, stream, *step, pages, cache->layer_stride, *workspace);
+        });
     });
 }

@@ -166,8 +166,8 @@ EXPORT void zeroshot_prefill_attention(const float* query, void* key_cache, void
     using namespace zeroshot;
     const Sequences sequences{block_tables, query_lens, context_lens, num_seqs, max_blocks};
     with_pages(key_cache, value_cache, Shape{n_head, head_dim, block_size}, is_half, [&](const auto& pages) {
-        Team team;
-#pragma omp parallel
-        prefill_attention(team, Queries{query, output, query_stride}, pages, sequences, scale);
+        in_parallel([&](Team& team) {
+            prefill_attention(team, Queries{query, output, query_stride}, pages, sequences, scale);
+        });
     });
 }

@@ -1,5 +1,5 @@
-// The kernels as steps of one parallel region. Every thread of it calls each of them, with the region's one Team: they
-// share the work, and when a call returns all of it has been done.
+// The kernels as steps of one parallel region. Every thread of it calls each of them, with a Team of its own: they share
+// the work, and when a call returns all of it has been done.
 #pragma once
 
 #include <atomic>
@@ -8,19 +8,44 @@
 
 namespace zeroshot {
 
-// Work is taken, not given: on a busy machine one thread is often held up, and the others then do its share. For the
-// same reason OpenMP's own loops won't do: how long their threads spin at the end of one is the same everywhere.
+// What a region's threads have in common: how far the loop is that they are at. Loops are numbered in their order.
+class Progress {
+    friend class Team;
+
+    // The loop's number, then in 32 bits the first item that nobody has taken.
+    alignas(64) std::atomic<std::uint64_t> next_{0};
+    alignas(64) std::atomic<Index> num_done_{0};
+    alignas(64) std::atomic<unsigned> loop_{0};  // the same number, a moment later: a thread can sleep until it changes
+};
+
+// A thread's part in it. Work is taken, not given: on a busy machine one thread is often held up, and the others then do
+// its share. A loop is over when its items are done, not when all threads have come by: one that comes late finds the
+// loops behind it done, and goes on to the one that the others are at. OpenMP's own loops have none of that, and how
+// long their threads spin at the end of one is the same everywhere.
 class Team {
   public:
-    // visit(i) for each i below num_items, `chunk` of them at a time. Every thread calls this, for the same loop.
+    explicit Team(Progress& progress) : progress_(progress) {}
+
+    // visit(i) for each i below num_items, `chunk` of them at a time. Every thread calls this, for the same loops in the
+    // same order.
     template <typename Visit>
     void share(Index num_items, Index chunk, Visit visit) {
-        Index first;
-        while ((first = next_.fetch_add(chunk, std::memory_order_relaxed)) < num_items) {
+        if (num_items <= 0) return;
+        const unsigned loop = loop_++;
+        std::uint64_t next = progress_.next_.load(std::memory_order_acquire);
+        while (next >> 32 == loop) {
+            const Index first = static_cast<Index>(next & 0xffffffff);
+            if (first >= num_items) return wait(loop);
             const Index end = first + chunk < num_items ? first + chunk : num_items;
+            if (!progress_.next_.compare_exchange_weak(next, position(loop, end), std::memory_order_acq_rel,
+                                                       std::memory_order_acquire))
+                continue;
             for (Index i = first; i < end; ++i) visit(i);
+            const Index num_new = end - first;
+            if (progress_.num_done_.fetch_add(num_new, std::memory_order_acq_rel) + num_new == num_items)
+                return finish(loop);
+            next = progress_.next_.load(std::memory_order_acquire);
         }
-        wait();
     }
 
     // The same for rows that take about as long each, and not long.
@@ -31,28 +56,36 @@ class Team {
     }
 
   private:
-    // Spinning is right while the others run: they will be here in microseconds, and to sleep and be woken takes
-    // longer. It is wrong when one of them waits for a core, which it may be this thread that holds. So a wait that
-    // was too long halves the patience for the next one, and one that was not restores it.
-    void wait() {
+    static std::uint64_t position(unsigned loop, Index item) {
+        return static_cast<std::uint64_t>(loop) << 32 | static_cast<std::uint64_t>(item);
+    }
+
+    // By the thread that has done the last item: nobody holds one of this loop any more.
+    void finish(unsigned loop) {
+        progress_.num_done_.store(0, std::memory_order_relaxed);
+        progress_.next_.store(position(loop + 1, 0), std::memory_order_release);
+        progress_.loop_.fetch_add(1, std::memory_order_release);  // whoever is held up here still counts its own loop
+        progress_.loop_.notify_all();
+    }
+
+    // Until those who have taken the last items have done them. Spinning is right while they run: they will be done in
+    // microseconds, and to sleep and be woken takes longer. It is wrong when one of them waits for a core, which it may
+    // be this thread that holds. So a wait that was too long halves the patience for the next one, and one that was not
+    // restores it.
+    void wait(unsigned loop) {
         static thread_local int patience = MOST_SPINS;
-        const unsigned round = round_.load(std::memory_order_acquire);
-        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == omp_get_num_threads()) {
-            arrived_.store(0, std::memory_order_relaxed);
-            next_.store(0, std::memory_order_relaxed);
-            round_.store(round + 1, std::memory_order_release);
-            round_.notify_all();
-            return;
-        }
         for (int spins = 0; spins < patience; ++spins) {
-            if (round_.load(std::memory_order_acquire) != round) {
+            if (progress_.next_.load(std::memory_order_acquire) >> 32 != loop) {
                 patience = patience + patience / 4 < MOST_SPINS ? patience + patience / 4 : MOST_SPINS;
                 return;
             }
             pause();
         }
         patience = patience / 2 > FEWEST_SPINS ? patience / 2 : FEWEST_SPINS;
-        round_.wait(round, std::memory_order_acquire);
+        while (progress_.next_.load(std::memory_order_acquire) >> 32 == loop) {
+            progress_.loop_.wait(loop, std::memory_order_acquire);
+            pause();
+        }
     }
 
     static void pause() {
@@ -65,10 +98,28 @@ class Team {
 
     static constexpr int MOST_SPINS = 20000, FEWEST_SPINS = 100;
 
-    alignas(64) std::atomic<Index> next_{0};
-    alignas(64) std::atomic<int> arrived_{0};
-    alignas(64) std::atomic<unsigned> round_{0};
+    Progress& progress_;
+    unsigned loop_ = 0;  // the next one that this thread comes to
 };
+
+// run(Team) by every thread of a parallel region.
+template <typename Run>
+void in_parallel(Run run) {
+    Progress progress;
+#pragma omp parallel
+    {
+        Team team(progress);
+        run(team);
+    }
+}
+
+// run(Team) by this thread only.
+template <typename Run>
+void alone(Run run) {
+    Progress progress;
+    Team team(progress);
+    run(team);
+}
 
 // Weights as `linear.py` lays them out; scales and offsets are null in float32.
 struct Linear {
