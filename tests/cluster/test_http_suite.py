@@ -4,10 +4,21 @@ import inspect
 from types import ModuleType
 from typing import Any
 
-from tests.http import test_bad_input, test_generate, test_lifecycle, test_openapi, test_overload, test_playground
+from tests.http import (
+    test_bad_input,
+    test_bodies,
+    test_generate,
+    test_lifecycle,
+    test_openapi,
+    test_overload,
+    test_playground,
+)
 from tests.http import test_tasks as test_of_tasks
 
-MODULES = [test_bad_input, test_generate, test_lifecycle, test_openapi, test_overload, test_playground, test_of_tasks]
+MODULES = [
+    *(test_bad_input, test_bodies, test_generate, test_lifecycle, test_openapi, test_overload, test_playground),
+    test_of_tasks,
+]
 OWN_FIXTURES = {"start_server", "fresh_server", "server_with_prompts", "assets"}
 
 

@@ -28,6 +28,18 @@ def connect(url: str, timeout_s: float = 30.0) -> socket.socket:
     return socket.create_connection((address.hostname, address.port), timeout=timeout_s)
 
 
+def post_raw(server: Any, path: str, body: dict[str, Any]) -> socket.socket:
+    """A connection on which the request was sent, and whose answer nobody has read."""
+    content = json.dumps(body).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(content)}\r\n\r\n"
+    )
+    connection = connect(server.url)
+    connection.sendall(head.encode() + content)
+    return connection
+
+
 def exchange(url: str, *pieces: bytes, pause_s: float = 0.0, timeout_s: float = 30.0) -> Answer:
     """Send the pieces, `pause_s` between them, and read one answer. Raises NoAnswer."""
     with connect(url, timeout_s) as connection:
