@@ -190,6 +190,8 @@ class Catalog:
                 contents[path.name] = checks.read(path)
             except PromptFileError as error:
                 errors[path.name] = error.message
+            except RuntimeError:  # how `resolve` says it before Python 3.13
+                errors[path.name] = f"{path.name}: a link that leads back to itself"
         return contents, errors
 
     def _take_over(self, file: str, content: bytes, version: str, files: Mapping[str, Task]) -> Task:

@@ -30,6 +30,7 @@ class YamlSource:
             if not isinstance(root, yaml.MappingNode):
                 raise _mistake(file, 1, "expected a mapping: `name: ...`, `template: ...` and so on")
             _refuse_duplicates(file, root)
+            _refuse_surrogates(file, root)
             return cls(file, loader.construct_document(root), root)
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
@@ -40,6 +41,9 @@ class YamlSource:
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             # ValueError: a value YAML takes for a date, or an integer of thousands of digits
             raise _mistake(file, 1, f"not valid YAML: {error}") from None
+        except (LookupError, AttributeError, OverflowError):
+            # How PyYAML fails on a tag whose value is none of its kind (`!!bool maybe`), and on "\U99999999".
+            raise _mistake(file, 1, "not valid YAML: a tag or an escape sequence has a value that can't be") from None
 
     def mistake(self, path: YamlPath, message: str) -> PromptFileError:
         """An error at a place in the file. Parts of the path that are not in the file are left out of the search."""
@@ -86,3 +90,17 @@ def _refuse_duplicates(file: str, node: yaml.Node) -> None:
     elif isinstance(node, yaml.SequenceNode):
         for item in node.value:
             _refuse_duplicates(file, item)
+
+
+def _refuse_surrogates(file: str, node: yaml.Node) -> None:
+    """The escape `\\ud800` makes half a character, which no answer that shows the file could be encoded with."""
+    if isinstance(node, yaml.ScalarNode):
+        try:
+            node.value.encode()
+        except UnicodeEncodeError:
+            message = "this text has a lone surrogate (\\ud800 to \\udfff), which is not a character"
+            raise _mistake(file, _line(node), message) from None
+    elif isinstance(node, yaml.CollectionNode):
+        for item in node.value:
+            for child in item if isinstance(item, tuple) else (item,):
+                _refuse_surrogates(file, child)

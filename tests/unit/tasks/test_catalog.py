@@ -132,9 +132,10 @@ def test_links_out_of_the_folder_are_not_followed(
     inside.rename(catalog.folder / "target.txt")
     (catalog.folder / "alias.yaml").symlink_to("target.txt")
     (catalog.folder / "gone.yaml").symlink_to("missing.yaml")
+    (catalog.folder / "loop.yaml").symlink_to("loop.yaml")
     catalog.reload()
     assert [task.name for task in catalog.tasks] == ["one", "target"]
-    assert [error.file for error in catalog.errors] == ["gone.yaml", "link.yaml"]
+    assert [error.file for error in catalog.errors] == ["gone.yaml", "link.yaml", "loop.yaml"]
     assert "not followed" in catalog.errors[1].message
 
 
