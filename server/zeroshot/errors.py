@@ -100,7 +100,7 @@ class ValidationFailed(InvalidRequest):
         """The first of pydantic's `errors()`, as the path of the field and what was expected there."""
         first = most_telling(errors)
         # Beside field names and list positions, a path holds pydantic's names for the members of a union.
-        path = [part for part in first["loc"] if part != "body" and (isinstance(part, int) or part.isidentifier())]
+        path = [part for part in first["loc"] if isinstance(part, int) or part.isidentifier()]
         if first["type"] == "extra_forbidden" and first["loc"][-1] not in path:
             path.append(first["loc"][-1])  # the caller's own name, which may be anything
         if first["type"] == "unused_input":  # of the whole body, and so without a place

@@ -76,7 +76,9 @@ async def _on_validation_error(request: Request, error: Exception) -> JSONRespon
         raise error
     if isinstance(error.body, dict) and "inputs" in error.body and request.url.path == "/generate":
         envelopes.use(request.scope, envelopes.tgi)
-    return error_response(request.scope, ValidationFailed.from_pydantic(error.errors()))
+    # FastAPI puts "body" before each path, which may also be the name of a task's input.
+    errors = [one | {"loc": one["loc"][1:]} for one in error.errors()]
+    return error_response(request.scope, ValidationFailed.from_pydantic(errors))
 
 
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from zeroshot.errors import ValidationFailed
 from zeroshot.tasks.prompt_file import RESERVED_NAMES
 from zeroshot.tasks.schema import TaskRequest, camel_case, example_request
 from zeroshot.tasks.task import Task
@@ -128,6 +129,18 @@ def test_an_unknown_field_is_named(model: type[TaskRequest]) -> None:
     with pytest.raises(ValidationError) as raised:
         model.model_validate_json('{"text": "hi", "txt": "hi"}')
     assert raised.value.errors()[0]["loc"] == ("txt",)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"), [("{}", "body: Field required"), ('{"body": 1}', "body: Input should be")]
+)
+def test_an_input_may_be_called_body(make_task: Callable[[str], Task], body: str, message: str) -> None:
+    task = make_task(LABELS.replace("text", "body"))
+    with pytest.raises(ValidationError) as raised:
+        task.request_model.model_validate_json(body)
+    error = ValidationFailed.from_pydantic(raised.value.errors())
+    assert error.field == "body"
+    assert error.message.startswith(message)
 
 
 @pytest.mark.parametrize(
