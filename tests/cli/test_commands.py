@@ -118,6 +118,18 @@ def test_task_says_what_is_wrong_with_its_files_before_it_loads_a_model(model: A
         assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("content", ["no JSON\nat all", "only a line", "3\n", '{"output": "a"}\nnotes'])
+def test_task_does_not_touch_a_file_that_holds_no_results(model: Any, tmp_path: Path, content: str) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "precious.txt"
+    source.write_text('{"text": "Fine."}\n{"text": "Bad."}\n')
+    target.write_text(content)
+    arguments = ["--model", str(model.folder), "--input", str(source), "--output", str(target)]
+    result = zeroshot("task", "sentiment", *arguments, "--prompts", str(PROMPTS))
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert target.read_text() == content
+
+
 def test_generate_says_so_when_the_model_breaks(model: Any, tmp_path: Path) -> None:
     broken = shutil.copytree(model.folder, tmp_path / "broken")
     tensors = load_file(broken / "model.safetensors")

@@ -113,22 +113,22 @@ class _FileRun:
             raise InvalidRequest(f"There is no folder {target.parent} for {target.name}.")
         try:
             items = [line for line in source.read_bytes().splitlines() if line.strip()]
-            results = [json.loads(line) for line in _whole_lines(target)]
+            with target.open("a+b") as file:
+                file.seek(0)
+                content = file.read()
+                num_whole_bytes = content.rfind(b"\n") + 1
+                whole, rest = content[:num_whole_bytes], content[num_whole_bytes:]
+                results = [json.loads(line) for line in whole.splitlines()]
+                if not all(isinstance(result, dict) for result in results) or rest[:1] not in (b"", b"{"):
+                    raise InvalidRequest(f"{target} has lines that are no results: another file?")
+                if len(results) > len(items):
+                    raise InvalidRequest(
+                        f"{target} has {len(results)} results, {source} only {len(items)} lines: another file's?"
+                    )
+                file.truncate(num_whole_bytes)  # last: a file of something else is left as it was
         except (OSError, ValueError) as error:
             raise InvalidRequest(f"{source} -> {target}: {error}") from None
-        if len(results) > len(items):
-            raise InvalidRequest(
-                f"{target} has {len(results)} results, {source} only {len(items)} lines: another file's?"
-            )
         return cls(items, target, len(results), sum("error" in result for result in results))
-
-
-def _whole_lines(target: Path) -> list[bytes]:
-    content = target.read_bytes() if target.exists() else b""
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        target.write_bytes(whole)
-    return whole.splitlines()
 
 
 async def _run_remaining(task: Task, client: ModelClient, run: _FileRun, on_done: Callable[[int, int], None]) -> int:
