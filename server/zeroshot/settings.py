@@ -70,7 +70,8 @@ class EngineSettings(BaseModel):
 class Settings(BaseSettings):
     """The server's settings."""
 
-    model_config = SettingsConfigDict(env_prefix="ZEROSHOT_", extra="ignore")
+    # By name too, for those that are given where the variable has another one.
+    model_config = SettingsConfigDict(env_prefix="ZEROSHOT_", extra="ignore", populate_by_name=True)
 
     model: str = Field(default="demo", description="A folder, a name in model_weights/, or a Hugging Face hub name.")
     weights_dir: Path = Field(default_factory=lambda: _beside_the_code("model_weights"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from zeroshot.settings import EngineSettings, Settings
+from zeroshot.settings import EngineSettings, Settings, load_settings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
 
@@ -33,6 +33,11 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZEROSHOT_MAX_NUM_SEQS", "many")
     with pytest.raises(ValidationError):
         Settings()
+
+
+def test_the_endpoint_for_traces_can_be_given_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
+    assert load_settings(otlp_endpoint="http://collector:4318").otlp_endpoint == "http://collector:4318"
 
 
 def test_a_step_has_room_for_every_sequence() -> None:
