@@ -25,7 +25,7 @@ from zeroshot import client as client_module
 from zeroshot.api.sse import _event
 from zeroshot.client import EngineClient
 from zeroshot.engine.messages import decode_outputs, encode
-from zeroshot.settings import EngineSettings
+from zeroshot.settings import load_settings
 from zeroshot.telemetry.record import CURRENT_RECORD, RequestRecord
 from zeroshot.telemetry.timeline import Timeline
 from zeroshot.types import GenerateRequest, SamplingParams, TokenOutput
@@ -77,7 +77,7 @@ async def microseconds_per_token(client: EngineClient, num_seqs: int, num_tokens
 
 
 async def measure(arguments: argparse.Namespace) -> dict[str, list[float]]:
-    client = EngineClient(EngineSettings(model_folder=arguments.model))
+    client = EngineClient(load_settings(), arguments.model)
     client.status = "ready"
     rates: dict[str, list[float]] = {"without": [], "with": []}
     with patch.object(EngineClient, "_send", lambda *_: None):

@@ -124,7 +124,7 @@ def serve(
 
     check_address(settings.host, settings.port)
     folder = _fetch_models(settings)
-    application = create_app(settings, EngineClient.of_server(settings, folder, engine))
+    application = create_app(settings, EngineClient(settings, folder, engine))
     _announce(settings, folder.name)
     raise typer.Exit(run_server(application, settings))
 

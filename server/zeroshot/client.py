@@ -32,7 +32,7 @@ from zeroshot.errors import (
 )
 from zeroshot.mailbox import Mailbox
 from zeroshot.model_client import REFUSED, ChoiceDelta, ModelClient
-from zeroshot.settings import EngineSettings, Settings
+from zeroshot.settings import Settings
 from zeroshot.telemetry.engine_collector import EngineReport, LifetimeTotals
 from zeroshot.telemetry.timeline import Timeline
 from zeroshot.text.detokenizer import Detokenizer
@@ -46,23 +46,16 @@ class EngineClient(ModelClient):
     """The only door between HTTP and an engine: starts its process, supervises it, ends it."""
 
     def __init__(
-        self,
-        settings: EngineSettings,
-        *,
-        max_queued_seqs: int = 512,
-        max_queued_tokens: int = 2**18,
-        hang_timeout_s: float = 30.0,
-        start_timeout_s: float = 600.0,
-        log_prompts: bool = False,
-        process: "subprocess.Popen[bytes] | None" = None,
+        self, settings: Settings, model_folder: Path, process: "subprocess.Popen[bytes] | None" = None
     ) -> None:
-        super().__init__(settings.model_folder, max_queued_seqs=max_queued_seqs)
-        self.admission = Admission(max_seqs=max_queued_seqs, max_tokens=max_queued_tokens)
-        self._logs_prompts = log_prompts
+        """process: the engine's, if it was started already."""
+        super().__init__(model_folder, max_queued_seqs=settings.max_queued_seqs)
+        self.admission = Admission(max_seqs=settings.max_queued_seqs, max_tokens=settings.max_queued_tokens)
+        self._logs_prompts = settings.log_prompts
         self.supervisor = EngineSupervisor(
-            settings,
-            hang_timeout_s=hang_timeout_s,
-            start_timeout_s=start_timeout_s,
+            settings.engine_settings(model_folder),
+            hang_timeout_s=settings.engine_hang_timeout_s,
+            start_timeout_s=settings.engine_start_timeout_s,
             on_down=self._engine_is_down,
             on_refused=self._engine_has_refused,
             process=process,
@@ -75,21 +68,6 @@ class EngineClient(ModelClient):
         self._timelines: dict[str, Timeline] = {}
         self._context: zmq.asyncio.Context | None = None
         self._pump: asyncio.Task[None] | None = None
-
-    @classmethod
-    def of_server(
-        cls, settings: Settings, model_folder: Path, process: "subprocess.Popen[bytes] | None" = None
-    ) -> "EngineClient":
-        """The one behind a server with these settings. `process`: its engine, if that was started already."""
-        return cls(
-            settings.engine_settings(model_folder),
-            max_queued_seqs=settings.max_queued_seqs,
-            max_queued_tokens=settings.max_queued_tokens,
-            hang_timeout_s=settings.engine_hang_timeout_s,
-            start_timeout_s=settings.engine_start_timeout_s,
-            log_prompts=settings.log_prompts,
-            process=process,
-        )
 
     @property
     def num_restarts(self) -> int:

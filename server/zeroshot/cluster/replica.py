@@ -31,7 +31,7 @@ class EngineReplica:
         if settings.speculative_model is not None:
             await asyncio.to_thread(fetch_model, settings.speculative_model, settings.weights_dir)
         self._name = serve.get_replica_context().replica_id.unique_id
-        self._client = EngineClient.of_server(settings, folder)
+        self._client = EngineClient(settings, folder)
         await self._client.start()
         try:
             await self._client.wait_until_ready(settings.engine_start_timeout_s)

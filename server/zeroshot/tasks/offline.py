@@ -20,7 +20,6 @@ from zeroshot.tasks.inputs import EnumInput, StringInput
 from zeroshot.tasks.task import Task
 
 _IN_FLIGHT = 64
-_START_TIMEOUT_S = 600.0
 _NO_LIMIT = 2**31
 
 
@@ -54,15 +53,14 @@ async def local_engine(
     task: one that must be there: else UnknownTask is raised before the engine starts. Its queue has no limit: who gives
     it work says how much is in flight. Raises EngineUnavailable, PromptFileError.
     """
-    client = EngineClient(
-        settings.engine_settings(model_folder), max_queued_seqs=_NO_LIMIT, max_queued_tokens=_NO_LIMIT
-    )
+    unbounded = settings.model_copy(update={"max_queued_seqs": _NO_LIMIT, "max_queued_tokens": _NO_LIMIT})
+    client = EngineClient(unbounded, model_folder)
     catalog = Catalog(settings.prompts, tokenizer=client.tokenizer, max_model_len=client.max_model_len)
     if task is not None:
         catalog.get(task)
     await client.start()
     try:
-        await client.wait_until_ready(_START_TIMEOUT_S)
+        await client.wait_until_ready(settings.engine_start_timeout_s)
         yield catalog, client
     finally:
         await client.stop()
