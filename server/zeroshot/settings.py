@@ -5,7 +5,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -33,54 +33,13 @@ def _comma_separated(value: Any) -> Any:
     return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
 
 
-class EngineSettings(BaseModel):
-    """What the engine process needs to know. Crosses the process boundary as JSON."""
+class SharedSettings(BaseModel):
+    """What both the server and its engine process know."""
 
-    model_folder: Path = Path()
+    weights_dir: Path = Field(default_factory=lambda: _beside_the_code("model_weights"))
     dtype: DType = "auto"
     device: Device = "auto"
     num_threads: int | None = Field(default=None, ge=1, description="CPU threads of the engine; default: all cores.")
-    cpu_kernels: CpuKernels = "auto"
-    fused_decode: FusedDecode = "auto"
-    kv_dtype: KVDType = "auto"
-    speculative_ngram: int = Field(default=0, ge=0, le=8)
-    speculative_model: str | None = None
-    speculative_tokens: int = Field(default=4, ge=1, le=16)
-    weights_dir: Path = Path("model_weights")
-    kv_block_size: int | None = Field(default=None, ge=1, le=256, description="Default: 16 on a CPU, 64 on a GPU.")
-    kv_cache_tokens: int | None = Field(default=None, ge=1, description="Size of the KV cache; default: by memory.")
-    max_num_seqs: int = Field(default=64, ge=1, le=4096, description="Sequences that run at once.")
-    max_num_batched_tokens: int | None = Field(default=None, ge=16, description="Default: by device.")
-    log_format: LogFormat = "text"
-    log_level: LogLevel = "info"
-
-    @model_validator(mode="after")
-    def _every_sequence_fits_a_step(self) -> "EngineSettings":
-        if self.max_num_batched_tokens is not None and self.max_num_batched_tokens < self.max_num_seqs:
-            raise ValueError("max_num_batched_tokens must be at least max_num_seqs")
-        return self
-
-    @model_validator(mode="after")
-    def _one_guesses(self) -> "EngineSettings":
-        if self.speculative_ngram and self.speculative_model is not None:
-            raise ValueError("speculative_ngram and speculative_model exclude each other: choose one of them")
-        return self
-
-
-class Settings(BaseSettings):
-    """The server's settings."""
-
-    # By name too, for those that are given where the variable has another one.
-    model_config = SettingsConfigDict(env_prefix="ZEROSHOT_", extra="ignore", populate_by_name=True)
-
-    model: str = Field(default="demo", description="A folder, a name in model_weights/, or a Hugging Face hub name.")
-    weights_dir: Path = Field(default_factory=lambda: _beside_the_code("model_weights"))
-    prompts: Path = Field(default_factory=lambda: _beside_the_code("prompts"))
-    host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=0, le=65535)
-    dtype: DType = "auto"
-    device: Device = "auto"
-    num_threads: int | None = Field(default=None, ge=1)
     cpu_kernels: CpuKernels = Field(default="auto", description="auto: C++ kernels, compiled here, where there is g++.")
     fused_decode: FusedDecode = Field(
         default="auto",
@@ -97,9 +56,42 @@ class Settings(BaseSettings):
         default=None, description="Guess a single stream's tokens with this smaller model, named as `model` is."
     )
     speculative_tokens: int = Field(default=4, ge=1, le=16, description="How many tokens it guesses for a step.")
-    kv_cache_tokens: int | None = Field(default=None, ge=1)
-    max_num_seqs: int = Field(default=64, ge=1, le=4096)
-    max_num_batched_tokens: int | None = Field(default=None, ge=16)
+    kv_cache_tokens: int | None = Field(default=None, ge=1, description="Size of the KV cache; default: by memory.")
+    max_num_seqs: int = Field(default=64, ge=1, le=4096, description="Sequences that run at once.")
+    max_num_batched_tokens: int | None = Field(default=None, ge=16, description="Tokens of a step; default: by device.")
+    log_format: LogFormat = Field(default="text", description="json: one object a line, for a log collector.")
+    log_level: LogLevel = "info"
+
+    @model_validator(mode="after")
+    def _every_sequence_fits_a_step(self) -> Self:
+        if self.max_num_batched_tokens is not None and self.max_num_batched_tokens < self.max_num_seqs:
+            raise ValueError("max_num_batched_tokens must be at least max_num_seqs")
+        return self
+
+    @model_validator(mode="after")
+    def _one_guesses(self) -> Self:
+        if self.speculative_ngram and self.speculative_model is not None:
+            raise ValueError("speculative_ngram and speculative_model exclude each other: choose one of them")
+        return self
+
+
+class EngineSettings(SharedSettings):
+    """What the engine process needs to know. Crosses the process boundary as JSON."""
+
+    model_folder: Path = Path()
+    kv_block_size: int | None = Field(default=None, ge=1, le=256, description="Default: 16 on a CPU, 64 on a GPU.")
+
+
+class Settings(SharedSettings, BaseSettings):
+    """The server's settings."""
+
+    # By name too, for those that are given where the variable has another one.
+    model_config = SettingsConfigDict(env_prefix="ZEROSHOT_", extra="ignore", populate_by_name=True)
+
+    model: str = Field(default="demo", description="A folder, a name in model_weights/, or a Hugging Face hub name.")
+    prompts: Path = Field(default_factory=lambda: _beside_the_code("prompts"))
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
     max_queued_seqs: int = Field(default=512, ge=1, description="Sequences in the server at once; more get a 429.")
     max_queued_tokens: int = Field(
         default=2**18, ge=1, description="Tokens in the server at once: prompts + max_tokens."
@@ -121,8 +113,6 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)] = Field(
         default=(), description="Names beside localhost for a server without keys that only this machine reaches."
     )
-    log_format: LogFormat = Field(default="text", description="json: one object a line, for a log collector.")
-    log_level: LogLevel = "info"
     otlp_endpoint: str | None = Field(
         default=None,
         validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -131,21 +121,19 @@ class Settings(BaseSettings):
     log_prompts: bool = Field(default=False, description="Write prompts into the log. They may be confidential.")
 
     def engine_settings(self, model_folder: Path) -> EngineSettings:
-        """The settings that the engine has too, under the same names."""
-        shared = EngineSettings.model_fields.keys() & Settings.model_fields.keys()
-        return EngineSettings(model_folder=model_folder, **{name: getattr(self, name) for name in shared})
+        """What the engine process of this model is told."""
+        shared = {name: getattr(self, name) for name in SharedSettings.model_fields}
+        return EngineSettings(model_folder=model_folder, **shared)
 
 
 def load_settings(**given: Any) -> Settings:
     """Settings from the environment and what is `given`, which wins. Raises SettingsError, naming the setting."""
     try:
-        settings = Settings(**given)
-        settings.engine_settings(Path())
+        return Settings(**given)
     except ValidationError as error:
         first = error.errors()[0]
         name = f"{first['loc'][0]}: " if first["loc"] else ""
         raise SettingsError(f"Setting {name}{first['msg'].removeprefix('Value error, ')}") from None
-    return settings
 
 
 def engine_environment() -> dict[str, str]:
