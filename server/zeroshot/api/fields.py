@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from zeroshot.tasks.schema import refuse_many_fields
+from zeroshot.tasks.schema import Timeout, refuse_many_fields
 from zeroshot.types import MAX_LOGIT_BIAS, MAX_LOGPROBS, MAX_SEED
 
 MAX_CHOICES = 128
@@ -128,14 +128,6 @@ Prompt = Annotated[
 ]
 
 
-Timeout = Annotated[
-    float,
-    Field(
-        gt=0, le=86_400, description="Seconds until the request ends with the error `timeout`; at most the server's."
-    ),
-]
-
-
 class PromptBody(StrictBody):
     """What is to be continued."""
 
@@ -157,4 +149,4 @@ class SamplingBody(StrictBody):
     stop: Stop = Field(default=[])
     stop_token_ids: list[TokenId] = Field(default=[], max_length=MAX_STOPS)
     ignore_eos: bool = Field(default=False, description="Go on after the end-of-text token.")
-    timeout: Timeout | None = None
+    timeout: Timeout = None

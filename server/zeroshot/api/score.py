@@ -17,6 +17,7 @@ from zeroshot.api.prompts import as_prompts, tokenize_prompts
 from zeroshot.caller import limit_time
 from zeroshot.errors import ContextLengthExceeded, InvalidRequest
 from zeroshot.model_client import Completion, ModelClient
+from zeroshot.tasks.schema import Timeout
 from zeroshot.types import GenerateRequest, SamplingParams
 
 router = APIRouter(tags=["score"])
@@ -51,7 +52,7 @@ class ScoreBody(fields.StrictBody):
         default=[], description="Instead of `text`: a list of token ids, or a list of such lists."
     )
     top_logprobs: fields.Logprobs = 0
-    timeout: fields.Timeout | None = None
+    timeout: Timeout = None
     add_bos_token: bool = Field(
         default=True,
         description="Put the end-of-text token before the text, as GPT-2 was trained: so that the first token has a "

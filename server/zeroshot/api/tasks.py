@@ -74,7 +74,7 @@ class BatchBody(BaseModel):
     _few_fields = model_validator(mode="before")(refuse_many_fields)
 
     inputs: list[Any] = Field(min_length=1, max_length=MAX_BATCH_ITEMS)
-    timeout: Timeout | None = None
+    timeout: Timeout = None
 
 
 @router.get("/tasks", summary="The tasks, and the prompt files with mistakes in them.")

@@ -9,7 +9,7 @@ from pydantic.json_schema import models_json_schema
 from zeroshot.tasks.catalog import Catalog
 from zeroshot.tasks.prompt_file import ChoiceOutput, JSONOutput, LabelOutput, PromptFile, TextOutput
 from zeroshot.tasks.results import FailedItem, TaskUsage
-from zeroshot.tasks.schema import MAX_BATCH_ITEMS, TIMEOUT, Timeout, camel_case, can_stream, example_request
+from zeroshot.tasks.schema import MAX_BATCH_ITEMS, Timeout, camel_case, can_stream, example_request
 from zeroshot.tasks.task import Task
 
 _REF = "#/components/schemas/{model}"
@@ -79,7 +79,7 @@ def _models(task: Task) -> list[type[BaseModel]]:
         f"{prefix}BatchTaskRequest",
         __module__=__name__,
         inputs=(list[request], Field(min_length=1, max_length=MAX_BATCH_ITEMS)),  # type: ignore[valid-type]
-        timeout=(Timeout | None, Field(default=None, description=TIMEOUT)),
+        timeout=(Timeout, None),
     )
     batch_response = create_model(
         f"{prefix}BatchTaskResponse",

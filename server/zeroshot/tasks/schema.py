@@ -25,8 +25,12 @@ from zeroshot.types import MAX_SEED
 MAX_BATCH_ITEMS = 256
 MAX_FIELDS = 1024
 _PREFIX = "input_"
-Timeout = Annotated[float, Field(gt=0, le=86_400)]
-TIMEOUT = "Seconds until the request ends with the error `timeout`; at most the server's."
+Timeout = Annotated[
+    float | None,
+    Field(
+        gt=0, le=86_400, description="Seconds until the request ends with the error `timeout`; at most the server's."
+    ),
+]
 
 
 def refuse_many_fields(data: Any) -> Any:
@@ -59,7 +63,7 @@ class TaskRequest(BaseModel):
 
     truncate: bool = Field(default=False, description="Shorten the input if the prompt doesn't fit the context.")
     explain: bool = Field(default=False, description="Also return the prompt, its tokens, and how the answer came.")
-    timeout: Timeout | None = Field(default=None, description=TIMEOUT)
+    timeout: Timeout = None
 
     @property
     def values(self) -> dict[str, Any]:
