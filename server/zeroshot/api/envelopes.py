@@ -14,18 +14,6 @@ Envelope = Callable[[ZeroshotError], tuple[int, dict[str, Any]]]
 _TGI_PATHS = frozenset({"/", "/generate_stream", "/info"})
 
 
-class ErrorDetail(BaseModel):
-    code: str
-    message: str
-    field: str | None = None
-
-
-class ErrorResponse(BaseModel):
-    """What every error looks like."""
-
-    error: ErrorDetail
-
-
 class OpenAIErrorDetail(BaseModel):
     message: str
     type: str

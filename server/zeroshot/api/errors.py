@@ -13,8 +13,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from zeroshot.api import envelopes
-from zeroshot.api.envelopes import ErrorResponse, OpenAIErrorResponse, TGIErrorResponse, envelope_for
+from zeroshot.api.envelopes import OpenAIErrorResponse, TGIErrorResponse, envelope_for
 from zeroshot.errors import Overloaded, ValidationFailed, ZeroshotError
+from zeroshot.tasks.results import ErrorResponse
 from zeroshot.telemetry.record import CURRENT_RECORD, REQUEST_ID_HEADER, note_error
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Discriminator, Field, Tag
 
 from zeroshot.api import beams, fields, tgi
 from zeroshot.api.disconnect import cancel_on_disconnect
-from zeroshot.api.envelopes import ErrorResponse, TGIErrorResponse
+from zeroshot.api.envelopes import TGIErrorResponse
 from zeroshot.api.errors import documented
 from zeroshot.api.generation import logprob_json, sampling_params
 from zeroshot.api.json_answer import JSONAnswer
@@ -23,6 +23,7 @@ from zeroshot.api.structured_outputs import StructuredOutputs, generation_of
 from zeroshot.api.tgi_fields import TGIBody
 from zeroshot.caller import limit_time
 from zeroshot.model_client import ChoiceDelta, ModelClient
+from zeroshot.tasks.results import ErrorResponse
 from zeroshot.types import MAX_SEED, GenerateRequest
 
 router = APIRouter(tags=["generate"])

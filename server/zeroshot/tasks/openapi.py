@@ -8,7 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from zeroshot.tasks.catalog import Catalog
 from zeroshot.tasks.prompt_file import ChoiceOutput, JSONOutput, LabelOutput, PromptFile, TextOutput
-from zeroshot.tasks.results import FailedItem, TaskUsage
+from zeroshot.tasks.results import ErrorResponse, TaskUsage
 from zeroshot.tasks.schema import MAX_BATCH_ITEMS, Timeout, camel_case, can_stream, example_request
 from zeroshot.tasks.task import Task
 
@@ -86,7 +86,7 @@ def _models(task: Task) -> list[type[BaseModel]]:
         __module__=__name__,
         task=(str, ...),
         version=(str, ...),
-        results=(list[result | FailedItem], ...),  # type: ignore[valid-type]
+        results=(list[result | ErrorResponse], ...),  # type: ignore[valid-type]
         usage=(TaskUsage, ...),
     )
     return [request, task.response_model, batch_request, batch_response]
@@ -101,14 +101,8 @@ def _operation(
     content: dict[str, Any] = {"application/json": success}
     if is_streamable:
         content["text/event-stream"] = {}
-    # Defined in api/envelopes.py; the other routes of api/tasks.py bring it to the page.
-    errors = {
-        status: {
-            "description": text,
-            "content": {"application/json": {"schema": {"$ref": _REF.format(model="ErrorResponse")}}},
-        }
-        for status, text in _ERRORS.items()
-    }
+    error = {"application/json": {"schema": {"$ref": _REF.format(model=ErrorResponse.__name__)}}}
+    errors = {status: {"description": text, "content": error} for status, text in _ERRORS.items()}
     return {
         "tags": ["tasks"],
         "summary": file.summary,

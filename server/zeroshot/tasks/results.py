@@ -65,13 +65,13 @@ class TaskResult(BaseModel):
         return body | last
 
 
-class ErrorItem(BaseModel):
+class ErrorDetail(BaseModel):
     code: str
     message: str
     field: str | None = None
 
 
-class FailedItem(BaseModel):
-    """A result of a batch whose inputs were refused, or failed."""
+class ErrorResponse(BaseModel):
+    """What every error looks like, also that of one item in a batch."""
 
-    error: ErrorItem
+    error: ErrorDetail
