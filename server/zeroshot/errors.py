@@ -71,6 +71,8 @@ class InvalidRequest(ZeroshotError):
 
 
 class ContextLengthExceeded(InvalidRequest):
+    """`max_tokens` is 0 where nothing is generated; what is scored after a prompt counts among its tokens."""
+
     code = "context_length_exceeded"
 
     def __init__(
@@ -82,7 +84,8 @@ class ContextLengthExceeded(InvalidRequest):
             message = f"The prompt has {size}, but the model's context holds {max_model_len}."
             message += f" Shorten the prompt{hint} or lower max_tokens."
         else:
-            message = f"There are {prompt_tokens} tokens, but the model's context holds {max_model_len}. Shorten them."
+            message = f"There are {prompt_tokens} tokens, but the model's context holds {max_model_len}."
+            message += f" Shorten them{hint}."
         super().__init__(message, field=field)
 
 

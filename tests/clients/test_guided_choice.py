@@ -62,3 +62,17 @@ def test_a_stream_says_the_same(server: Any) -> None:
     response = server.http.post("/v1/completions", json=body | {"stream": True})
     assert [text in response.text for text in plain] == [True] * 3
     assert response.text.endswith("data: [DONE]\n\n")
+
+
+def test_choices_that_do_not_fit_name_the_prompts_field(server: Any) -> None:
+    text = " a" * 1000
+    choices = {"structured_outputs": {"choice": [" a" * 40]}}
+    for path, body, field in (
+        ("/v1/completions", {"prompt": text}, "prompt"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": text}]}, "messages"),
+    ):
+        response = server.http.post(path, json=body | choices)
+        assert response.status_code == 400
+        error = response.json()["error"]
+        assert (error["code"], error["param"]) == ("context_length_exceeded", field)
+        assert "max_tokens" not in error["message"]

@@ -120,7 +120,7 @@ class _Call:
         request = GenerateRequest(
             request_id=self.frame.id, prompt_token_ids=token_ids, sampling_params=params, n=body.n
         )
-        self.generation = generation_of(client, [request], choices)
+        self.generation = generation_of(client, [request], choices, prompt_field="messages")
 
     @classmethod
     async def prepare(cls, body: ChatBody, client: ModelClient, template: ChatTemplate) -> Self:

@@ -44,10 +44,16 @@ async def encode_choices(choices: list[str], client: ModelClient) -> list[list[i
 class ChoiceGeneration(Generation):
     """Instead of what its requests ask for, each of their continuations is one of `choices`."""
 
-    def __init__(self, client: ModelClient, requests: list[GenerateRequest], choices: list[str]) -> None:
-        """Raises InvalidRequest for an answer that would be too large."""
+    def __init__(
+        self, client: ModelClient, requests: list[GenerateRequest], choices: list[str], *, prompt_field: str
+    ) -> None:
+        """prompt_field: where the prompts came from; errors name it.
+
+        Raises InvalidRequest for an answer that would be too large.
+        """
         super().__init__(client, requests)
         self._texts = choices
+        self._prompt_field = prompt_field
         self._choices: list[tuple[str, list[int]]] = []
 
     async def complete(self) -> list[list[Completion]]:
@@ -86,8 +92,10 @@ class ChoiceGeneration(Generation):
                 field=_FIELD,
             )
         longest = max(len(token_ids) for _, token_ids in self._choices)
-        if len(request.prompt_token_ids) + longest > self.client.max_model_len:
-            raise ContextLengthExceeded(len(request.prompt_token_ids), longest, self.client.max_model_len)
+        num_tokens = len(request.prompt_token_ids) + longest
+        if num_tokens > self.client.max_model_len:
+            hint = ": the prompt, or the longest choice"
+            raise ContextLengthExceeded(num_tokens, 0, self.client.max_model_len, field=self._prompt_field, hint=hint)
         if longest > params.max_tokens:
             raise InvalidRequest(
                 f"The longest choice has {longest} tokens, max_tokens is {params.max_tokens}.", field="max_tokens"

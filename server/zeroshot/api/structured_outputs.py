@@ -89,9 +89,13 @@ class ResponseFormat(fields.NullsAreDefaults, fields.StrictBody):
         return json_grammar(self.json_schema.json_schema, field="response_format")
 
 
-def generation_of(client: ModelClient, requests: list[GenerateRequest], choices: list[str] | None) -> Generation:
+def generation_of(
+    client: ModelClient, requests: list[GenerateRequest], choices: list[str] | None, *, prompt_field: str = "prompt"
+) -> Generation:
     """Held to `choices` where there are some. Raises InvalidRequest for what can't be combined with them."""
-    return Generation(client, requests) if choices is None else ChoiceGeneration(client, requests, choices)
+    if choices is None:
+        return Generation(client, requests)
+    return ChoiceGeneration(client, requests, choices, prompt_field=prompt_field)
 
 
 def _parsed(schema: dict[str, Any] | str) -> Any:

@@ -6,7 +6,7 @@ from itertools import accumulate
 
 from zeroshot.errors import ContextLengthExceeded
 from zeroshot.tasks.inputs import StringInput
-from zeroshot.tasks.prompt_file import PromptFile
+from zeroshot.tasks.prompt_file import JSONOutput, PromptFile, TextOutput
 from zeroshot.tasks.results import PromptPart, Truncation
 from zeroshot.tasks.template import Rendered, Template
 from zeroshot.text.tokenizer import Tokenizer
@@ -43,11 +43,13 @@ def fit_prompt(
         if shorter is not None:
             cut_tokens = len(prompt.token_ids) - len(shorter.token_ids)
             return replace(shorter, truncated=Truncation(field=field, tokens=cut_tokens))
+    generates = isinstance(file.output, TextOutput | JSONOutput)
     if context.reserved >= context.max_model_len:
-        field = "max_tokens"
+        field = "max_tokens" if generates else file.options_input
+    num_tokens = len(prompt.token_ids) + (0 if generates else context.reserved)
     raise ContextLengthExceeded(
-        len(prompt.token_ids),
-        context.reserved,
+        num_tokens,
+        context.reserved if generates else 0,
         context.max_model_len,
         field=field or "inputs",
         hint="" if truncate else " (`truncate: true` does it)",

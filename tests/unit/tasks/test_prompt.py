@@ -90,3 +90,21 @@ def test_the_parts_of_a_prompt_are_its_text_and_its_tokens(
     assert "".join(part.text for part in parts) == prompt.rendered.text
     assert sum(part.tokens for part in parts) == len(prompt.token_ids)
     assert [(part.field, part.text) for part in parts if part.field] == [("note", "{text}"), ("text", text)]
+
+
+@pytest.mark.parametrize(
+    ("output", "reserved", "field"),
+    [("kind: text", 48, "max_tokens"), ("kind: score", 1, "text"), ("kind: label, labels: words", 48, "words")],
+)
+def test_only_a_task_that_generates_has_max_tokens(
+    make_task: Callable[[str], Task], tokenizer: Tokenizer, output: str, reserved: int, field: str
+) -> None:
+    task = CUT.format(truncate=RIGHT).replace("kind: text", output)
+    if "words" in output:
+        task = task.replace("  note:", "  words: {type: list}\n  note:")
+    file = make_task(task).file
+    values = {"text": "word " * 50, "note": "short"}
+    with pytest.raises(ContextLengthExceeded) as raised:
+        fit_prompt(file, file.wordings["default"].compiled, values, Context(tokenizer, 48, reserved), truncate=False)
+    assert raised.value.field == field
+    assert ("max_tokens" in raised.value.message) == (field == "max_tokens")
