@@ -134,7 +134,7 @@ def test_errors_that_only_one_side_can_make_keep_their_status() -> None:
 
 def report(replica: str, status: EngineStatus = "ready", generation: int = 1, tokens: int = 0) -> Report:
     stats = EngineStats(num_running=2, num_kv_blocks=10, generation_tokens_total=tokens)
-    return Report(replica, status, generation, generation - 1, 512, stats)
+    return Report(replica, status, generation, generation - 1, stats)
 
 
 def test_a_fleet_is_ready_when_one_engine_is() -> None:

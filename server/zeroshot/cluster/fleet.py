@@ -19,7 +19,6 @@ class Fleet:
         self.engines: frozenset[tuple[str, int]] = frozenset()
         """(replica, its engine's generation) of those that can generate."""
         self.num_restarts = 0
-        self.max_queued_seqs = 0
         self.totals = FleetTotals()
         self._restarts: dict[str, int] = {}
 
@@ -32,7 +31,6 @@ class Fleet:
         elif self.status == "ready":
             self.status = "restarting"
         self.stats = _sum(report.stats for report in ready)
-        self.max_queued_seqs = sum(report.max_queued_seqs for report in ready)
         self._restarts |= {report.replica: report.num_restarts for report in reports}
         self.num_restarts = sum(self._restarts.values())
         for report in ready:

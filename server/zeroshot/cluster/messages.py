@@ -92,7 +92,6 @@ class Report(msgspec.Struct, frozen=True):
     generation: int
     """Of its engine: grows with each restart."""
     num_restarts: int
-    max_queued_seqs: int
     stats: EngineStats
 
 

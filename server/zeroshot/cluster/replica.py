@@ -56,9 +56,7 @@ class EngineReplica:
 
     async def report(self) -> bytes:
         client = self._client
-        return encode(
-            Report(self._name, client.status, client.engines, client.num_restarts, client.max_queued_seqs, client.stats)
-        )
+        return encode(Report(self._name, client.status, client.engines, client.num_restarts, client.stats))
 
     def check_health(self) -> None:
         """Serve replaces a replica that fails three checks in a row: its supervisor can't get an engine to run."""
