@@ -24,12 +24,11 @@ from ray.serve.exceptions import (
 )
 from ray.serve.handle import DeploymentHandle
 
-from zeroshot.caller import CALLER
+from zeroshot.caller import CALLER, Caller
 from zeroshot.cluster.fleet import Fleet
 from zeroshot.cluster.messages import Call, Deltas, decode_reply, decode_report, encode
 from zeroshot.cluster.routing import Route, prefix_of
 from zeroshot.errors import (
-    DeadlineExceeded,
     EngineRestarting,
     EngineUnavailable,
     GenerationFailed,
@@ -139,16 +138,15 @@ class ReplicaClient(ModelClient):
     ) -> AsyncGenerator[list[ChoiceDelta], None]:
         caller = CALLER.get()
         call = encode(Call.of(request, is_patient, caller))
-        deadline = caller.deadline + _DEADLINE_GRACE_S
         # In a context of its own: Serve tells HTTP requests apart by their contexts. Of two calls of one HTTP request
         # that wait for a replica at once, it would send only one.
         handle = self._completions if is_patient else self._streams
         response: Any = Context().run(handle.remote, call, route=route)
         try:
             if is_patient:
-                yield _deltas_of(await _awaited(response, deadline, caller.timeout_s))
+                yield _deltas_of(await _awaited(response, caller))
                 return
-            while (reply := await _awaited(anext(response, None), deadline, caller.timeout_s)) is not None:
+            while (reply := await _awaited(anext(response, None), caller)) is not None:
                 yield _deltas_of(reply)
         finally:
             response.cancel()  # without effect on one that is complete
@@ -164,6 +162,8 @@ class ReplicaClient(ModelClient):
                 self._fleet.update([])
             except (TimeoutError, RayError, RayServeException) as error:
                 logger.warning("the replicas' state is not known: %s", error)
+            except Exception:  # whatever it was: who stops asking never sees another replica come or go
+                logger.exception("the replicas' state is not known")
             self.status, self.stats = self._fleet.status, self._fleet.stats
             await asyncio.sleep(_REPORT_INTERVAL_S)
 
@@ -177,14 +177,14 @@ class ReplicaClient(ModelClient):
         )
 
 
-async def _awaited(answer: Awaitable[T], deadline: float, timeout_s: float) -> T:
-    """What a replica answers. Ray's errors become ours; `deadline` is of `time.monotonic()`."""
-    remaining_s = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
+async def _awaited(answer: Awaitable[T], caller: Caller) -> T:
+    """What a replica answers. Ray's errors become ours."""
+    late_s = caller.deadline + _DEADLINE_GRACE_S - time.monotonic()
     try:
-        async with asyncio.timeout(remaining_s):
+        async with asyncio.timeout(None if late_s == math.inf else late_s):
             return await answer
     except TimeoutError:
-        raise DeadlineExceeded(f"Not finished within {timeout_s:g} s, the request's timeout.") from None
+        raise caller.too_late() from None
     except BackPressureError:
         raise Overloaded("All replicas are busy, and many requests are waiting for them.", retry_after_s=1) from None
     except (DeploymentUnavailableError, ReplicaUnavailableError):
