@@ -183,7 +183,7 @@ def deploy(
         **parse_settings(setting or []),
     }
     deploy_on_ray(arguments, address=address, name=name, host=host, port=port)
-    console.print(f"{name} serves {escape(model)} on http://{host}:{port}/", highlight=False)
+    console.print(f"{name} serves {escape(model)} on {_url(host, port)}", highlight=False)
 
 
 @app.command(epilog="Example: zeroshot download gpt2-medium")
@@ -346,8 +346,7 @@ def main() -> None:
 
 
 def _announce(settings: Settings, model: str) -> None:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"http://{host}:{settings.port}/"
+    url = _url(settings.host, settings.port)
     if settings.log_format == "json":
         fields = {"version": zeroshot.__version__, "model": model, "url": url}
         logging.getLogger("zeroshot").info("serving", extra={"fields": fields})
@@ -356,6 +355,10 @@ def _announce(settings: Settings, model: str) -> None:
         console.print(f"[bold]Zeroshot[/bold] {zeroshot.__version__} serves [bold]{name}[/bold]")
         console.print(f"  {url}      the playground", highlight=False)
         console.print(f"  {url}docs  every endpoint and task", highlight=False)
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
 def _progress_bars() -> Progress:

@@ -8,12 +8,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+from zeroshot.cli import app
 from zeroshot.text.tokenizer import Tokenizer
 
 PROMPTS = Path(__file__).parents[2] / "prompts"
@@ -160,6 +163,15 @@ def test_a_port_in_use_is_said_in_one_line(model: Any) -> None:
     assert result.returncode == 1
     assert f"Port {port} of 127.0.0.1 is in use" in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
+
+
+def test_deploy_prints_an_address_that_can_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_ray: Any = ModuleType("zeroshot.cluster.run")
+    without_ray.deploy, without_ray.parse_settings = (lambda *_, **__: None), dict
+    monkeypatch.setitem(sys.modules, without_ray.__name__, without_ray)
+    result = CliRunner().invoke(app, ["deploy", "--host", "::1"])
+    assert result.exit_code == 0, result.output
+    assert "http://[::1]:8000/" in result.output
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

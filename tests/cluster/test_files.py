@@ -78,6 +78,7 @@ def test_keys_do_not_travel(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"min_replicas": 0}, "min_replicas"),
         ({"num_gpus": -1}, "num_gpus"),
         ({"max_num_seqs": "many"}, "max_num_seqs"),
+        ({"port": 9000}, "The port is the proxies'"),
     ],
 )
 def test_arguments_that_can_not_be(arguments: dict[str, Any], message: str) -> None:

@@ -59,6 +59,10 @@ def app(arguments: dict[str, Any]) -> serve.Application:
     unknown = given.keys() - Settings.model_fields.keys()
     if unknown:
         raise SettingsError(f"There is no setting {min(unknown)!r}.")
+    if "port" in given:
+        raise SettingsError(
+            "The port is the proxies', not a part's: `zeroshot deploy --port`, `serve start --http-port`."
+        )
     settings = load_settings(**given)
     if settings.num_threads is None and not scale.num_gpus:
         settings.num_threads = max(1, int(scale.num_cpus))
