@@ -46,4 +46,7 @@ async def keep_warm(catalog: Catalog, client: ModelClient) -> None:
             except ZeroshotError as error:  # a full queue, or an engine that is being replaced
                 logger.warning("prompt prefixes were not prefilled, trying again: %s", error.message)
                 pause_s = _RETRY_INTERVAL_S
+            except Exception:  # whatever it was: later prompts and engines are to be warmed all the same
+                logger.exception("prompt prefixes were not prefilled, trying again")
+                pause_s = _RETRY_INTERVAL_S
         await asyncio.sleep(pause_s)

@@ -235,7 +235,7 @@ def test_watching_goes_on_after_the_system_refused_it(
 
 def test_prewarming_is_tried_again_until_it_is_done(bundled: Any, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zeroshot.tasks.prewarm._RETRY_INTERVAL_S", 0.01)
-    complete, refusals = client.complete, [Overloaded("full", retry_after_s=1)] * 2
+    complete, refusals = client.complete, [RuntimeError("odd"), Overloaded("full", retry_after_s=1)]
     client.status, client.engines = "ready", 1
 
     async def refuse_first(request: Any) -> Any:
