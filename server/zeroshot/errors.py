@@ -13,6 +13,7 @@
     ├── RequestTooLarge                413  request_too_large
     ├── Overloaded                     429  overloaded           the queue is full; says when to retry
     │   └── RateLimited                429  rate_limited         this key asks for more than it may
+    ├── ClientDisconnected             499  client_disconnected  nobody reads this one; nginx's status, for the log
     ├── GenerationFailed               500  generation_failed    the engine gave up on this request
     │   └── NanLogits                  500  nan_logits
     ├── EngineUnavailable              503  engine_unavailable   the model is still loading
@@ -168,6 +169,14 @@ class Overloaded(ZeroshotError):
 
 class RateLimited(Overloaded):
     code = "rate_limited"
+
+
+class ClientDisconnected(ZeroshotError):
+    status = 499
+    code = "client_disconnected"
+
+    def __init__(self) -> None:
+        super().__init__("The client closed the connection.")
 
 
 class GenerationFailed(ZeroshotError):

@@ -6,16 +6,9 @@ from typing import TypeVar
 
 from fastapi import Request
 
-from zeroshot.errors import ZeroshotError
+from zeroshot.errors import ClientDisconnected
 
 T = TypeVar("T")
-
-
-class ClientDisconnected(ZeroshotError):
-    """Nobody reads this one; the status is nginx's for the log."""
-
-    status = 499
-    code = "client_disconnected"
 
 
 async def cancel_on_disconnect(request: Request, work: Awaitable[T]) -> T:
@@ -29,7 +22,7 @@ async def cancel_on_disconnect(request: Request, work: Awaitable[T]) -> T:
         await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise ClientDisconnected("The client closed the connection.")
+        raise ClientDisconnected
     finally:
         watcher.cancel()
         if not task.done():

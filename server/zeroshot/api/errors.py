@@ -14,7 +14,7 @@ from starlette.types import Scope
 
 from zeroshot.api import envelopes
 from zeroshot.api.envelopes import OpenAIErrorResponse, TGIErrorResponse, envelope_for
-from zeroshot.errors import Overloaded, ValidationFailed, ZeroshotError
+from zeroshot.errors import ClientDisconnected, Overloaded, ValidationFailed, ZeroshotError
 from zeroshot.tasks.results import ErrorResponse
 from zeroshot.telemetry.record import CURRENT_RECORD, REQUEST_ID_HEADER, note_error
 
@@ -102,7 +102,7 @@ def _message(error: HTTPException, request: Request) -> str:
 
 async def _on_disconnect(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
     """In the middle of a body. Nobody reads this, but it is no failure of ours."""
-    return error_response(request.scope, HttpError(499, "The client closed the connection."))
+    return error_response(request.scope, ClientDisconnected())
 
 
 async def _on_unexpected_error(request: Request, error: Exception) -> JSONResponse:

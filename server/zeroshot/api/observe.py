@@ -9,6 +9,7 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from zeroshot.errors import ClientDisconnected
 from zeroshot.telemetry.metrics import Metrics
 from zeroshot.telemetry.record import CURRENT_RECORD, REQUEST_ID_HEADER, RequestRecord
 from zeroshot.telemetry.traces import Tracer
@@ -17,7 +18,6 @@ logger = logging.getLogger("zeroshot.access")
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
-_CLIENT_LEFT = 499
 _UNMATCHED = "unmatched"
 _POLLED = ("/health", "/metrics")
 _MAX_LOGGED_PATH = 200
@@ -39,7 +39,7 @@ class ObserveMiddleware:
         record = RequestRecord(_request_id(headers), _method(scope))
         span = self.tracer.start(headers, record.method) if self.tracer else None
         CURRENT_RECORD.set(record)  # never reset: each request has a context of its own
-        status = _CLIENT_LEFT
+        status = ClientDisconnected.status  # unless an answer begins
 
         async def observed_send(message: Message) -> None:
             nonlocal status
