@@ -10,6 +10,7 @@ from zeroshot.api.fields import SamplingBody
 from zeroshot.api.prompts import check_token_ids
 from zeroshot.errors import InvalidRequest
 from zeroshot.model_client import ChoiceDelta, Completion, ModelClient
+from zeroshot.tasks.scoring import together
 from zeroshot.text.tokenizer import Tokenizer
 from zeroshot.types import BeamParams, GenerateRequest, Grammar, SamplingParams, TokenLogprob
 
@@ -30,12 +31,7 @@ class Generation:
     async def complete(self) -> list[list[Completion]]:
         """Each request's choices, in order. If one request fails, the others are aborted."""
         self.client.check_room(self.requests)
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self.client.complete(request)) for request in self.requests]
-        except* Exception as failures:
-            raise failures.exceptions[0] from None
-        completions = [task.result() for task in tasks]
+        completions = await together(self.client.complete(request) for request in self.requests)
         for choices in completions:
             for choice in choices:
                 self._count(choice)

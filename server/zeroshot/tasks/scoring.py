@@ -59,13 +59,13 @@ async def score(client: ModelClient, candidates: Iterable[Candidate]) -> list[Sc
 
 
 async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """All results in order. The first error ends the others and is raised as it is, not in an ExceptionGroup."""
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in work]
+    """All results in order. The first error ends the others, and then is raised as it is, not in an ExceptionGroup."""
     try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in work]
+    except* Exception as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 def _scoring_request(candidate: Candidate) -> GenerateRequest:

@@ -15,7 +15,7 @@ from transformers import GPT2LMHeadModel
 
 from zeroshot.admission import Admission
 from zeroshot.errors import InvalidRequest
-from zeroshot.tasks.scoring import contextual, continuation, pmi_dc, probabilities
+from zeroshot.tasks.scoring import contextual, continuation, pmi_dc, probabilities, together
 from zeroshot.tasks.task import Task
 from zeroshot.text.tokenizer import Tokenizer
 
@@ -209,6 +209,28 @@ def test_the_score_of_a_text(
     assert output.logprob == pytest.approx(expected, abs=1e-4)
     assert output.tokens == len(token_ids)
     assert output.perplexity == pytest.approx(math.exp(-expected / len(token_ids)), rel=1e-4)
+
+
+def test_an_error_is_raised_as_it_is_once_the_other_work_has_ended() -> None:
+    ended = []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0)
+            ended.append("work")
+
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise InvalidRequest("wrong")
+
+    async def run_all() -> None:
+        with pytest.raises(InvalidRequest, match="wrong"):
+            await together([work(), fail(), work()])
+        assert ended == ["work", "work"]
+
+    asyncio.run(run_all())
 
 
 def test_a_prompt_that_ends_with_a_line_end_gets_no_space() -> None:
