@@ -248,6 +248,10 @@ def test_streams_are_counted_like_answers(server: Any) -> None:
         name = f'zeroshot_task_requests_total{{status="{status}",task="title"}}'
         return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
+    refused = answered("invalid_request")
+    too_long = {"text": "A boat.", "stream": True, "timeout": 80_000}
+    assert server.http.post("/tasks/title", json=too_long).status_code == 400
+    until(lambda: answered("invalid_request") == refused + 1)
     before = answered("ok"), answered("cancelled")
     streamed(server, "title", {"text": "A boat made of paper.", "max_tokens": 4})
     until(lambda: answered("ok") == before[0] + 1)

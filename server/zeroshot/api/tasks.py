@@ -108,7 +108,8 @@ async def run_task(name: TaskName, request: Request) -> Response:
     with _counting(task, client):
         inputs = task.request_model.model_validate_json(body)
     if is_stream(inputs):
-        limit_time(inputs.timeout)
+        with _counting(task, client):
+            limit_time(inputs.timeout)
         return await event_stream(request, _events(task, client, inputs))
     result = await cancel_on_disconnect(request, _run(task, client, inputs))
     return JSONAnswer(_envelope(task) | result.as_body())
