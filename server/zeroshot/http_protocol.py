@@ -16,6 +16,8 @@ _MAX_PIPELINED = 8
 """Requests that may wait for the answer before theirs; then nothing more is read."""
 _MOST_PIPELINED = 1000
 """As many may have come in what was read last. No client sends more."""
+MIN_READ_BYTES = 16 * 2**10
+"""What a client has to read of its answer in each `send_timeout_s`: byte by byte it could keep 10 MB here for days."""
 
 
 def protocol(head_timeout_s: float, read_timeout_s: float) -> type[HttpToolsProtocol]:
@@ -64,6 +66,8 @@ class LimitedProtocol(HttpToolsProtocol):
     """The request whose turn it is: `cycle` is the one that came last."""
     _timer: Any = None
     _send_timer: Any = None
+    _num_unread_bytes = 0
+    """When `_send_timer` was set."""
 
     def data_received(self, data: bytes) -> None:
         self._expect_rest()
@@ -116,7 +120,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._send_timer = self.loop.call_later(self.send_timeout_s, self._on_slow_reader)
+        self._expect_reader()
 
     def resume_writing(self) -> None:
         self._stop_send_timer()
@@ -193,7 +197,14 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._timer is None and not is_answering:
             self._timer = self.loop.call_later(self.timeout_s, self._on_slow_request)
 
+    def _expect_reader(self) -> None:
+        self._num_unread_bytes = self.transport.get_write_buffer_size()
+        self._send_timer = self.loop.call_later(self.send_timeout_s, self._on_slow_reader)
+
     def _on_slow_reader(self) -> None:
+        if self._num_unread_bytes - self.transport.get_write_buffer_size() >= MIN_READ_BYTES:
+            self._expect_reader()
+            return
         logger.warning("a client has not read what it was sent for %g s: cut off", self.send_timeout_s)
         self.transport.abort()
 
