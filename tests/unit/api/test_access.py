@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from zeroshot.api.access.keys import EVERYBODY, ApiKeys, Tenant
 from zeroshot.api.access.quota import Quotas
 from zeroshot.errors import RateLimited, SettingsError
-from zeroshot.settings import Settings
+from zeroshot.settings import Settings, load_settings
 
 KEYS = ["first-key-0123456789", "second-key-0123456789"]
 
@@ -72,6 +72,11 @@ def test_a_short_key_is_named_but_not_shown(
 def test_an_empty_variable_is_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZEROSHOT_API_KEYS", "")
     assert len(ApiKeys.load(Settings())) == 0
+
+
+def test_an_empty_key_opens_no_door() -> None:
+    with pytest.raises(SettingsError, match="key 2 is empty"):
+        ApiKeys.load(load_settings(api_keys=[KEYS[0], ""]))
 
 
 def test_a_key_that_no_header_can_hold_is_refused_without_showing_it() -> None:

@@ -42,6 +42,8 @@ class ApiKeys:
                 raise SettingsError(f"Setting api_keys_file: {settings.api_keys_file} has no key in it.")
             keys += from_file
         for number, key in enumerate(keys, start=1):
+            if not key:  # as of --api-key "$KEY" without a KEY
+                raise SettingsError(f"Setting api_keys: key {number} is empty.")
             if not (key.isascii() and key.isprintable()) or " " in key:
                 raise SettingsError(f"Setting api_keys: key {number} is not of printable ASCII without spaces.")
             if len(key) < MIN_KEY_CHARS:
