@@ -91,7 +91,7 @@ async def get_task(name: TaskName, request: Request) -> TaskDetails:
     task = _task(request, name)
     return TaskDetails(
         **_summary(task),
-        prompt_file=task.file.model_dump(mode="json", exclude_unset=True),
+        prompt_file=task.file.model_dump(mode="json", by_alias=True, exclude_unset=True),
         example=example_request(task.file),
         request_schema=task.request_model.model_json_schema(),
         response_schema=task.response_model.model_json_schema(),

@@ -40,9 +40,10 @@ def test_the_output_is_the_value(make_task: Any, run: Any) -> None:
     assert result.as_body()["explain"]["decoding"]["grammar"]["kind"] == "json_schema"
 
 
-def test_openapi_shows_the_declared_schema(serve: Any, tmp_path: Any) -> None:
+def test_the_declared_schema_is_shown(serve: Any, tmp_path: Any) -> None:
     (tmp_path / "t.yaml").write_text(JSON_TASK, encoding="utf-8")
     server = serve(tmp_path)
+    assert server.get("/tasks/t").json()["prompt_file"]["output"] == {"kind": "json", "schema": SCHEMA}
     shown = server.get("/openapi.json").json()["components"]["schemas"]["TTaskResponse"]["properties"]["output"]
     assert {key: shown[key] for key in SCHEMA} == SCHEMA
     answer = server.post("/tasks/t", {"text": "A dark night"})
