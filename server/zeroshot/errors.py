@@ -24,7 +24,8 @@
     ├── SettingsError                  (start-up only)           a setting with a value that can't be
     └── PromptFileError                (start-up and reload)     a prompt file with a mistake in it
 
-Raised in any room; turned into a response in `api/errors.py` only.
+Raised in any room; turned into a response in `api/errors.py` only. What HTTP itself forbids (no such path, a head that
+is too large) is answered in the same form there, as `HttpError`, and in `http_protocol.py`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -50,12 +50,9 @@ class BodyLimitMiddleware:
                 body.release()
             refusal = body.refusal if not body.is_answered else None
         else:
-            refusal = self._too_large()
+            refusal = _too_large(self.max_body_bytes)
         if refusal is not None:
             await error_response(scope, refusal, {"Connection": "close"})(scope, receive, send)
-
-    def _too_large(self) -> RequestTooLarge:
-        return RequestTooLarge(f"The body is larger than {self.max_body_bytes} bytes.")
 
 
 class _HeldBytes:
@@ -100,7 +97,7 @@ class _Body:
         self._num_separators += sum(map(piece.count, _SEPARATORS))
         self._is_complete = not message.get("more_body", False)
         if self._num_bytes > self._max_bytes:
-            return self._refuse(RequestTooLarge(f"The body is larger than {self._max_bytes} bytes."))
+            return self._refuse(_too_large(self._max_bytes))
         num_new = max(0, self._num_bytes - _SMALL_BODY_BYTES) - self._num_held
         self._num_held += num_new
         if num_new and not self._held.add(self._caller, num_new):
@@ -123,6 +120,10 @@ class _Body:
         self.refusal = error
         self._is_complete = True
         return {"type": "http.disconnect"}
+
+
+def _too_large(max_bytes: int) -> RequestTooLarge:
+    return RequestTooLarge(f"The body is larger than {max_bytes} bytes.")
 
 
 def _too_many(num_separators: int) -> RequestTooLarge:
