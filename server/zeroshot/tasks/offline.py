@@ -90,7 +90,7 @@ async def run_item(task: Task, client: ModelClient, item: str | bytes) -> dict[s
         return ValidationFailed.from_pydantic(error.errors()).as_body()
     except ZeroshotError as error:
         return error.as_body()
-    return result.model_dump(exclude_unset=True)
+    return result.as_body()
 
 
 @dataclass(frozen=True, slots=True)
