@@ -16,7 +16,7 @@ _MAX_PIPELINED = 8
 """Requests that may wait for the answer before theirs; then nothing more is read."""
 _MOST_PIPELINED = 1000
 """As many may have come in what was read last. No client sends more."""
-MIN_READ_BYTES = 16 * 2**10
+MIN_READ_BYTES = 256 * 2**10
 """What a client has to read of its answer in each `send_timeout_s`: byte by byte it could keep 10 MB here for days."""
 
 
