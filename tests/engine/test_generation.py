@@ -5,7 +5,10 @@ import shutil
 
 import pytest
 import torch
+from tokenizers import Tokenizer as BPETokenizer
+from tokenizers.models import BPE
 
+from tests.conftest import DEMO
 from zeroshot.errors import ContextLengthExceeded, InvalidRequest
 from zeroshot.types import Grammar
 from zeroshot_kernels.sampling.reference import sample_reference
@@ -295,13 +298,27 @@ def test_ignore_eos_ignores_all_of_them(with_ends, greedy, run, request_of):
     assert run(engine, stop)["c", 0].stop_token_id == tokens[5]
 
 
-def test_a_grammar_alone_says_where_its_text_ends(with_ends, checkpoint, run, request_of):
+def test_an_end_that_is_text_is_text_to_a_grammar(with_ends, checkpoint, run, request_of):
     large = checkpoint(vocab_size=50257, n_positions=64)
     a = 64
     engine = with_ends([50256, a], large.folder)
     grammar = Grammar(kind="regex", source="a", field="structured_outputs.regex")
     result = run(engine, request_of("a", [1, 2, 3], max_tokens=8, grammar=grammar))["a", 0]
     assert (result.token_ids, result.finish_reason, result.stop_token_id) == ([a], "stop", None)
+
+
+def test_a_text_with_a_grammar_ends_with_any_end_that_is_no_text(with_ends, checkpoint, tmp_path, run, request_of):
+    """Such as the end of a chat model's message: that model hardly ever draws the first one."""
+    folder = shutil.copytree(checkpoint(vocab_size=50258, n_positions=64).folder, tmp_path / "chat")
+    tokenizer = BPETokenizer(BPE.from_file(str(DEMO / "vocab.json"), str(DEMO / "merges.txt")))
+    tokenizer.add_special_tokens(["<|endoftext|>", "<|im_end|>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    engine, a = with_ends([50256, 50257], folder), 64
+    grammar = Grammar(kind="regex", source="a{3,9}", field="structured_outputs.regex")
+    for end in (50256, 50257):
+        bias = {end: 100.0, a: 90.0}
+        result = run(engine, request_of("a", [1, 2, 3], max_tokens=20, grammar=grammar, logit_bias=bias))["a", 0]
+        assert (result.token_ids, result.finish_reason, result.stop_token_id) == ([a] * 3 + [end], "stop", end)
 
 
 def test_min_tokens_when_end_of_text_is_outside_the_vocabulary(checkpoint, load_engine, run, request_of):

@@ -49,7 +49,7 @@ class Engine:
             max_rows=max_decode_rows(settings),
             max_prompt_tokens=budget.max_num_batched_tokens,
         )
-        self.guides = GuideCompiler(settings.model_folder, config.vocab_size, config.eos_token_id)
+        self.guides = GuideCompiler(settings.model_folder, config)
         self.block_manager = BlockManager(num_blocks, block_size)
         self.scheduler = Scheduler(
             self.block_manager,
@@ -89,10 +89,10 @@ class Engine:
         guide: its grammar, if `guides` has compiled it already; else that is done here, which may take seconds.
         """
         self._check(request)
-        request = self._with_all_ends(request)
         grammar = request.sampling_params.grammar
         if grammar is not None and guide is None:
             guide = self.guides.compile(grammar)
+        request = self._with_all_ends(request)
         sequences = [
             Sequence(
                 request_id=request.request_id,
@@ -115,10 +115,11 @@ class Engine:
     def _with_all_ends(self, request: GenerateRequest) -> GenerateRequest:
         """What the checkpoint has for ends of text beside its first one are stop tokens of each request.
 
-        Not of one with a grammar, which says where the text ends.
+        With a grammar, which says where the text ends, only those that it knows as ends.
         """
-        params, others = request.sampling_params, self.model.config.other_eos_token_ids
-        if not others or params.ignore_eos or params.grammar is not None:
+        params = request.sampling_params
+        others = self.model.config.other_eos_token_ids if params.grammar is None else self.guides.other_eos_token_ids
+        if not others or params.ignore_eos:
             return request
         params = msgspec.structs.replace(params, stop_token_ids=(*params.stop_token_ids, *others))
         return msgspec.structs.replace(request, sampling_params=params)

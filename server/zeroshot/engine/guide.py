@@ -15,6 +15,7 @@ from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from numpy.typing import NDArray
 
 from zeroshot.errors import WeightsError
+from zeroshot.model.config import GPT2Config
 from zeroshot.text.grammar_check import PARSER_LIMITS, compiled_form, one_line, refusal
 from zeroshot.text.tokenizer import Tokenizer
 from zeroshot.types import Grammar
@@ -57,19 +58,22 @@ class Guide:
 class GuideCompiler:
     """Compiles grammars for one checkpoint's tokens, and keeps the latest. Any thread may call it."""
 
-    def __init__(self, folder: Path, vocab_size: int, eos_token_id: int) -> None:
-        self._folder = folder
-        self._vocab_size = vocab_size
-        self._eos_token_id = eos_token_id
+    def __init__(self, folder: Path, config: GPT2Config) -> None:
+        self._folder, self._config = folder, config
         self._tokenizer: LLTokenizer | None = None
         self._compiled: OrderedDict[tuple[str, str], Guide] = OrderedDict()
         self._lock = Lock()
+
+    @property
+    def other_eos_token_ids(self) -> tuple[int, ...]:
+        """With which of the checkpoint's a text held to a grammar may end too. None before the first is compiled."""
+        return () if self._tokenizer is None else tuple(self._tokenizer.eos_tokens[1:])
 
     def warm_up(self) -> None:
         """Read the vocabulary: half a second in which no other thread runs. Without one, grammars will be refused."""
         if self._tokenizer is None:
             with suppress(WeightsError):
-                self._tokenizer = _read_vocabulary(self._folder, self._vocab_size, self._eos_token_id)
+                self._tokenizer = _read_vocabulary(self._folder, self._config)
 
     def compile(self, grammar: Grammar) -> Guide:
         """A guide at the beginning of a text. Raises InvalidRequest for a grammar that can't be used."""
@@ -95,7 +99,7 @@ class GuideCompiler:
             raise refusal(grammar, one_line(str(error))) from None
         if matcher.is_error():
             raise refusal(grammar, one_line(matcher.get_error()))
-        guide = Guide(grammar, matcher, self._vocab_size)
+        guide = Guide(grammar, matcher, self._config.vocab_size)
         guide.compute_mask()  # some grammars turn out to be too large only here
         if not guide.mask.any():
             raise refusal(grammar, "no text fits it")
@@ -105,20 +109,25 @@ class GuideCompiler:
 class _Vocabulary:
     """What llguidance asks of a tokenizer."""
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int, eos_token_id: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, config: GPT2Config) -> None:
         self._tokenizer = tokenizer
-        self.eos_token_id = eos_token_id
+        self.eos_token_id = config.eos_token_id
         self.bos_token_id = None
-        self.tokens = [tokenizer.token_bytes(token_id) for token_id in range(vocab_size)]
-        self.special_token_ids = sorted({*tokenizer.special_ids, eos_token_id} & {*range(vocab_size)})
+        token_ids = range(config.vocab_size)
+        self.tokens = [tokenizer.token_bytes(token_id) for token_id in token_ids]
+        self.special_token_ids = sorted({*tokenizer.special_ids, config.eos_token_id} & {*token_ids})
 
     def __call__(self, raw: bytes) -> list[int]:
         return self._tokenizer.encode(raw.decode("utf-8", errors="replace"))
 
 
-def _read_vocabulary(folder: Path, vocab_size: int, eos_token_id: int) -> LLTokenizer:
+def _read_vocabulary(folder: Path, config: GPT2Config) -> LLTokenizer:
+    """Its ends of text: the checkpoint's first, and of the others those that are no text, which a grammar may want."""
     tokenizer = Tokenizer.from_folder(folder)
-    if not 0 <= eos_token_id < vocab_size or not tokenizer.token_bytes(eos_token_id):
+    eos_token_id = config.eos_token_id
+    if not 0 <= eos_token_id < config.vocab_size or not tokenizer.token_bytes(eos_token_id):
         raise WeightsError(f"{folder}: token {eos_token_id}, the end of text, is not in the vocabulary")
-    wrapped = TokenizerWrapper(_Vocabulary(tokenizer, vocab_size, eos_token_id))
-    return llguidance.LLTokenizer(wrapped, n_vocab=vocab_size)
+    vocabulary = _Vocabulary(tokenizer, config)
+    others = [token_id for token_id in config.other_eos_token_ids if token_id in vocabulary.special_token_ids]
+    wrapped = TokenizerWrapper(vocabulary)
+    return llguidance.LLTokenizer(wrapped, n_vocab=config.vocab_size, eos_token=[eos_token_id, *others])

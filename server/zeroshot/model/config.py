@@ -49,9 +49,9 @@ class GPT2Config:
     tie_word_embeddings: bool = True
     bos_token_id: int = 50256
     eos_token_id: int = 50256
-    """The first, where `config.json` lists several: it also stands before the beginning of a text and ends grammars."""
+    """The first, where `config.json` lists several: it also stands before the beginning of a text."""
     other_eos_token_ids: tuple[int, ...] = ()
-    """The others of that list. A text ends with any of them."""
+    """The others of that list, and those of `generation_config.json`. A text ends with any of them."""
 
     @property
     def head_dim(self) -> int:

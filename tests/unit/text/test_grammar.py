@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from tests.conftest import DEMO, GPT2_VOCAB_SIZE
 from zeroshot.engine.guide import GuideCompiler
 from zeroshot.errors import InvalidRequest, Overloaded
+from zeroshot.model.config import GPT2Config
 from zeroshot.text import grammar as grammars
 from zeroshot.text import grammar_check
 from zeroshot.text.grammar import expanded_size, json_grammar, regex_grammar
@@ -42,7 +43,7 @@ expressions = st.recursive(
 
 @pytest.fixture(scope="module")
 def guides() -> GuideCompiler:
-    return GuideCompiler(DEMO, GPT2_VOCAB_SIZE, EOS)
+    return GuideCompiler(DEMO, GPT2Config(eos_token_id=EOS))
 
 
 @settings(max_examples=60)
