@@ -151,12 +151,12 @@ def test_a_step_that_raises(small, load_engine, monkeypatch, prompts_of, run, re
     engine = load_engine(small.folder, max_num_seqs=2, kv_cache_tokens=128)
     execute, calls = engine.runner.execute, []
 
-    def fail_from_the_third_step(scheduled):
+    def fail_from_the_third_step(scheduled, **options):
         calls.append(len(scheduled))
         if len(calls) < 3 or all(item.sequence.request_id != "1" for item in scheduled):
-            return execute(scheduled)
+            return execute(scheduled, **options)
         if when == "after":
-            execute(scheduled)
+            execute(scheduled, **options)
         raise RuntimeError("out of luck")
 
     monkeypatch.setattr(engine.runner, "execute", fail_from_the_third_step)
@@ -176,8 +176,8 @@ def test_a_step_that_raises_after_it_wrote_nan(poisoned, monkeypatch, clean, pro
     engine = poisoned("wpe.weight", POISONED_POSITION, kv_cache_tokens=128)
     execute = engine.runner.execute
 
-    def fail_once(scheduled):
-        execute(scheduled)
+    def fail_once(scheduled, **options):
+        execute(scheduled, **options)
         monkeypatch.setattr(engine.runner, "execute", execute)
         raise RuntimeError("out of luck")
 
@@ -198,7 +198,7 @@ def test_a_step_that_raises_leaves_the_prefix_that_others_share(
     (prompt,) = prompts_of(9, [3 * BLOCK_SIZE + 5])
     run(engine, request_of("first", prompt, max_tokens=1))
 
-    def fail(scheduled):
+    def fail(scheduled, **options):
         raise RuntimeError("out of luck")
 
     with monkeypatch.context() as patch:

@@ -8,7 +8,8 @@ import torch
 from zeroshot.engine.cuda_runner import CudaRunner
 from zeroshot.engine.device import CudaDevice, Device, HostDevice
 from zeroshot.engine.draft import CHUNK, Draft, check_draft
-from zeroshot.engine.model_runner import ModelRunner, Runner
+from zeroshot.engine.model_runner import ModelRunner
+from zeroshot.engine.runner import Runner
 from zeroshot.engine.speculative import Guess, look_up
 from zeroshot.model.gpt2 import GPT2
 from zeroshot.settings import EngineSettings

@@ -1,4 +1,4 @@
-"""Scheduled sequences -> the tensors of one step, shape by shape. Here tensors begin; called by `model_runner.py`."""
+"""Scheduled sequences -> the tensors of one step, shape by shape. Here tensors begin; called by the runners."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""Runs one step on a GPU, a step ahead of the host. The same contract as `model_runner.py`.
+"""The `Runner` of a GPU, a step ahead of the host.
 
     host      execute(N)              | append, stop, schedule | execute(N + 1)
     device    ... N | copy of N's tokens | N + 1 (already launched) ...
@@ -25,15 +25,15 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from zeroshot.engine.batch import Batch, build_batch
+from zeroshot.engine.batch import build_batch
 from zeroshot.engine.decode_record import Layout, last_position
 from zeroshot.engine.decode_state import MAX_STEPS, DecodeState, Rows
 from zeroshot.engine.device import Device, Download
 from zeroshot.engine.device_sampler import DeviceSampler, StepKind, step_kind
 from zeroshot.engine.downloaded import sampled_tokens, scored
-from zeroshot.engine.model_runner import StepResult
 from zeroshot.engine.prompt_forward import PromptForward
 from zeroshot.engine.prompt_scorer import PromptScorer
+from zeroshot.engine.runner import StepResult
 from zeroshot.engine.sampler import SampledToken, sample, up_to_first_wrong
 from zeroshot.engine.scheduler import ScheduledSequence
 from zeroshot.engine.seats import Seats
@@ -56,12 +56,8 @@ class Flight:
     """One after the other, of one step or several: [num_steps, num_rows, ...] each."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prefill:
-    batch: Batch
-    draws: Download | None
-    scores: list[tuple[Sequence, Download]]
-    is_finite: Download
+Landing = Callable[[], StepResult]
+"""Waits for what was launched, and gives its part of the step's result."""
 
 
 class CudaRunner:
@@ -75,7 +71,6 @@ class CudaRunner:
         self.model = model
         self.kv_cache = kv_cache
         self.block_size = kv_cache.key.shape[2]
-        self.steps_ahead = MAX_STEPS
         config = model.config
         self._device = device
         self._layout = Layout(self.block_size, config.n_positions, config.vocab_size, config.eos_token_id)
@@ -95,18 +90,15 @@ class CudaRunner:
         self._steps = self._record_steps()
 
     @torch.inference_mode()
-    def execute(self, scheduled: list[ScheduledSequence]) -> StepResult:
+    def execute(self, scheduled: list[ScheduledSequence], *, steps_ahead: int) -> StepResult:
         try:
-            return self._execute(scheduled)
+            return self._execute(scheduled, steps_ahead if self._runs_ahead else 0)
         except BaseException:
             self._ahead = None  # what the device has done is unknown: rows are written anew
             self._seats.keep_only(set())
             raise
 
-    def clear(self, block_ids: list[int]) -> None:
-        self.kv_cache.clear(block_ids)
-
-    def _execute(self, scheduled: list[ScheduledSequence]) -> StepResult:
+    def _execute(self, scheduled: list[ScheduledSequence], steps_ahead: int) -> StepResult:
         if scheduled[0].guessed:
             return self._check_guess(*scheduled)
         beams = [item for item in scheduled if item.sequence.beams is not None]
@@ -118,17 +110,15 @@ class CudaRunner:
         self._seats.keep_only({*decodes, *drawing})
         if flight is None and decodes:
             self._seat(decodes)
-            flight = self._launch(decodes, self._num_steps(decodes))
-        prefill = self._launch_prefill(prefills, drawing) if prefills else None
-        search = self._launch_search(beams) if beams else None
-        self._ahead = self._launch_ahead(decodes + drawing)
+            flight = self._launch(decodes, self._num_steps(decodes, steps_ahead))
+        landings: list[Landing] = [] if flight is None else [partial(_landed, flight, decodes)]
+        if prefills:
+            landings.append(self._launch_prefill(prefills, drawing))
+        if beams:
+            landings.append(self._launch_search(beams))
+        self._ahead = self._launch_ahead(decodes + drawing, steps_ahead)
         # From here on the host waits, for what was launched before the step ahead.
-        results = [search()] if search else []
-        if flight:
-            results.append(StepResult(_landed(flight, decodes), [], []))
-        if prefill:
-            results.append(self._finish_prefill(prefill))
-        return StepResult.joined(results)
+        return StepResult.joined(land() for land in landings)
 
     def _take_ahead(self, decodes: list[Sequence]) -> Flight | None:
         """The step that is on its way, if it is the one that the host wants for all of these sequences."""
@@ -143,13 +133,13 @@ class CudaRunner:
             self._seats.keep_only(set())
         self._seats.give(decodes)
 
-    def _launch_ahead(self, sequences: list[Sequence]) -> Flight | None:
+    def _launch_ahead(self, sequences: list[Sequence], steps_ahead: int) -> Flight | None:
         going_on = [sequence for sequence in sequences if self._seats[sequence].has_more]
         must_ask = any(seat.position >= seat.holds_until for seat in map(self._seats.__getitem__, going_on))
         must_move = self._bucket(self._seats.num_rows_in_use) > self._bucket(len(going_on))
-        if not self._may_run_ahead or not going_on or must_ask or must_move:
+        if steps_ahead == 0 or not going_on or must_ask or must_move:
             return None
-        return self._launch(going_on, self._num_steps(going_on))
+        return self._launch(going_on, self._num_steps(going_on, steps_ahead))
 
     def _check_guess(self, item: ScheduledSequence) -> StepResult:
         """One step, a row for the newest token and for each guess: as if each were the newest of a sequence so long.
@@ -162,7 +152,7 @@ class CudaRunner:
         self._ahead = None
         self._seats.keep_only(set())
         self._seats.give(rows)
-        drawn = [token for _, token in _landed(self._launch(rows, num_steps=1), rows)]
+        drawn = [token for _, token in _landed(self._launch(rows, num_steps=1), rows).sampled]
         return StepResult([(item.sequence, token) for token in up_to_first_wrong(drawn, guessed)], [], [])
 
     def _launch(self, sequences: list[Sequence], num_steps: int) -> Flight:
@@ -181,24 +171,18 @@ class CudaRunner:
         self._seats.advance(sequences, num_steps)
         return Flight(starts, {sequence: seat.row for sequence, seat in seats.items()}, downloads)
 
-    def _num_steps(self, sequences: list[Sequence]) -> int:
+    def _num_steps(self, sequences: list[Sequence], steps_ahead: int) -> int:
         """As many as some sequence can use, up to where one of them needs the host."""
-        if not self._may_run_ahead:
-            return 1
         seats = [self._seats[sequence] for sequence in sequences]
         most_left = max(seat.limit - seat.position for seat in seats)
         until_asked = min(seat.holds_until - seat.position for seat in seats)
-        return max(1, min(MAX_STEPS, self.steps_ahead, most_left, until_asked))
+        return max(1, min(MAX_STEPS, steps_ahead, most_left, until_asked))
 
-    @property
-    def _may_run_ahead(self) -> bool:
-        return self._runs_ahead and self.steps_ahead > 0
-
-    def _launch_prefill(self, prefills: list[ScheduledSequence], drawing: list[Sequence]) -> Prefill:
+    def _launch_prefill(self, prefills: list[ScheduledSequence], drawing: list[Sequence]) -> Landing:
         batch = build_batch(prefills, self.block_size, torch.device("cpu"))
         self._seats.give(drawing)
         hidden = self._prompts(batch)
-        draws = None
+        draws: Download | None = None
         if batch.sampled:
             rows = self._device.upload(np.array([self._seats[sequence].row for sequence in batch.sampled], np.int64))
             kind = step_kind(batch.sampled)
@@ -207,47 +191,45 @@ class CudaRunner:
             draws = self._device.download(self._drawn(rows, kind))
             self._seats.advance(batch.sampled, 1)
         last = hidden[self._upload(batch.last_rows)]
-        return Prefill(
-            batch=batch,
-            draws=draws,
-            scores=[(scores.sequence, self._scorer.launch(hidden, scores)) for scores in batch.prompt_scores],
-            is_finite=self._device.download([last.sum(-1).isfinite()]),
-        )
+        scores = [(scores.sequence, self._scorer.launch(hidden, scores)) for scores in batch.prompt_scores]
+        last_is_finite = self._device.download([last.sum(-1).isfinite()])
 
-    def _launch_search(self, beams: list[ScheduledSequence]) -> Callable[[], StepResult]:
-        """A step of beams. Returns what waits for it and finds their candidates, on the host."""
+        def land() -> StepResult:
+            sampled: list[tuple[Sequence, SampledToken]] = []
+            if draws is not None:
+                arrays = [array[0] for array in draws()]
+                tokens = sampled_tokens(arrays, batch.sampled, range(len(batch.sampled)))
+                sampled += zip(batch.sampled, tokens, strict=True)
+            (is_finite,) = last_is_finite()
+            return StepResult(
+                sampled=sampled,
+                prompt_logprobs=[(sequence, scored(sequence, download())) for sequence, download in scores],
+                not_finite=_not_finite(batch.sequences, is_finite),
+            )
+
+        return land
+
+    def _launch_search(self, beams: list[ScheduledSequence]) -> Landing:
+        """A step of beams, whose candidates are found on the host."""
         batch = build_batch(beams, self.block_size, torch.device("cpu"))
         hidden = self._prompts(batch)
         is_finite = hidden[self._upload(batch.last_rows)].sum(-1).isfinite()
         logits = self.model.compute_logits(hidden[self._upload(batch.sampled_rows)])
         download = self._device.download([is_finite, logits])
 
-        def wait() -> StepResult:
+        def land() -> StepResult:
             finite, rows = download()
             tokens = sample(torch.from_numpy(rows), batch.sampled, self.model.config.eos_token_id)
             sampled = list(zip(batch.sampled, tokens, strict=True))
             return StepResult(sampled, [], _not_finite(batch.sequences, finite))
 
-        return wait
+        return land
 
     @torch.inference_mode()
     def _compile_draw(self) -> None:
         """Compiles the draw for rows given by number, with a row that belongs to no sequence."""
         hidden = torch.zeros((1, self.model.config.n_embd), dtype=self.model.dtype, device=self.model.device)
         self._sampler.draw(hidden, self._device.upload(np.zeros(1, np.int64)), StepKind.PLAIN)
-
-    def _finish_prefill(self, prefill: Prefill) -> StepResult:
-        batch, sampled = prefill.batch, list[tuple[Sequence, SampledToken]]()
-        if prefill.draws is not None:
-            rows = range(len(batch.sampled))
-            arrays = [array[0] for array in prefill.draws()]
-            sampled += zip(batch.sampled, sampled_tokens(arrays, batch.sampled, rows), strict=True)
-        (is_finite,) = prefill.is_finite()
-        return StepResult(
-            sampled=sampled,
-            prompt_logprobs=[(sequence, scored(sequence, download())) for sequence, download in prefill.scores],
-            not_finite=_not_finite(batch.sequences, is_finite),
-        )
 
     def _drawn(self, rows: Rows, kind: StepKind, num_steps: int = 1) -> list[Tensor]:
         """[num_steps, num_rows, ...] each."""
@@ -305,7 +287,7 @@ def _not_finite(sequences: list[Sequence], is_finite: np.ndarray[Any, Any]) -> l
     return [sequence for sequence, ok in zip(sequences, is_finite.tolist(), strict=True) if not ok]
 
 
-def _landed(flight: Flight, decodes: list[Sequence]) -> list[tuple[Sequence, SampledToken]]:
+def _landed(flight: Flight, decodes: list[Sequence]) -> StepResult:
     """What was drawn for each sequence, step after step. Past its limit a row draws for nobody."""
     sampled: list[tuple[Sequence, SampledToken]] = []
     steps = (arrays for download in flight.downloads for arrays in zip(*download(), strict=True))
@@ -313,4 +295,4 @@ def _landed(flight: Flight, decodes: list[Sequence]) -> list[tuple[Sequence, Sam
         drawing = [s for s in decodes if flight.starts[s] + step < last_position(s)]
         rows = [flight.rows[sequence] for sequence in drawing]
         sampled += zip(drawing, sampled_tokens(arrays, drawing, rows), strict=True)
-    return sampled
+    return StepResult(sampled, [], [])

@@ -11,7 +11,8 @@ from dataclasses import replace
 
 import msgspec
 
-from zeroshot.engine.model_runner import Runner
+from zeroshot.engine.decode_state import MAX_STEPS
+from zeroshot.engine.runner import Runner
 from zeroshot.engine.scheduler import ScheduledSequence
 from zeroshot.engine.sequence import Sequence
 from zeroshot.engine.speculative import num_guessable
@@ -87,7 +88,7 @@ class Draft:
     def _step(self, copy: Sequence) -> list[int | None]:
         """Reads on, up to a chunk. The tokens drawn: none before the newest token has been read. None: not finite."""
         num_tokens = min(copy.num_uncomputed_tokens, CHUNK)
-        result = self._runner.execute([ScheduledSequence(copy, num_tokens)])
+        result = self._runner.execute([ScheduledSequence(copy, num_tokens)], steps_ahead=MAX_STEPS)
         copy.num_computed_tokens += num_tokens
         drawn = [token.token_id for _, token in result.sampled]
         for token_id in drawn:

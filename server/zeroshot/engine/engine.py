@@ -18,8 +18,8 @@ from zeroshot.engine.block_manager import BlockManager
 from zeroshot.engine.decode_state import MAX_STEPS
 from zeroshot.engine.guide import Guide, GuideCompiler
 from zeroshot.engine.memory import num_kv_blocks
-from zeroshot.engine.model_runner import StepResult
 from zeroshot.engine.request_check import check_beams, check_request
+from zeroshot.engine.runner import StepResult
 from zeroshot.engine.sampler import SampledToken
 from zeroshot.engine.scheduler import ScheduledSequence, Scheduler
 from zeroshot.engine.sequence import Sequence
@@ -142,7 +142,6 @@ class Engine:
             return []
         self._steps_total += 1
         self._step_started_at = time.monotonic()
-        self.runner.steps_ahead = self._steps_ahead()
         self._compute_masks(scheduled)
         self._run([item for item in scheduled if not item.sequence.is_finished])
         outputs = list(self._outputs.values())
@@ -168,7 +167,7 @@ class Engine:
         if not scheduled:
             return
         try:
-            result = self.runner.execute(scheduled)
+            result = self.runner.execute(scheduled, steps_ahead=self._steps_ahead())
         except Exception:  # whatever it was, the loop goes on
             logger.exception("a step over %d sequences failed", len(scheduled))
             if len(scheduled) == 1:
@@ -304,7 +303,7 @@ class Engine:
             # What it wrote must not be read again. After NaN even its cached prefix is suspect, or that would fail
             # for ever; an exception leaves what earlier steps have committed as it was.
             num_trusted = 0 if isinstance(error, NanLogits) else failed.num_committed_blocks
-            self.runner.clear(self.block_manager.forget(failed, num_trusted=num_trusted))
+            self.runner.kv_cache.clear(self.block_manager.forget(failed, num_trusted=num_trusted))
             failed.finish_reason = "error"
             self._release(failed)
 

@@ -1,12 +1,9 @@
-"""Runs one step on the device: owns the model and the KV cache. Called by `engine.py` with scheduled sequences."""
-
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Protocol
+"""The `Runner` of a CPU: one forward pass a step, and everything is done when `execute` returns."""
 
 import torch
 
 from zeroshot.engine.batch import Batch, PromptScores, build_batch
+from zeroshot.engine.runner import StepResult
 from zeroshot.engine.sampler import (
     SampledToken,
     drawn_of,
@@ -24,52 +21,15 @@ from zeroshot.types import TokenLogprob
 _ROWS_SCORED_AT_ONCE = 128  # logits of that many rows are held at a time: 26 MB for GPT-2's vocabulary
 
 
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    sampled: list[tuple[Sequence, SampledToken]]
-    prompt_logprobs: list[tuple[Sequence, list[TokenLogprob | None]]]
-    not_finite: list[Sequence]
-    """Sequences whose hidden states became NaN or inf: what they put into the KV cache is not to be trusted."""
-
-    @classmethod
-    def joined(cls, results: Iterable["StepResult"]) -> "StepResult":
-        parts = list(results)
-        return cls(
-            [item for part in parts for item in part.sampled],
-            [item for part in parts for item in part.prompt_logprobs],
-            [sequence for part in parts for sequence in part.not_finite],
-        )
-
-
-class Runner(Protocol):
-    """What runs a step: `ModelRunner` on a CPU, `CudaRunner` on a GPU."""
-
-    model: GPT2
-    kv_cache: KVCache
-    steps_ahead: int
-    """Set before each step: how many decode steps may run before the host has looked at those ahead of them."""
-
-    def execute(self, scheduled: list[ScheduledSequence]) -> StepResult:
-        """Run the scheduled tokens, fill their KV slots, sample where a sequence's newest token was among them.
-
-        A sequence may get several tokens at once, in order: what follows a guess that was right, and steps that ran
-        before the host looked.
-        """
-
-    def clear(self, block_ids: list[int]) -> None:
-        """Zero the blocks: attention reads whole blocks, and even a masked NaN would spread."""
-
-
 class ModelRunner:
     def __init__(self, model: GPT2, kv_cache: KVCache) -> None:
         self.model = model
         self.kv_cache = kv_cache
         self.block_size = kv_cache.key.shape[2]
         self.device = kv_cache.key.device
-        self.steps_ahead = 0  # whatever it is set to: a step is done when `execute` returns
 
     @torch.inference_mode()
-    def execute(self, scheduled: list[ScheduledSequence]) -> StepResult:
+    def execute(self, scheduled: list[ScheduledSequence], *, steps_ahead: int) -> StepResult:  # noqa: ARG002
         batch = build_batch(scheduled, self.block_size, self.device)
         hidden = self.model.forward(batch.token_ids, batch.positions, self.kv_cache, batch.attention)
         return StepResult(
@@ -93,9 +53,6 @@ class ModelRunner:
         if is_plain_greedy(sequence):
             return up_to_first_wrong(greedy_tokens(*self.model.greedy(hidden)), guessed)
         return drawn_of(self.model.compute_logits(hidden), sequence, guessed, self.model.config.eos_token_id)
-
-    def clear(self, block_ids: list[int]) -> None:
-        self.kv_cache.clear(block_ids)
 
     def _score(self, hidden: torch.Tensor, scores: PromptScores) -> list[TokenLogprob | None]:
         num_top = scores.sequence.sampling_params.prompt_logprobs or 0

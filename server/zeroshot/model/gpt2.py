@@ -2,7 +2,7 @@
 
 Pre-LayerNorm transformer blocks (Radford et al. 2019, section 2.3). Tokens of many sequences are packed into one
 [num_tokens, n_embd] matrix: whatever works on a single token (embeddings, LayerNorm, linear layers) never sees where
-one sequence ends; attention does, through `AttentionMetadata`. Called by `engine/model_runner.py`.
+one sequence ends; attention does, through `AttentionMetadata`. Called by the runners in `engine/`.
 """
 
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ class KVCache:
     """[n_layer, {K, V}, n_head] float32, of a cache in FP8."""
 
     def clear(self, block_ids: list[int]) -> None:
-        """Zero the blocks in all layers."""
+        """Zero the blocks in all layers: attention reads whole blocks, and even a masked NaN would spread."""
         for content in (self.key, self.value):
             indexable(content)[:, block_ids] = 0
 
