@@ -15,9 +15,7 @@ longer than this one's. A replica comes with its share of ingresses and proxies.
 
 import argparse
 import asyncio
-import json
 import random
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -26,13 +24,10 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import command
 from benchmarks.capacity_model import Curve, percentile, replicas_needed, simulate
-from benchmarks.machine import describe_machine
 from benchmarks.ray_cluster import deploy, ray_cluster
 from benchmarks.scaling import let_go_of_everything, pin_everything
-
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 
 
 def body(number: int, max_tokens: int) -> dict[str, Any]:
@@ -149,25 +144,24 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=ROOT / "model_weights" / "demo")
-    parser.add_argument("--price", type=float, default=1.0, help="Of one replica for an hour.")
-    parser.add_argument("--max-tokens", type=int, default=64, help="Of each request.")
-    parser.add_argument("--limit", type=float, help="Seconds the 99th percentile may take. Default: 3 x one alone.")
-    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
-    parser.add_argument("--rates", type=float, nargs="+", default=[100, 1_000, 10_000, 100_000, 1_000_000])
-    parser.add_argument("--check-load", type=float, default=0.6, help="Of what two replicas can do, for the check.")
-    parser.add_argument("--seconds", type=float, default=15, help="For each point.")
-    parser.add_argument("--output", type=Path, default=RESULTS / "capacity.json")
-    parser.add_argument("--chart", type=Path, default=ROOT / "docs" / "images" / "capacity.png")
+    parser = command.parser("capacity", __doc__)
+    parser.add_argument("--model", type=Path, default=command.DEMO, help="a name or folder, as for zeroshot serve")
+    parser.add_argument("--price", type=float, default=1.0, help="of one replica for an hour")
+    parser.add_argument("--max-tokens", type=int, default=64, help="of each request")
+    parser.add_argument("--limit", type=float, help="seconds the 99th percentile may take; default: 3 x one alone")
+    levels, rates = [1, 2, 4, 8, 16, 32, 64], [100, 1_000, 10_000, 100_000, 1_000_000]
+    parser.add_argument("--concurrency", type=int, nargs="+", default=levels, help="requests at once, at one replica")
+    parser.add_argument("--rates", type=float, nargs="+", default=rates, help="requests a minute to plan for")
+    parser.add_argument("--check-load", type=float, default=0.6, help="of what two replicas can do, for the check")
+    parser.add_argument("--seconds", type=float, default=15, help="for each point")
+    chart = command.ROOT / "docs" / "images" / "capacity.png"
+    parser.add_argument("--chart", type=Path, default=chart, help="the picture of it")
     arguments = parser.parse_args()
     points, check = measure(arguments)
     curve = Curve.of(points)
     limit_s = arguments.limit or 3 * points[0]["median_s"]
     rows = plan(curve, arguments.rates, limit_s, arguments.price)
     result = {
-        "command": "python -m benchmarks.capacity " + " ".join(sys.argv[1:]),
-        "machine": describe_machine(),
         "max_tokens": arguments.max_tokens,
         "price_per_replica_hour": arguments.price,
         "limit_p99_s": round(limit_s, 3),
@@ -175,7 +169,7 @@ def main() -> None:
         "check_with_two_replicas": check,
         "plan": rows,
     }
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+    command.write("capacity", result, arguments.output)
     arguments.output.with_suffix(".md").write_text(as_markdown(rows))
     draw(rows, points, arguments.chart)
     table = Table(*[name.replace("_", " ") for name in rows[0]])

@@ -1,4 +1,4 @@
-"""This server against Hugging Face and CTranslate2, on the same checkpoint, threads and machine, in one run.
+"""This server against Hugging Face, CTranslate2 and llama.cpp, on the same checkpoint, threads and machine, in one run.
 
     python -m benchmarks.cpu                     # GPT-2 124M's shape: 1, 8, 32 and 64 at once, 5 rounds, all systems
     python -m benchmarks.cpu --concurrency 8 --merge              # one level; keep what the result file has of others
@@ -18,7 +18,6 @@ import contextlib
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,12 +29,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks import command
 from benchmarks.cpu_peers import peers
 from benchmarks.http_server import running_server, seconds_for
-from benchmarks.machine import describe_machine
 from benchmarks.random_checkpoint import SIZES, random_checkpoint
 
-RESULTS = Path(__file__).parent / "results"
 BASELINE = "Hugging Face generate"
 SERVED = {
     "zeroshot fp32, HTTP": ("fp32", False),
@@ -53,23 +51,20 @@ Measured = Callable[[list[list[int]], int], float]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SIZES, default="124m")
-    parser.add_argument("--concurrency", nargs="+", default=["1", "8", "32", "64", PREFILL])
-    parser.add_argument("--systems", nargs="+", help="default: all that are installed")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--prompt-tokens", type=int, default=32)
-    parser.add_argument("--output-tokens", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser = command.parser("cpu", __doc__)
+    parser.add_argument("--size", choices=SIZES, default="124m", help="the model's shape")
+    parser.add_argument("--concurrency", nargs="+", default=["1", "8", "32", "64", PREFILL], help="requests at once")
+    parser.add_argument("--systems", nargs="+", help="by their names in the table; default: all that are installed")
+    parser.add_argument("--rounds", type=int, default=5, help="that count")
+    parser.add_argument("--prompt-tokens", type=int, default=32, help="of each request")
+    parser.add_argument("--output-tokens", type=int, default=64, help="of each request")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of each system")
     parser.add_argument("--checkpoints", type=Path, default=Path(tempfile.gettempdir()), help="where to keep them")
-    parser.add_argument("--output", type=Path, default=RESULTS / "cpu.json")
     parser.add_argument("--merge", action="store_true", help="keep the output file's other concurrencies")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     checkpoint = random_checkpoint(arguments.size, arguments.checkpoints)
     result = {
-        "command": "python -m benchmarks.cpu " + " ".join(sys.argv[1:]),
-        "machine": describe_machine(),
         "model": f"GPT-2 {arguments.size}, random values",
         "threads": arguments.threads,
         "prompt_tokens": arguments.prompt_tokens,
@@ -78,8 +73,7 @@ def main() -> None:
     }
     if arguments.merge and arguments.output.exists():
         result = merged(json.loads(arguments.output.read_text()), result)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+    command.write("cpu", result, arguments.output)
     report(result)
 
 

@@ -8,9 +8,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import RESULTS, ROOT
 from benchmarks.cpu import levels_of, medians, title
 
-ROOT = Path(__file__).parents[1]
 SHOWN = {
     "zeroshot int8, HTTP": "Zeroshot int8, over HTTP",
     "CTranslate2 int8": "CTranslate2 int8",
@@ -51,7 +51,7 @@ def draw(result: dict[str, Any], file: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", type=Path, default=ROOT / "benchmarks" / "results" / "cpu.json")
+    parser.add_argument("--input", type=Path, default=RESULTS / "cpu.json")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "images" / "cpu.png")
     arguments = parser.parse_args()
     draw(json.loads(arguments.input.read_text()), arguments.output)

@@ -7,8 +7,6 @@ Each system runs one step after another over the same cache, in turn with the ot
 by one" are the C++ kernels as `Layer.forward` calls them, without the loop over the layers that they have themselves.
 """
 
-import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -19,7 +17,7 @@ from typing import Any
 import torch
 from rich.progress import track
 
-from benchmarks.machine import describe_machine
+from benchmarks import command
 from benchmarks.random_checkpoint import SIZES, random_checkpoint
 from zeroshot.model.config import GPT2Config
 from zeroshot.model.gpt2 import GPT2, AttentionMetadata
@@ -27,7 +25,6 @@ from zeroshot.model.native_ops import native_backend, why_unavailable
 from zeroshot.model.ops import Backend, plain_backend
 from zeroshot.model.weights import GPT2Weights, load_weights
 
-RESULTS = Path(__file__).parent / "results"
 CONTEXT_LEN = 64
 PROMPT_CHUNK = 256
 SYSTEMS: dict[str, tuple[bool, bool, bool]] = {
@@ -109,27 +106,24 @@ def markdown_table(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser("cpu_kernels", __doc__)
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 8, 32, PROMPT_CHUNK], help="tokens a step")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="of all systems, by turns")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each system in each round, at least")
-    parser.add_argument("--size", choices=SIZES, default="124m")
+    parser.add_argument("--size", choices=SIZES, default="124m", help="the model's shape")
     parser.add_argument("--checkpoints", type=Path, default=Path(tempfile.gettempdir()), help="where to keep them")
-    parser.add_argument("--output", type=Path, default=RESULTS / "cpu_kernels.json")
     arguments = parser.parse_args()
     reason = why_unavailable()
     if reason is not None:
         sys.exit(f"The C++ kernels are not available here: {reason}")
     checkpoint = random_checkpoint(arguments.size, arguments.checkpoints)
     result = {
-        "command": "python -m benchmarks.cpu_kernels " + " ".join(sys.argv[1:]),
-        "machine": describe_machine(),
         "model": f"GPT-2 {arguments.size}, random values",
         "threads": torch.get_num_threads(),
         "context_tokens": CONTEXT_LEN,
         "tokens_per_second": measure(checkpoint, arguments.steps, arguments.rounds, arguments.seconds),
     }
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+    command.write("cpu_kernels", result, arguments.output)
     print(markdown_table(result))
 
 

@@ -9,10 +9,8 @@ chunks of it, with one token for every stream in each step. By default chunks ar
 
 import argparse
 import asyncio
-import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator
@@ -22,37 +20,33 @@ from typing import Any
 import httpx
 from rich.console import Console
 
+from benchmarks import command
 from benchmarks.cpu import random_prompts
 from benchmarks.http_server import running_server
-from benchmarks.machine import describe_machine
 from benchmarks.random_checkpoint import SIZES, random_checkpoint
 
-RESULTS = Path(__file__).parent / "results"
 NUM_STREAMS = 4
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SIZES, default="124m")
-    parser.add_argument("--budgets", type=int, nargs="+", default=[64, 128, 256, 512])
+    parser = command.parser("fairness", __doc__)
+    parser.add_argument("--size", choices=SIZES, default="124m", help="the model's shape")
+    parser.add_argument("--budgets", type=int, nargs="+", default=[64, 128, 256, 512], help="tokens a step")
     parser.add_argument("--seconds", type=float, default=12.0, help="of each measurement")
-    parser.add_argument("--long-prompt-tokens", type=int, default=1000)
-    parser.add_argument("--checkpoints", type=Path, default=Path(tempfile.gettempdir()))
-    parser.add_argument("--output", type=Path, default=RESULTS / "fairness.json")
+    parser.add_argument("--long-prompt-tokens", type=int, default=1000, help="of each prompt that arrives")
+    parser.add_argument("--checkpoints", type=Path, default=Path(tempfile.gettempdir()), help="where to keep them")
     arguments = parser.parse_args()
     load_average = os.getloadavg()[0]  # of the last minute, before we add to it
     checkpoint = random_checkpoint(arguments.size, arguments.checkpoints)
     rows = [measure(checkpoint, budget, arguments) for budget in [None, *arguments.budgets]]
     result = {
-        "command": "python -m benchmarks.fairness " + " ".join(sys.argv[1:]),
-        "machine": describe_machine(),
         "load_average": load_average,
         "model": f"GPT-2 {arguments.size}, random values, fp32",
         "streams": NUM_STREAMS,
         "long_prompt_tokens": arguments.long_prompt_tokens,
         "budgets": rows,
     }
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+    command.write("fairness", result, arguments.output)
     Console().print(markdown_table(result))
 
 

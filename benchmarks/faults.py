@@ -6,13 +6,11 @@ The server is the one people run. NaN comes from a checkpoint in which one token
 because the engine process may not have more address space than it has.
 """
 
-import argparse
 import json
 import os
 import shutil
 import signal
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,11 +23,10 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file, save_file
 
-from benchmarks.machine import describe_machine
+from benchmarks import command
 from benchmarks.random_checkpoint import random_checkpoint
 from tests.support.server import Server, run_server
 
-RESULTS = Path(__file__).parent / "results"
 HANG_TIMEOUT_S = 2.0
 POISONED_TOKEN = 777
 HEALTHY = {"prompt": "a healthy request", "max_tokens": 4, "temperature": 0}
@@ -37,21 +34,18 @@ LONG = {"prompt": "On and on", "max_tokens": 1000, "ignore_eos": True}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=RESULTS / "faults.json")
+    parser = command.parser("faults", __doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="of each fault")
     arguments = parser.parse_args()
     load_average = os.getloadavg()[0]  # of the last minute, before we add to it
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(Path(folder), arguments.rounds)
     result = {
-        "command": "python -m benchmarks.faults " + " ".join(sys.argv[1:]),
-        "machine": describe_machine(),
         "load_average": load_average,
         "engine_hang_timeout_s": HANG_TIMEOUT_S,
         "faults": rows,
     }
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+    command.write("faults", result, arguments.output)
     report(result)
 
 

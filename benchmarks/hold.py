@@ -6,9 +6,6 @@ The cases are those of `tests/support/bad_input.py`, which `make test` runs too.
 compared with its answer from before; at the end every KV block must be back.
 """
 
-import argparse
-import json
-import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -17,26 +14,19 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.machine import describe_machine
+from benchmarks import command
 from benchmarks.random_checkpoint import random_checkpoint
 from tests.support.bad_input import all_cases, problem
 from tests.support.server import run_server
 
-RESULTS = Path(__file__).parent / "results"
 HEALTHY = {"prompt": "a healthy request", "max_tokens": 3, "temperature": 0}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=RESULTS / "hold.json")
-    arguments = parser.parse_args()
+    arguments = command.parser("hold", __doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        result = {
-            "command": "python -m benchmarks.hold " + " ".join(sys.argv[1:]),
-            "machine": describe_machine(),
-            **measure(Path(folder)),
-        }
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+        result = measure(Path(folder))
+    command.write("hold", result, arguments.output)
     Console().print(markdown_table(result))
 
 

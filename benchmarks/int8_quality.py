@@ -6,42 +6,27 @@
 --data: a folder with wikitext2_raw_test.txt or .txt.gz, as `zeroshot eval --list` names it.
 """
 
-import argparse
-import gzip
-import hashlib
 import json
-import math
-import sys
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor
-
-from benchmarks.machine import describe_machine
+from benchmarks import command
+from benchmarks.quality import FILE, compare, weights_sha256, wikitext
 from zeroshot.engine.loader import load_model
-from zeroshot.engine.selfcheck import prompt_logits
 from zeroshot.model.gpt2 import GPT2
 from zeroshot.settings import DType, EngineSettings
 from zeroshot.text.tokenizer import Tokenizer
 
-ROOT = Path(__file__).parents[1]
-DEMO = ROOT / "model_weights" / "demo"
-FILE = "wikitext2_raw_test.txt"
-
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", type=Path, default=DEMO)
-    parser.add_argument("--windows", type=int, default=24)
-    parser.add_argument("--window-tokens", type=int, default=512)
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "int8_quality.json")
+    parser = command.parser("int8_quality", __doc__)
+    parser.add_argument("--data", type=Path, required=True, help="the folder with the text")
+    parser.add_argument("--model", type=Path, default=command.DEMO, help="its folder")
+    parser.add_argument("--windows", type=int, default=24, help="of the text's beginning")
+    parser.add_argument("--window-tokens", type=int, default=512, help="each scored by itself")
     arguments = parser.parse_args()
-    quality = compare(arguments.model, wikitext(arguments.data), arguments.windows, arguments.window_tokens)
+    tokens = Tokenizer.from_folder(arguments.model).encode(wikitext(arguments.data))
+    quality = compare(models(arguments.model), tokens, arguments.windows, arguments.window_tokens)
     result = {
-        "command": "python -m benchmarks.int8_quality " + " ".join(sys.argv[1:]),
-        "machine": describe_machine(),
         "model": arguments.model.name,
         "weights_sha256": weights_sha256(arguments.model),
         "text": FILE,
@@ -49,52 +34,13 @@ def main() -> None:
         "window_tokens": arguments.window_tokens,
         **quality,
     }
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+    command.write("int8_quality", result, arguments.output)
     print(json.dumps(quality, indent=2))
 
 
-def weights_sha256(model_folder: Path) -> str:
-    with (model_folder / "model.safetensors").open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def wikitext(folder: Path) -> str:
-    """Raises FileNotFoundError if the folder has no copy of the test set."""
-    compressed = folder / f"{FILE}.gz"
-    if compressed.exists():
-        return gzip.decompress(compressed.read_bytes()).decode()
-    return (folder / FILE).read_text(encoding="utf-8")
-
-
-def compare(model_folder: Path, text: str, num_windows: int, window_tokens: int) -> dict[str, Any]:
-    """Perplexity per token of both, and how often both prefer the same token."""
-    needed = num_windows * window_tokens
-    token_ids = torch.tensor(Tokenizer.from_folder(model_folder).encode(text)[:needed])
-    windows = token_ids[: len(token_ids) // window_tokens * window_tokens].view(-1, window_tokens)
-    exact, rounded = _load(model_folder, "fp32"), _load(model_folder, "int8")
-    nats = {"fp32": 0.0, "int8": 0.0}
-    num_agreed = num_scored = 0
-    for window in windows:
-        logits = {"fp32": prompt_logits(exact, window.tolist(), window_tokens)[:-1]}
-        logits["int8"] = prompt_logits(rounded, window.tolist(), window_tokens)[:-1]
-        for name, values in logits.items():
-            nats[name] += loss(values, window[1:])
-        num_agreed += int((logits["fp32"].argmax(-1) == logits["int8"].argmax(-1)).sum())
-        num_scored += window_tokens - 1
-    perplexity = {name: math.exp(total / num_scored) for name, total in nats.items()}
-    return {
-        "perplexity": {name: round(value, 3) for name, value in perplexity.items()},
-        "perplexity_change_percent": round(100 * (perplexity["int8"] / perplexity["fp32"] - 1), 3),
-        "greedy_agreement_percent": round(100 * num_agreed / num_scored, 2),
-    }
-
-
-def _load(folder: Path, dtype: DType) -> GPT2:
-    return load_model(EngineSettings(model_folder=folder, dtype=dtype, device="cpu"))
-
-
-def loss(logits: Tensor, targets: Tensor) -> float:
-    return float(torch.nn.functional.cross_entropy(logits.double(), targets, reduction="sum"))
+def models(folder: Path) -> dict[str, GPT2]:
+    dtypes: tuple[DType, ...] = ("fp32", "int8")
+    return {dtype: load_model(EngineSettings(model_folder=folder, dtype=dtype, device="cpu")) for dtype in dtypes}
 
 
 if __name__ == "__main__":

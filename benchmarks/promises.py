@@ -7,10 +7,9 @@ The table of docs/security.md.
 
 import json
 import statistics
-from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+from benchmarks.command import RESULTS
 
 
 def markdown_table(hold: dict[str, Any], faults: dict[str, Any], soak: dict[str, Any]) -> str:

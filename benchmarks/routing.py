@@ -9,10 +9,8 @@ Serve's own router takes the less loaded of two random replicas.
 
 import argparse
 import asyncio
-import json
 import random
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,10 +19,9 @@ from typing import Any
 import httpx
 from rich.console import Console
 
-from benchmarks.machine import describe_machine
+from benchmarks import command
 from benchmarks.ray_cluster import deploy, ray_cluster
 
-ROOT = Path(__file__).parents[1]
 ROUTERS = {"two random choices": False, "by prefix": True}
 WORDS = ["river", "night", "window", "letter", "garden", "bread", "winter", "street", "music", "stone", "door"]
 
@@ -93,25 +90,22 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=ROOT / "model_weights" / "demo")
-    parser.add_argument("--tasks", type=int, default=32)
-    parser.add_argument("--examples", type=int, default=16, help="Of each task; about 13 tokens each.")
-    parser.add_argument("--kv-cache-tokens", type=int, default=5120, help="Of each replica.")
-    parser.add_argument("--requests", type=int, default=400, help="Measured, after half as many to fill the caches.")
-    parser.add_argument("--concurrency", type=int, default=8)
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "routing.json")
+    parser = command.parser("routing", __doc__)
+    parser.add_argument("--model", type=Path, default=command.DEMO, help="a name or folder, as for zeroshot serve")
+    parser.add_argument("--tasks", type=int, default=32, help="each with examples of its own")
+    parser.add_argument("--examples", type=int, default=16, help="of each task; about 13 tokens each")
+    parser.add_argument("--kv-cache-tokens", type=int, default=5120, help="of each replica")
+    parser.add_argument("--requests", type=int, default=400, help="measured, after half as many to fill the caches")
+    parser.add_argument("--concurrency", type=int, default=8, help="requests at once")
     arguments = parser.parse_args()
     result = {
-        "command": "python -m benchmarks.routing " + " ".join(sys.argv[1:]),
-        "machine": describe_machine(),
         "replicas": 2,
         "tasks": arguments.tasks,
         "kv_cache_tokens_per_replica": arguments.kv_cache_tokens,
         "concurrency": arguments.concurrency,
         "routers": measure(arguments),
     }
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+    command.write("routing", result, arguments.output)
 
 
 if __name__ == "__main__":

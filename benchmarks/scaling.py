@@ -9,11 +9,9 @@ doubled is the whole machine. Efficiency: tokens a second with two, by twice tho
 
 import argparse
 import asyncio
-import json
 import os
 import random
 import statistics
-import sys
 import time
 from pathlib import Path
 
@@ -21,10 +19,8 @@ import httpx
 import psutil
 from rich.console import Console
 
-from benchmarks.machine import describe_machine
+from benchmarks import command
 from benchmarks.ray_cluster import deploy, ray_cluster
-
-ROOT = Path(__file__).parents[1]
 
 
 def pin_everything(num_replicas: int) -> None:
@@ -92,25 +88,22 @@ def measure(arguments: argparse.Namespace) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=ROOT / "model_weights" / "demo")
-    parser.add_argument("--clients", type=int, default=16, help="For each replica.")
-    parser.add_argument("--max-tokens", type=int, default=32, help="On average.")
-    parser.add_argument("--seconds", type=float, default=30)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "scaling.json")
+    parser = command.parser("scaling", __doc__)
+    parser.add_argument("--model", type=Path, default=command.DEMO, help="a name or folder, as for zeroshot serve")
+    parser.add_argument("--clients", type=int, default=16, help="for each replica")
+    parser.add_argument("--max-tokens", type=int, default=32, help="on average")
+    parser.add_argument("--seconds", type=float, default=30, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=2, help="with one replica and with two, by turns")
     arguments = parser.parse_args()
     rates = measure(arguments)
     medians = {number: statistics.median(values) for number, values in rates.items()}
     result = {
-        "command": "python -m benchmarks.scaling " + " ".join(sys.argv[1:]),
-        "machine": describe_machine(),
         "clients_per_replica": arguments.clients,
         "max_tokens": arguments.max_tokens,
         "tokens_per_second": rates,
         "efficiency": round(medians["2"] / (2 * medians["1"]), 3),
     }
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+    command.write("scaling", result, arguments.output)
     Console().print(f"efficiency {result['efficiency']}")
 
 

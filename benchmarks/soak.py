@@ -16,7 +16,6 @@ Exit code 1 if any of them is not 0.
 
 import argparse
 import asyncio
-import json
 import statistics
 import sys
 import tempfile
@@ -31,12 +30,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from benchmarks import command
 from benchmarks.http_server import server_process
-from benchmarks.machine import describe_machine
 from benchmarks.soak_faults import Usage, at_rest, inject_faults, wait_until_idle, watch_usage
 from benchmarks.soak_traffic import EXPECTED_ERRORS, Call, ExplicitError, Incomplete, Traffic, is_same, send
 
-ROOT = Path(__file__).parents[1]
 DISCONNECT_SHARE = 0.2
 MAX_STAY_S = 0.5
 PAUSE_AFTER_ERROR_S = 0.5
@@ -218,15 +216,16 @@ def markdown_table(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--model", type=Path, default=ROOT / "model_weights" / "demo")
-    parser.add_argument("--concurrency", type=int, default=24)
+    parser = command.parser("soak", __doc__)
+    parser.add_argument("--minutes", type=float, default=10.0, help="at least: until there has been each fault")
+    parser.add_argument("--model", type=Path, default=command.DEMO, help="a name or folder, as for zeroshot serve")
+    parser.add_argument("--concurrency", type=int, default=24, help="requests at once")
     parser.add_argument("--fault-interval-s", type=float, default=30.0, help="from one recovery to the next fault")
     parser.add_argument("--recheck-share", type=float, default=0.1, help="of whole answers, sent again at the end")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--log", type=Path, default=Path(tempfile.gettempdir()) / "soak-server.log")
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "soak.json")
+    parser.add_argument("--seed", type=int, default=0, help="of what is sent, and who leaves")
+    parser.add_argument(
+        "--log", type=Path, default=Path(tempfile.gettempdir()) / "soak-server.log", help="the server's"
+    )
     arguments = parser.parse_args()
     settings = {
         "ZEROSHOT_ENGINE_HANG_TIMEOUT_S": "20",
@@ -240,16 +239,13 @@ def main() -> None:
     ):
         result = asyncio.run(soak(url, process.pid, arguments))
     result = {
-        "command": "python -m benchmarks.soak " + " ".join(sys.argv[1:]),
-        "machine": describe_machine(),
         "model": arguments.model.name,
         "minutes": arguments.minutes,
         "concurrency": arguments.concurrency,
         "settings": settings,
         "leaks": leaks(result),
     } | result
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    command.write("soak", result, arguments.output)
     report(result)
     sys.exit(bool(result["lost"] or result["failed"] or result["wrong"] or result["leaks"]))
 

@@ -8,18 +8,17 @@ that repeat themselves on purpose. The command fails if a single token is anothe
 interleaved, a first one not counted, and medians compared: a step of seven positions takes longer than one of one.
 """
 
-import argparse
 import json
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from rich.progress import track
 
-from benchmarks.int8_quality import DEMO, FILE, ROOT, weights_sha256, wikitext
-from benchmarks.machine import describe_machine
+from benchmarks import command
+from benchmarks.command import ROOT
+from benchmarks.quality import FILE, weights_sha256, wikitext
 from zeroshot.engine.engine import Engine
 from zeroshot.engine.loader import load_engine
 from zeroshot.model.hub import fetch_model
@@ -35,17 +34,16 @@ REPETITIVE = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", default=str(DEMO), help="a name or folder, as for zeroshot serve")
+    parser = command.parser("speculative", __doc__)
+    parser.add_argument("--data", type=Path, required=True, help="the folder with the text")
+    parser.add_argument("--model", default=str(command.DEMO), help="a name or folder, as for zeroshot serve")
     parser.add_argument("--draft", help="a smaller model with the same tokens")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--dtype", default="fp32")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--prompts", type=int, default=8)
-    parser.add_argument("--prompt-tokens", type=int, default=128)
-    parser.add_argument("--max-tokens", type=int, default=128)
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "speculative.json")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where all of them run")
+    parser.add_argument("--dtype", default="fp32", help="of both models")
+    parser.add_argument("--rounds", type=int, default=5, help="that count")
+    parser.add_argument("--prompts", type=int, default=8, help="windows of the text")
+    parser.add_argument("--prompt-tokens", type=int, default=128, help="of each window")
+    parser.add_argument("--max-tokens", type=int, default=128, help="generated after each prompt")
     arguments = parser.parse_args()
     folder = fetch_model(arguments.model, ROOT / "model_weights")
     tokenizer = Tokenizer.from_folder(folder)
@@ -56,8 +54,6 @@ def main() -> None:
     }
     engines = load_engines(folder, arguments.draft, arguments.dtype, arguments.device)
     result = {
-        "command": "python -m benchmarks.speculative " + " ".join(sys.argv[1:]),
-        "machine": describe_machine(),
         "model": folder.name,
         "draft": arguments.draft,
         "device": arguments.device,
@@ -67,7 +63,7 @@ def main() -> None:
         "max_tokens": arguments.max_tokens,
         "gains": compare(engines, texts, arguments.max_tokens, arguments.rounds),
     }
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+    command.write("speculative", result, arguments.output)
     print(json.dumps(result["gains"], indent=2))
 
 

@@ -6,20 +6,15 @@
 One start that is not counted comes first: it compiles Python's files and the C++ kernels where that was not done yet.
 """
 
-import argparse
-import json
 import statistics
-import sys
 import time
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks import command
 from benchmarks.http_server import running_server
-from benchmarks.machine import describe_machine
-
-ROOT = Path(__file__).parents[1]
 
 
 def seconds_to_ready(model: Path, dtype: str) -> float:
@@ -30,11 +25,10 @@ def seconds_to_ready(model: Path, dtype: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=ROOT / "model_weights" / "demo")
-    parser.add_argument("--dtypes", nargs="+", default=["fp32", "int8"])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "start.json")
+    parser = command.parser("start", __doc__)
+    parser.add_argument("--model", type=Path, default=command.DEMO, help="a name or folder, as for zeroshot serve")
+    parser.add_argument("--dtypes", nargs="+", default=["fp32", "int8"], help="to start in, by turns")
+    parser.add_argument("--rounds", type=int, default=5, help="that count")
     arguments = parser.parse_args()
     seconds: dict[str, list[float]] = {dtype: [] for dtype in arguments.dtypes}
     cases = [(number, dtype) for number in range(arguments.rounds + 1) for dtype in arguments.dtypes]
@@ -43,12 +37,10 @@ def main() -> None:
         if number > 0:
             seconds[dtype].append(taken)
     result = {
-        "command": "python -m benchmarks.start " + " ".join(sys.argv[1:]),
-        "machine": describe_machine(),
         "model": arguments.model.name,
         "seconds_to_ready": seconds,
     }
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+    command.write("start", result, arguments.output)
     for dtype, values in seconds.items():
         Console().print(f"{arguments.model.name} in {dtype}: ready after {statistics.median(values):.2f} s (median)")
 

@@ -10,9 +10,7 @@ CPU time, as all of it is the event loop's; the ratio is the median of the round
 import argparse
 import asyncio
 import gc
-import json
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from unittest.mock import patch
 
 from rich.console import Console
 
-from benchmarks.machine import describe_machine
+from benchmarks import command
 from zeroshot import client as client_module
 from zeroshot.api.sse import _event
 from zeroshot.client import EngineClient
@@ -30,7 +28,6 @@ from zeroshot.telemetry.record import CURRENT_RECORD, RequestRecord
 from zeroshot.telemetry.timeline import Timeline
 from zeroshot.types import GenerateRequest, SamplingParams, TokenOutput
 
-ROOT = Path(__file__).parents[1]
 PROMPT = [464, 3290, 318]
 
 
@@ -91,25 +88,22 @@ async def measure(arguments: argparse.Namespace) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=ROOT / "model_weights" / "demo")
-    parser.add_argument("--num-seqs", type=int, default=32)
-    parser.add_argument("--num-tokens", type=int, default=500)
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "telemetry.json")
+    parser = command.parser("telemetry", __doc__)
+    parser.add_argument("--model", type=Path, default=command.DEMO, help="whose tokenizer turns the tokens into text")
+    parser.add_argument("--num-seqs", type=int, default=32, help="streams at once")
+    parser.add_argument("--num-tokens", type=int, default=500, help="of each stream")
+    parser.add_argument("--rounds", type=int, default=11, help="with and without, by turns")
     arguments = parser.parse_args()
     rates = asyncio.run(measure(arguments))
     medians = {name: statistics.median(values) for name, values in rates.items()}
     result = {
-        "command": "python -m benchmarks.telemetry " + " ".join(sys.argv[1:]),
-        "machine": describe_machine(),
         "num_seqs": arguments.num_seqs,
         "num_tokens": arguments.num_tokens,
         "microseconds_per_token": rates,
         "medians": medians,
         "ratio": round(statistics.median(b / a for a, b in zip(rates["without"], rates["with"], strict=True)), 3),
     }
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+    command.write("telemetry", result, arguments.output)
     Console().print(f"{medians} us a token on the event loop: {result['ratio']} times")
 
 

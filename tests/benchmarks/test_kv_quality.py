@@ -5,25 +5,26 @@ import json
 import pytest
 import torch
 
-from benchmarks.int8_quality import DEMO, ROOT, weights_sha256
-from benchmarks.kv_quality import GATE_PERCENT, _load, compare
+from benchmarks.command import DEMO, RESULTS
+from benchmarks.kv_quality import GATE_PERCENT, models
+from benchmarks.quality import compare, weights_sha256
 
 TOKENS = torch.randint(0, 50000, (200,), generator=torch.Generator().manual_seed(0)).tolist()
 
 
 def test_fp8_changes_something_and_the_same_model_nothing():
-    exact, rounded = (_load(DEMO, "cpu", "fp32", is_fp8) for is_fp8 in (False, True))
-    same = compare(exact, exact, TOKENS, 2, 64)
+    both = models(DEMO, "cpu", "fp32")
+    same = compare({"plain": both["plain"], "again": both["plain"]}, TOKENS, 2, 64)
     assert same["perplexity_change_percent"] == 0
     assert same["greedy_agreement_percent"] == 100
-    found = compare(exact, rounded, TOKENS, 2, 64)
+    found = compare(both, TOKENS, 2, 64)
     assert found["perplexity"]["plain"] == same["perplexity"]["plain"]
     assert 0 < abs(found["perplexity_change_percent"]) < 3
     assert found["greedy_agreement_percent"] > 90
 
 
 def test_the_committed_result_is_of_the_bundled_weights_and_passes_its_gate():
-    path = ROOT / "benchmarks" / "results" / "kv_quality.json"
+    path = RESULTS / "kv_quality.json"
     if not path.exists():
         pytest.skip("no result of benchmarks.kv_quality is committed")
     result = json.loads(path.read_text())

@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.int8_quality import DEMO, FILE, ROOT, compare, weights_sha256, wikitext
+from benchmarks.command import DEMO, RESULTS, ROOT
+from benchmarks.int8_quality import models
+from benchmarks.quality import FILE, compare, weights_sha256, wikitext
 from zeroshot.engine.loader import load_model
 from zeroshot.engine.selfcheck import prompt_logits
 from zeroshot.errors import SettingsError
 from zeroshot.model.native_ops import why_unavailable
 from zeroshot.settings import EngineSettings
+from zeroshot.text.tokenizer import Tokenizer
 from zeroshot_kernels.cpu.attention import converts_half
 
 DATA = Path(os.environ.get("TRAINING_DATA", "")) / "eval"
@@ -93,14 +96,15 @@ def test_perplexity_is_within_1_percent_of_fp32() -> None:
         text = wikitext(DATA)
     except FileNotFoundError:
         pytest.skip("the corpus is not at hand: set TRAINING_DATA to the folder that holds eval/" + FILE)
-    quality = compare(DEMO, text, num_windows=4, window_tokens=512)
+    tokens = Tokenizer.from_folder(DEMO).encode(text)
+    quality = compare(models(DEMO), tokens, num_windows=4, window_tokens=512)
     assert abs(quality["perplexity_change_percent"]) < 1.0
     assert quality["greedy_agreement_percent"] > 90.0
 
 
 def test_the_committed_measurement_is_of_the_bundled_model_and_passes_the_gate() -> None:
     """Where the corpus is not at hand, this is what notices that another model was bundled."""
-    result = json.loads((ROOT / "benchmarks" / "results" / "int8_quality.json").read_text())
+    result = json.loads((RESULTS / "int8_quality.json").read_text())
     assert result["weights_sha256"] == weights_sha256(DEMO)
     assert abs(result["perplexity_change_percent"]) < 1.0
     said = f"{result['perplexity_change_percent']:+.2f} %"
