@@ -153,7 +153,7 @@ def test_an_abort_at_any_step_frees_everything(engine, request_of, prompts_of, n
     (prompt,) = prompts_of(11, [21])
     engine.add_request(request_of("a", prompt, max_tokens=20, beams=BeamParams(num_beams=5), ignore_eos=True))
     for _ in range(num_steps):
-        assert engine.step() is not None
+        engine.step()
     engine.abort("a")
     assert not engine.has_work
     assert engine.block_manager.num_free_blocks == engine.block_manager.num_blocks

@@ -1,6 +1,6 @@
 """Holds a sequence to a grammar: which tokens may come next. Called by `engine.py` before and after each step.
 
-No tensors: a mask is a NumPy array, which `sampler.py` applies to the logits. Masks are at the level of bytes, so any
+No tensors: a mask is a NumPy array, which the samplers apply to the logits. Masks are at the level of bytes, so any
 byte-level vocabulary will do, and a character may be made of several tokens.
 """
 
