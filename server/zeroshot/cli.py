@@ -210,6 +210,7 @@ def generate(
     """Continue a text in the terminal, without a server."""
     from zeroshot.engine.offline import continue_text
 
+    _check_utf8(prompt)
     settings = _settings(model=model, dtype=dtype, device=device)
     params = SamplingParams(
         max_tokens=max_tokens,
@@ -247,6 +248,10 @@ def task(
     settings = _settings(model=model, prompts=prompts, dtype=dtype, device=device)
     if (source is None) != (target is None):
         raise InvalidRequest("--input and --output go together.")
+    if source is not None and inputs:
+        raise InvalidRequest("With --input the inputs are in the file: leave out name=value.")
+    for pair in inputs or []:
+        _check_utf8(pair)
     folder = _fetch_models(settings)
     if source is None or target is None:
         result = asyncio.run(run_once(settings, folder, name, inputs or []))
@@ -363,6 +368,14 @@ def _url(host: str, port: int) -> str:
 
 def _progress_bars() -> Progress:
     return Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console)
+
+
+def _check_utf8(argument: str) -> None:
+    """Raises InvalidRequest where Python has put surrogates in the place of bytes that are no text."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"{argument[: error.end]!a}: this is not UTF-8.") from None
 
 
 def _settings(**given: Any) -> Settings:

@@ -121,16 +121,83 @@ def test_task_says_what_is_wrong_with_its_files_before_it_loads_a_model(model: A
         assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("content", ["no JSON\nat all", "only a line", "3\n", '{"output": "a"}\nnotes'])
-def test_task_does_not_touch_a_file_that_holds_no_results(model: Any, tmp_path: Path, content: str) -> None:
-    source, target = tmp_path / "in.jsonl", tmp_path / "precious.txt"
-    source.write_text('{"text": "Fine."}\n{"text": "Bad."}\n')
-    target.write_text(content)
-    arguments = ["--model", str(model.folder), "--input", str(source), "--output", str(target)]
-    result = zeroshot("task", "sentiment", *arguments, "--prompts", str(PROMPTS))
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"notes without a line's end",
+        b"notes\n",
+        b'{"text": "Fine."}\n',
+        b"1\n",
+        b'[{"output": "a"}]\n',
+        b'"output"\n',
+        b'{"output": "a"}\n{"text": "the second line"}',
+        b"[" * 100_000 + b"\n",
+    ],
+)
+def test_task_leaves_a_file_alone_that_holds_no_results(model: Any, tmp_path: Path, content: bytes) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"text": "Fine."}\n' * 3)
+    target.write_bytes(content)
+    arguments = ["task", "sentiment", "--model", str(model.folder), "--prompts", str(PROMPTS)]
+    result = zeroshot(*arguments, "--input", str(source), "--output", str(target))
     assert result.returncode == 1
+    assert "Error:" in result.stderr
+    assert "out.jsonl" in result.stderr
     assert "Traceback" not in result.stderr
-    assert target.read_text() == content
+    assert target.read_bytes() == content
+
+
+def test_task_does_not_write_into_its_own_input(model: Any, tmp_path: Path) -> None:
+    source, link = tmp_path / "in.jsonl", tmp_path / "link.jsonl"
+    source.write_text('{"output": "a"}\n{"output": "b')
+    link.symlink_to(source)
+    arguments = ["task", "sentiment", "--model", str(model.folder), "--prompts", str(PROMPTS)]
+    for target in (source, link):
+        result = zeroshot(*arguments, "--input", str(source), "--output", str(target))
+        assert (result.returncode, "at once" in result.stderr) == (1, True), result.stderr
+        assert source.read_text() == '{"output": "a"}\n{"output": "b'
+
+
+def test_task_writes_only_into_files(model: Any, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"text": "Fine."}\n')
+    arguments = ["task", "sentiment", "--model", str(model.folder), "--prompts", str(PROMPTS)]
+    for target, words in (("/dev/stdout", "is not a file"), (str(tmp_path), "is not a file"), ("/proc/x", "written")):
+        result = zeroshot(*arguments, "--input", str(source), "--output", target)
+        assert (result.returncode, words in result.stderr) == (1, True), result.stderr
+
+
+def test_task_takes_inputs_from_one_place(model: Any, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"text": "Fine."}\n')
+    arguments = ["task", "sentiment", "text=Bad.", "--model", str(model.folder), "--prompts", str(PROMPTS)]
+    result = zeroshot(*arguments, "--input", str(source), "--output", str(target))
+    assert (result.returncode, "name=value" in result.stderr) == (1, True), result.stderr
+    assert not target.exists()
+
+
+def test_task_says_what_is_wrong_with_a_line(model: Any, tmp_path: Path) -> None:
+    """A byte order mark, as some editors put before the first line, is nothing wrong."""
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_bytes(b'\xef\xbb\xbf{"text": "Fine."}\r\n["Fine."]\r\n{"text": \n{"text": "\xff"}\n')
+    arguments = ["task", "sentiment", "--model", str(model.folder), "--prompts", str(PROMPTS)]
+    result = zeroshot(*arguments, "--input", str(source), "--output", str(target))
+    assert result.returncode == 0, result.stderr
+    first, *others = [json.loads(line) for line in target.read_text().splitlines()]
+    assert first["output"] in ("positive", "negative")
+    messages = [other["error"]["message"] for other in others]
+    assert [message.split(":")[0] for message in messages] == [
+        "This is not a JSON object of inputs.",
+        "Invalid JSON",
+        "Invalid JSON",
+    ]
+
+
+@pytest.mark.parametrize("arguments", [["generate", b"One\xff"], ["task", "sentiment", b"text=One\xff"]])
+def test_arguments_that_are_no_text(model: Any, arguments: list[Any]) -> None:
+    result = zeroshot(*arguments, "--model", str(model.folder))
+    assert (result.returncode, "not UTF-8" in result.stderr) == (1, True), result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_generate_says_so_when_the_model_breaks(model: Any, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Tasks without a server, for `zeroshot task`: on one set of inputs, or on each line of a JSONL file."""
 
 import asyncio
+import codecs
 import json
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
@@ -87,10 +88,20 @@ async def run_item(task: Task, client: ModelClient, item: str | bytes) -> dict[s
     try:
         result = await task.run(client, task.request_model.model_validate_json(item))
     except ValidationError as error:
-        return ValidationFailed.from_pydantic(error.errors()).as_body()
+        return _refusal(error).as_body()
     except ZeroshotError as error:
         return error.as_body()
     return result.as_body()
+
+
+def _refusal(error: ValidationError) -> ValidationFailed:
+    """There is no body and no header here, of which messages for HTTP speak."""
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return ValidationFailed(first["msg"])
+    if first["type"] == "model_type" and not first["loc"]:
+        return ValidationFailed("This is not a JSON object of inputs.")
+    return ValidationFailed.from_pydantic(error.errors())
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,27 +117,44 @@ class _FileRun:
 
     @classmethod
     def resume(cls, source: Path, target: Path) -> "_FileRun":
-        """Cuts off a line of the target that an earlier run did not finish. Raises InvalidRequest; see `run_file`."""
+        """Cuts off a line of the target that an earlier run did not finish. Raises InvalidRequest; see `run_file`.
+
+        A target that holds anything but results is left as it is.
+        """
         if not target.parent.is_dir():
             raise InvalidRequest(f"There is no folder {target.parent} for {target.name}.")
+        if target.exists() and not target.is_file():
+            raise InvalidRequest(f"{target} is not a file: what is done is kept there, so that a run can go on.")
         try:
-            items = [line for line in source.read_bytes().splitlines() if line.strip()]
-            with target.open("a+b") as file:
-                file.seek(0)
-                content = file.read()
-                num_whole_bytes = content.rfind(b"\n") + 1
-                whole, rest = content[:num_whole_bytes], content[num_whole_bytes:]
-                results = [json.loads(line) for line in whole.splitlines()]
-                if not all(isinstance(result, dict) for result in results) or rest[:1] not in (b"", b"{"):
-                    raise InvalidRequest(f"{target} has lines that are no results: another file?")
-                if len(results) > len(items):
-                    raise InvalidRequest(
-                        f"{target} has {len(results)} results, {source} only {len(items)} lines: another file's?"
-                    )
-                file.truncate(num_whole_bytes)  # last: a file of something else is left as it was
-        except (OSError, ValueError) as error:
+            if target.exists() and target.samefile(source):
+                raise InvalidRequest(f"{source} can't be read and written at once: choose another --output.")
+            items = [line for line in source.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines() if line.strip()]
+            content = target.read_bytes() if target.exists() else b""
+            num_whole_bytes = content.rfind(b"\n") + 1
+            results = [json.loads(line) for line in content[:num_whole_bytes].splitlines()]
+        except (OSError, ValueError, RecursionError) as error:
             raise InvalidRequest(f"{source} -> {target}: {error}") from None
+        if not all(map(_is_result, results)) or not _begins_a_result(content[num_whole_bytes:]):
+            raise InvalidRequest(f"{target} is there already and holds something else than results of a task.")
+        if len(results) > len(items):
+            raise InvalidRequest(
+                f"{target} has {len(results)} results, {source} only {len(items)} lines: another file's?"
+            )
+        try:
+            with target.open("ab") as file:
+                file.truncate(num_whole_bytes)
+        except OSError as error:
+            raise InvalidRequest(f"{target} can't be written: {error.strerror}") from None
         return cls(items, target, len(results), sum("error" in result for result in results))
+
+
+def _is_result(value: Any) -> bool:
+    return isinstance(value, dict) and ("output" in value or "error" in value)
+
+
+def _begins_a_result(line: bytes) -> bool:
+    """Whether the line may be a result of which the end is missing; also if there is none of it."""
+    return any(line.startswith(start[: len(line)]) for start in (b'{"output": ', b'{"error": '))
 
 
 async def _run_remaining(task: Task, client: ModelClient, run: _FileRun, on_done: Callable[[int, int], None]) -> int:
