@@ -76,6 +76,12 @@ def _first_mistake(source: YamlSource, error: ValidationError) -> PromptFileErro
             return source.mistake(
                 place, "only lower-case letters, digits, - and _, at most 64, a letter or digit first"
             )
+        case "string_pattern_mismatch" if place[-1] == "[key]":
+            return source.mistake(place[:-1], "only lower-case letters, digits and _, at most 64, a letter first")
+        case "tuple_type":
+            return source.mistake(place, "expected a list, [a, b]")
+        case "model_attributes_type" | "model_type" | "dict_type":
+            return source.mistake(place, "expected a mapping, {key: value}")
         case "string_type":
             return source.mistake(place, 'expected a string; "quote" what YAML reads as a number, yes/no or nothing')
     return source.mistake(place, str(first["msg"]))

@@ -29,7 +29,7 @@ class YamlSource:
             root = loader.get_single_node()
             if not isinstance(root, yaml.MappingNode):
                 raise _mistake(file, 1, "expected a mapping: `name: ...`, `template: ...` and so on")
-            _refuse_duplicates(file, root)
+            _refuse_what_is_not_json(file, root)
             _refuse_surrogates(file, root)
             return cls(file, loader.construct_document(root), root)
         except UnicodeDecodeError as error:
@@ -77,19 +77,34 @@ def _child(node: yaml.Node, part: str | int) -> tuple[int, yaml.Node] | None:
     return None
 
 
-def _refuse_duplicates(file: str, node: yaml.Node) -> None:
+_TAG = "tag:yaml.org,2002:"
+_NOT_IN_JSON = {
+    f"{_TAG}timestamp": 'YAML reads this as a date: "quote" it',
+    f"{_TAG}binary": "bytes are not supported: write a text",
+    f"{_TAG}set": "sets are not supported: write a list",
+}
+_KEY_TAGS = frozenset({f"{_TAG}str", f"{_TAG}merge"})
+
+
+def _refuse_what_is_not_json(file: str, node: yaml.Node) -> None:
+    """What JSON has no value for, keys that are no strings, and those that appear twice."""
+    if node.tag in _NOT_IN_JSON:
+        shown = f"{node.value[:40]}: " if isinstance(node, yaml.ScalarNode) else ""
+        raise _mistake(file, _line(node), f"{shown}{_NOT_IN_JSON[node.tag]}")
     if isinstance(node, yaml.MappingNode):
         seen: set[Hashable] = set()
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise _mistake(file, _line(key), "a key must be a name")
+            if key.tag not in _KEY_TAGS:
+                raise _mistake(file, _line(key), f'{key.value}: a key must be a string: "quote" it')
             if key.value in seen:
                 raise _mistake(file, _line(key), f"{key.value}: this key appears twice")
             seen.add(key.value)
-            _refuse_duplicates(file, value)
+            _refuse_what_is_not_json(file, value)
     elif isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            _refuse_duplicates(file, item)
+            _refuse_what_is_not_json(file, item)
 
 
 def _refuse_surrogates(file: str, node: yaml.Node) -> None:

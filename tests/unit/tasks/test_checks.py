@@ -72,7 +72,12 @@ def test_a_good_file_is_what_it_says() -> None:
         ("Greet {who}", "Greet you", 4, "inputs.who: no template uses this input"),
         ('way:"', 'way: "', 8, "template: the template ends with a space"),
         ("  who:", "  seed:", 4, "inputs.seed: this name is taken"),
-        ("  who:", "  Who:", 4, "inputs.Who"),
+        ("  who:", "  Who:", 4, "inputs.Who: only lower-case letters"),
+        ("  who:", "  yes:", 4, "yes: a key must be a string"),
+        ("summary: Greet someone.", "summary: 2026-11-29", 2, "2026-11-29: YAML reads this as a date"),
+        ("summary: Greet someone.", "summary: !!binary aGk=", 2, "aGk=: bytes are not supported"),
+        ('stop: ["\\n"]', 'stop: "\\n"', 9, "decoding.stop: expected a list"),
+        ("{type: string, max_chars: 100, example: Ann}", "string", 4, "inputs.who: expected a mapping"),
         ("example: Ann", f"example: {'A' * 101}", 4, "inputs.who.example: "),
         ("default: warm", "default: hot", 5, "inputs.tone.default: "),
         ("max_chars: 100", "max_chars: 2, min_chars: 3", 4, "inputs.who.min_chars: 3 is more than max_chars, 2"),
@@ -140,6 +145,24 @@ def test_mistakes_in_fixed_labels(labels: str, index_line: int, message: str) ->
     with pytest.raises(PromptFileError, match=message) as raised:
         parse("mood.yaml", text.encode())
     assert raised.value.message.startswith(f"mood.yaml:{index_line}: output.labels")
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ("{enum: [2026-11-29, 2026-11-30]}", "2026-11-29: YAML reads this as a date"),
+        ("{const: !!binary aGk=}", "bytes are not supported"),
+        ("{enum: !!set {a, b}}", "sets are not supported"),
+        ("{type: object, properties: {no: {type: boolean}}}", "no: a key must be a string"),
+        ("{type: object, properties: {1: {type: boolean}}}", "1: a key must be a string"),
+    ],
+)
+def test_a_schema_holds_what_json_holds(schema: str, message: str) -> None:
+    text = LABEL[: LABEL.index("  kind")].replace("  labels: {type: list, default: [good, bad]}\n", "")
+    with pytest.raises(PromptFileError) as raised:
+        parse("mood.yaml", f"{text}  kind: json\n  schema: {schema}\n".encode())
+    assert raised.value.message.startswith("mood.yaml:8: "), raised.value.message
+    assert message in raised.value.message
 
 
 def test_a_calibration_without_its_means_is_refused() -> None:
