@@ -42,6 +42,26 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
+def _send_until_closed(cycle: RequestResponseCycle) -> Any:
+    """The cycle's `send` for a client of HTTP/1.0, which knows no chunks (RFC 9112, section 6.1).
+
+    A body whose length isn't said ends where uvicorn closes the connection.
+    """
+    send = cycle.send
+    is_length_known = True
+
+    async def send_without_chunks(message: Any) -> None:
+        nonlocal is_length_known
+        if message["type"] == "http.response.start":
+            is_length_known = any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+            cycle.chunked_encoding = None if is_length_known else False
+        elif not is_length_known:
+            cycle.expected_content_length = len(message.get("body", b""))  # else uvicorn would count it as too long
+        await send(message)
+
+    return send_without_chunks
+
+
 class LimitedProtocol(HttpToolsProtocol):
     """uvicorn's, with limits on the size of a request's head and on the time it takes, and errors as JSON.
 
@@ -160,6 +180,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
+        if cycle.scope["http_version"] == "1.0":
+            cycle.send = _send_until_closed(cycle)  # type: ignore[method-assign]
         super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
