@@ -108,7 +108,7 @@ def _add_middleware(app: FastAPI, settings: Settings, keys: ApiKeys, tracer: Tra
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type"],
+            allow_headers=["*"],  # openai's client sends a dozen of its own from a page
             expose_headers=["Retry-After", "X-Ignored-Fields", "X-Request-Id"],
         )
     app.add_middleware(SecurityHeadersMiddleware)

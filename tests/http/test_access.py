@@ -209,7 +209,9 @@ def test_pages_of_listed_sites_only(start_server: StartServer) -> None:
     with start_server(
         "--api-key", FIRST, ZEROSHOT_ALLOWED_ORIGINS="https://app.example, http://localhost:3000"
     ) as server:
-        ask = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,content-type"}
+        # The last two as openai's client sends them from a page.
+        headers = "authorization,content-type,x-request-id,x-stainless-arch,x-stainless-retry-count"
+        ask = {"access-control-request-method": "POST", "access-control-request-headers": headers}
         for origin in ("https://app.example", "http://localhost:3000"):
             preflight = httpx.options(server.url + "/generate", headers=ask | {"origin": origin})
             assert preflight.status_code == 200
