@@ -95,6 +95,15 @@ def test_generate_stream_ends_with_the_whole_text(server: Any) -> None:
     assert events[-1]["generated_text"] == server.http.post("/generate", json=body).json()["generated_text"]
 
 
+@pytest.mark.parametrize("path", ["/", "/generate", "/generate_stream"])
+def test_what_is_ignored_is_named(server: Any, path: str) -> None:
+    """As of a body that mixes the two schemas of `/generate`."""
+    body = {"inputs": PROMPT, "parameters": {"max_new_tokens": 2}, "options": {"use_cache": False}}
+    assert "x-ignored-fields" not in server.http.post(path, json=body).headers
+    mixed = server.http.post(path, json=body | {"prompt": "b", "max_tokens": 5, "stop": None, "a\r\nb": 1})
+    assert (mixed.status_code, mixed.headers["x-ignored-fields"]) == (200, "prompt, max_tokens")
+
+
 def test_the_default_length_is_what_fits(server: Any) -> None:
     body = {"inputs": "a" + " a" * 1020, "parameters": {"details": True}}
     assert server.http.post("/generate", json=body).json()["details"]["generated_tokens"] <= 3

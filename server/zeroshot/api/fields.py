@@ -1,5 +1,6 @@
 """Strict field types for request bodies: what is not exactly right is refused, with the field's name."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -9,6 +10,7 @@ from zeroshot.types import MAX_LOGIT_BIAS, MAX_LOGPROBS, MAX_SEED
 
 MAX_CHOICES = 128
 MAX_STOPS = 16
+_MAX_IGNORED_NAMES = 20
 
 
 class StrictBody(BaseModel):
@@ -33,6 +35,13 @@ MAX_PROMPT_TOKENS = 2**18
 """Token ids in all prompts of a request: as many as 256 full contexts of GPT-2."""
 _MAX_ROWS = 2**12
 """Prompts that are looked at; far fewer are taken."""
+
+
+def naming_ignored(names: Iterable[str]) -> dict[str, str]:
+    """The response header that names unknown fields of a body; no header if there are none."""
+    unknown = list(names)
+    shown = [name[:64] for name in unknown if name.isascii() and name.isidentifier()]
+    return {"X-Ignored-Fields": ", ".join(shown[:_MAX_IGNORED_NAMES]) or "unprintable"} if unknown else {}
 
 
 def check_encodable(text: str) -> str:

@@ -69,8 +69,6 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
 }
 """Fields of OpenAI or vLLM for what this server can't do, with the values that don't ask for it."""
 
-_MAX_IGNORED_NAMES = 20
-
 
 def _off_is_zero(value: Any) -> Any:
     return 0 if type(value) is int and value == -1 else value
@@ -150,9 +148,7 @@ class OpenAIBody(fields.NullsAreDefaults, fields.SamplingBody):
     def ignored_fields(self) -> dict[str, str]:
         """The response header that names unknown fields; no header if there are none."""
         known = _WITHOUT_EFFECT | _REFUSED.keys()
-        unknown = [name for name in self.model_extra or {} if name not in known]
-        shown = [name[:64] for name in unknown if name.isascii() and name.isidentifier()]
-        return {"X-Ignored-Fields": ", ".join(shown[:_MAX_IGNORED_NAMES]) or "unprintable"} if unknown else {}
+        return fields.naming_ignored(name for name in self.model_extra or {} if name not in known)
 
 
 class Frame:

@@ -84,10 +84,11 @@ async def answer(body: TGIBody, request: Request, *, as_list: bool = False) -> R
     """The answer to a body in TGI's schema, on whichever path it came."""
     envelopes.use(request.scope, envelopes.tgi)
     call = await _Call.prepare(body, request.app.state.client)
+    headers = body.ignored_fields()
     if body.stream:
-        return await event_stream(request, call.stream(), end=b"")
+        return await event_stream(request, call.stream(), end=b"", headers=headers)
     result = await cancel_on_disconnect(request, call.run())
-    return JSONAnswer([result] if as_list else result)
+    return JSONAnswer([result] if as_list else result, headers=headers)
 
 
 class _Call:

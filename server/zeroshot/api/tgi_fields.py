@@ -69,10 +69,14 @@ class TGIParameters(fields.NullsAreDefaults, fields.StrictBody):
 
 
 class TGIBody(fields.NullsAreDefaults, fields.StrictBody):
-    """Other fields, like `options` of Hugging Face's hosted service, are ignored as TGI does."""
+    """Other fields are ignored as TGI does, and named in the header `X-Ignored-Fields`."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="allow")
 
     inputs: fields.Text = Field(min_length=1, examples=["It was a dark night, and"])
     parameters: TGIParameters = Field(default_factory=TGIParameters)
     stream: bool = False
+
+    def ignored_fields(self) -> dict[str, str]:
+        """That header; none for `options`, which Hugging Face's hosted service takes."""
+        return fields.naming_ignored(name for name in self.model_extra or {} if name != "options")
