@@ -73,7 +73,9 @@ def one_line(message: str) -> str:
     """llguidance's message, shortened: for a mistake in a regular expression, the last line that its parser wrote."""
     reason = re.search(r"^error: (.*)$", message, flags=re.MULTILINE)
     line = reason.group(1) if reason else message.split("\n")[0]
-    return "no text fits it" if line == "NoExtensionBias" else line[:300]
+    if line == "NoExtensionBias":
+        return "no text fits it"
+    return re.sub(r" Enable '\w+' option.*", " Use anyOf.", line)[:300]  # an option of llguidance's, not of a request
 
 
 def refusal(grammar: Grammar, message: str) -> InvalidRequest:

@@ -238,6 +238,11 @@ def test_expressions_that_are_too_large(expression: str) -> None:
     assert raised.value.field == "regex"
 
 
+def test_a_mistake_names_no_option_that_a_request_does_not_have() -> None:
+    message = mistake_in(json_grammar({"oneOf": [{"type": "integer"}, {"type": "number"}]}, field="json"))
+    assert message == "oneOf constraints are not supported. Use anyOf."
+
+
 def test_schemas_that_are_too_large() -> None:
     deep: dict[str, Any] = {}
     for _ in range(40):
