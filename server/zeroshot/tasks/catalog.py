@@ -16,6 +16,7 @@ from watchfiles import awatch
 from zeroshot.errors import PromptFileError, UnknownTask
 from zeroshot.tasks import checks
 from zeroshot.tasks.task import Task
+from zeroshot.tasks.yaml_source import YamlPath
 from zeroshot.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -208,11 +209,13 @@ class Catalog:
         task = Task(loaded, version)
         too_long = task.check_fits(self._tokenizer, self._max_model_len)
         if too_long is not None:
-            style, num_tokens = too_long
-            place = ("styles", style, "template") if style in loaded.styles else ("template",)
+            style, num_fixed, num_reserved = too_long
+            place: YamlPath = ("styles", style, "template") if style in loaded.styles else ("template",)
+            if num_fixed < num_reserved:
+                place = ("decoding", "max_tokens")
             raise source.mistake(
                 place,
-                f"{num_tokens} tokens of fixed text leave no room for inputs and the answer: the model's context "
-                f"holds {self._max_model_len}",
+                f"{num_fixed} tokens of fixed text and {num_reserved} for the answer leave no room for inputs: the "
+                f"model's context holds {self._max_model_len}",
             )
         return task

@@ -79,14 +79,14 @@ class Task:
         # Without its last white space, which GPT-2 reads together with what follows.
         return [wording.compiled.prefix(defaults).rstrip() for wording in self.file.wordings.values()]
 
-    def check_fits(self, tokenizer: Tokenizer, max_model_len: int) -> tuple[str, int] | None:
-        """None, or the style whose fixed text leaves no room for any input, and that text's number of tokens."""
+    def check_fits(self, tokenizer: Tokenizer, max_model_len: int) -> tuple[str, int, int] | None:
+        """None, or the style that has no room for any input, and the tokens of its fixed text and of its answer."""
         output = self.file.output
         reserved = self.file.decoding.max_tokens if isinstance(output, TextOutput | JSONOutput) else 1
         for style, wording in self.file.wordings.items():
             fixed = len(tokenizer.encode("".join(segment.text for segment in wording.compiled.segments)))
             if fixed + reserved >= max_model_len:
-                return style, fixed
+                return style, fixed, reserved
         return None
 
     def _wording(self, request: TaskRequest) -> Template:

@@ -62,6 +62,14 @@ def test_a_template_longer_than_the_context(tmp_path: Path, write: Write, tokeni
         Catalog(tmp_path, tokenizer=tokenizer, max_model_len=256)
 
 
+def test_an_answer_longer_than_the_context(tmp_path: Path, write: Write, tokenizer: Tokenizer) -> None:
+    path = write("long.yaml")
+    path.write_text(path.read_text() + "decoding:\n  max_tokens: 5000\n")
+    words = r"long\.yaml:7: decoding\.max_tokens: 1 tokens of fixed text and 5000 for the answer .* holds 256"
+    with pytest.raises(PromptFileError, match=words):
+        Catalog(tmp_path, tokenizer=tokenizer, max_model_len=256)
+
+
 def test_nothing_changed_is_nothing_done(catalog: Catalog) -> None:
     task, generation = catalog.get("one"), catalog.generation
     assert catalog.reload() is False
