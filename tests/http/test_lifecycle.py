@@ -185,6 +185,13 @@ def test_what_only_the_engine_can_refuse_ends_the_server() -> None:
     assert "Traceback" not in result.stderr + result.stdout
 
 
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/health"])
+def test_monitors_may_ask_with_head(server: Any, path: str) -> None:
+    answer = server.http.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-type"] == "application/json"
+
+
 def test_an_idle_connection_can_be_used_again(server: Any) -> None:
     """uvicorn's own limit is 5 s, where a client's next request and the close often cross."""
     connection = HTTPConnection("127.0.0.1", int(server.url.rsplit(":", 1)[1]), timeout=10)
