@@ -65,7 +65,7 @@ def test_a_template_longer_than_the_context(tmp_path: Path, write: Write, tokeni
 def test_an_answer_longer_than_the_context(tmp_path: Path, write: Write, tokenizer: Tokenizer) -> None:
     path = write("long.yaml")
     path.write_text(path.read_text() + "decoding:\n  max_tokens: 5000\n")
-    words = r"long\.yaml:7: decoding\.max_tokens: 1 tokens of fixed text and 5000 for the answer .* holds 256"
+    words = r"long\.yaml:7: decoding\.max_tokens: \d tokens of fixed text and 5000 for the answer .* holds 256"
     with pytest.raises(PromptFileError, match=words):
         Catalog(tmp_path, tokenizer=tokenizer, max_model_len=256)
 
