@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from transformers import GPT2LMHeadModel
 
-from training.export import expand, write_folder
+from training.export import expand, half_way, write_folder
 from training.model import GPT2, INIT_STD, residual_std
 from training.vocabulary import END_OF_TEXT_ID, GPT2_VOCAB_SIZE, Vocabulary
 from zeroshot.model.config import GPT2Config
@@ -105,3 +105,11 @@ def test_residual_projections_start_smaller() -> None:
         assert float(block.attn.c_proj.weight.detach().std()) == pytest.approx(residual_std(6), rel=0.05)
         assert float(block.mlp.c_proj.weight.detach().std()) == pytest.approx(residual_std(6), rel=0.05)
         assert float(block.mlp.c_fc.weight.detach().std()) == pytest.approx(INIT_STD, rel=0.05)
+
+
+def test_weights_half_way_between_two_runs() -> None:
+    one = {"a": torch.tensor([1.0, -2.0]), "b": torch.zeros(3)}
+    other = {"a": torch.tensor([3.0, 4.0]), "b": torch.ones(3)}
+    halves = half_way(one, other)
+    assert {name: weight.tolist() for name, weight in halves.items()} == {"a": [2.0, 1.0], "b": [0.5, 0.5, 0.5]}
+    assert one["a"].tolist() == [1.0, -2.0]
