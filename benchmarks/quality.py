@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from zeroshot.engine.selfcheck import prompt_logits
 from zeroshot.model.gpt2 import GPT2
 
 FILE = "wikitext2_raw_test.txt"
+BOOKS_FILE = "books_heldout.jsonl"
+_EXCERPT = slice(20_000, 60_000)  # of each book: past the title and the contents
 
 
 def compare(models: dict[str, GPT2], token_ids: list[int], num_windows: int, window_tokens: int) -> dict[str, Any]:
@@ -43,10 +46,19 @@ def _nats(logits: Tensor, targets: Tensor) -> float:
 
 def wikitext(folder: Path) -> str:
     """Raises FileNotFoundError if the folder has no copy of the test set."""
-    compressed = folder / f"{FILE}.gz"
+    return _read(folder, FILE)
+
+
+def books(folder: Path) -> str:
+    """An excerpt of each unseen book. Raises FileNotFoundError if the folder doesn't have them."""
+    return "".join(json.loads(line)["text"][_EXCERPT] for line in _read(folder, BOOKS_FILE).splitlines())
+
+
+def _read(folder: Path, name: str) -> str:
+    compressed = folder / f"{name}.gz"
     if compressed.exists():
         return gzip.decompress(compressed.read_bytes()).decode()
-    return (folder / FILE).read_text(encoding="utf-8")
+    return (folder / name).read_text(encoding="utf-8")
 
 
 def weights_sha256(model_folder: Path) -> str:

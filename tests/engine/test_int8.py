@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.command import DEMO, RESULTS, ROOT
 from benchmarks.int8_quality import models
-from benchmarks.quality import FILE, compare, weights_sha256, wikitext
+from benchmarks.quality import BOOKS_FILE, books, compare, weights_sha256
 from zeroshot.engine.loader import load_model
 from zeroshot.engine.selfcheck import prompt_logits
 from zeroshot.errors import SettingsError
@@ -21,6 +21,14 @@ from zeroshot.text.tokenizer import Tokenizer
 from zeroshot_kernels.cpu.attention import converts_half
 
 DATA = Path(os.environ.get("TRAINING_DATA", "")) / "eval"
+
+
+TOKEN_IDS = torch.randint(0, 50256, (70,), generator=torch.Generator().manual_seed(0)).tolist()
+
+
+def distance(logits: torch.Tensor, expected: torch.Tensor) -> float:
+    """Relative, over all of them."""
+    return float((logits - expected).norm() / expected.norm())
 
 
 def settings_of(**settings: Any) -> EngineSettings:
@@ -48,11 +56,12 @@ def test_same_tokens_alone_and_in_a_batch(
 
 
 def test_a_prompt_in_chunks_is_the_prompt_at_once() -> None:
-    model = load_model(settings_of(dtype="int8"))
-    token_ids = torch.randint(0, 50256, (70,), generator=torch.Generator().manual_seed(0)).tolist()
-    at_once = prompt_logits(model, token_ids, 70)
+    """But for sums in another order, each of which may tip the rounding of an activation; no more than int8 does."""
+    model, exact = load_model(settings_of(dtype="int8")), load_model(settings_of(dtype="fp32"))
+    at_once = prompt_logits(model, TOKEN_IDS, len(TOKEN_IDS))
+    rounding = distance(at_once, prompt_logits(exact, TOKEN_IDS, len(TOKEN_IDS)))
     for chunk in (1, 7, 32):
-        assert torch.equal(prompt_logits(model, token_ids, chunk).argmax(-1), at_once.argmax(-1))
+        assert distance(prompt_logits(model, TOKEN_IDS, chunk), at_once) < rounding
 
 
 @pytest.mark.parametrize(
@@ -82,20 +91,24 @@ def test_keys_and_values_are_halves_beside_int8() -> None:
 @pytest.mark.parametrize("cpu_kernels", ["auto", "off"])
 @pytest.mark.parametrize("dtype", ["fp32", "int8"])
 def test_keys_and_values_in_halves_change_little(dtype: str, cpu_kernels: str) -> None:
-    token_ids = torch.randint(0, 50256, (70,), generator=torch.Generator().manual_seed(0)).tolist()
+    """Beside int8 no more than int8 does: one rounding may tip another."""
     full, half = (
-        prompt_logits(load_model(settings_of(dtype=dtype, cpu_kernels=cpu_kernels, kv_dtype=kv_dtype)), token_ids, 7)
+        prompt_logits(load_model(settings_of(dtype=dtype, cpu_kernels=cpu_kernels, kv_dtype=kv_dtype)), TOKEN_IDS, 7)
         for kv_dtype in ("fp32", "fp16")
     )
-    error = (full - half).norm() / full.norm()
-    assert 0 < error < (1e-3 if dtype == "fp32" else 2e-2)  # beside int8 a rounding may tip another
+    assert not torch.equal(half, full)
+    if dtype == "fp32":
+        assert distance(half, full) < 1e-3
+    else:
+        exact = prompt_logits(load_model(settings_of(dtype="fp32", cpu_kernels=cpu_kernels)), TOKEN_IDS, 7)
+        assert distance(half, exact) < 1.25 * distance(full, exact)
 
 
 def test_perplexity_is_within_1_percent_of_fp32() -> None:
     try:
-        text = wikitext(DATA)
+        text = books(DATA)
     except FileNotFoundError:
-        pytest.skip("the corpus is not at hand: set TRAINING_DATA to the folder that holds eval/" + FILE)
+        pytest.skip("the corpus is not at hand: set TRAINING_DATA to the folder that holds eval/" + BOOKS_FILE)
     tokens = Tokenizer.from_folder(DEMO).encode(text)
     quality = compare(models(DEMO), tokens, num_windows=4, window_tokens=512)
     assert abs(quality["perplexity_change_percent"]) < 1.0
@@ -106,10 +119,11 @@ def test_the_committed_measurement_is_of_the_bundled_model_and_passes_the_gate()
     """Where the corpus is not at hand, this is what notices that another model was bundled."""
     result = json.loads((RESULTS / "int8_quality.json").read_text())
     assert result["weights_sha256"] == weights_sha256(DEMO)
-    assert abs(result["perplexity_change_percent"]) < 1.0
-    said = f"{result['perplexity_change_percent']:+.2f} %"
-    assert said in (ROOT / "README.md").read_text()
-    assert said in (ROOT / "docs" / "cpu.md").read_text()
+    assert abs(result["texts"][BOOKS_FILE]["perplexity_change_percent"]) < 1.0
+    for text in result["texts"].values():
+        said = f"{text['perplexity_change_percent']:+.2f} %"
+        assert said in (ROOT / "README.md").read_text()
+        assert said in (ROOT / "docs" / "cpu.md").read_text()
 
 
 def test_without_an_int8_library_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
