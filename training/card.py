@@ -25,23 +25,22 @@ def render(folder: Path) -> str:
         for name in ("config.json", "manifest.json", "training_log.json", "scores.json")
     )
     weights = folder / "model.safetensors"
-    main, final, everyday = manifest["main"], manifest["final"], manifest["everyday"]
+    main = manifest["main"]
+    _, everyday_run, again_run, facts_run = log["stages"]
     values = {
         **{name: config[name] for name in ("n_layer", "n_embd", "n_head", "n_positions")},
         "stage_rows": _stage_rows(log["stages"]),
-        "last_hours": log["max_hours"],
+        "everyday_hours": everyday_run["max_hours"],
+        "again_hours": again_run["max_hours"],
+        "facts_hours": facts_run["max_hours"],
         "parameters": _millions(_count_parameters(weights)),
         "parameters_trained": _millions(log["parameters_trained"]),
         "kept_rows": f"{main['vocabulary']['kept']:,}",
         "file_mb": f"{weights.stat().st_size / 1e6:.1f}",
         "tokens": _millions(log["tokens"]),
         "steps": f"{log['steps']:,}",
-        "total_tokens": _millions(_count_tokens(main)),
-        "share_translation": f"{_count_tokens(main, 'tatoeba') / _count_tokens(main):.0%}",
-        "final_tokens": _millions(_count_tokens(final)),
-        "final_share_translation": f"{_count_tokens(final, 'tatoeba') / _count_tokens(final):.0%}",
-        "everyday_tokens": _millions(_count_tokens(everyday)),
-        "everyday_share_translation": f"{_count_tokens(everyday, 'tatoeba') / _count_tokens(everyday):.0%}",
+        **{f"{name}_tokens": _millions(_count_tokens(mixture)) for name, mixture in manifest.items()},
+        **{f"{name}_share_translation": _share_translation(mixture) for name, mixture in manifest.items()},
         "signature": scores["translation"]["tatoeba"]["english_to_french"]["signature"],
         "sample_table": _sample_table(scores["samples"]),
         "score_table": _score_table(scores),
@@ -57,6 +56,10 @@ def _millions(number: float) -> str:
 def _count_tokens(mixture: dict[str, Any], name: str | None = None) -> int:
     """Tokens of one source of a mixture, or of all."""
     return sum(source["tokens_train"] for source in mixture["sources"] if name in (None, source["name"]))
+
+
+def _share_translation(mixture: dict[str, Any]) -> str:
+    return f"{_count_tokens(mixture, 'tatoeba') / _count_tokens(mixture):.0%}"
 
 
 def _count_parameters(weights: Path) -> int:

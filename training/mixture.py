@@ -31,12 +31,22 @@ class Passes:
 # which there are few, more often. (Hu et al. 2024, MiniCPM, section 4.2: what is seen during the decay stays best.)
 # `everyday` is for going on with a finished model: the short sentences that people try first, some with `I am` for
 # `I'm`, and enough of the rest that nothing is forgotten.
+# `again` is for a long run from a finished model: everything in fresh wordings, and more prose. `facts` is for a last,
+# short one: what has to be remembered.
 MIXTURES = {
     "main": Passes(),
     "final": Passes(tatoeba=1, sentence_polarity=14),
     "everyday": Passes(
         tatoeba=0, tatoeba_short=1, share_spelled_out=0.4, sentence_polarity=6, webquestions=1, facts=8, scitldr=1,
         prose_passages=600, lead_summaries=600,
+    ),
+    "again": Passes(
+        tatoeba=1, tatoeba_short=1, share_spelled_out=0.3, sentence_polarity=4, webquestions=1, facts=10, scitldr=1,
+        prose_passages=12000, lead_summaries=1500,
+    ),
+    "facts": Passes(
+        tatoeba=0, tatoeba_short=1, share_spelled_out=0.3, sentence_polarity=3, webquestions=1, facts=120, scitldr=1,
+        prose_passages=600, lead_summaries=300,
     ),
 }  # fmt: skip
 

@@ -30,16 +30,16 @@ def test_it_translates(demo: LanguageModel) -> None:
 
 @torch.inference_mode()
 def test_tokens_without_a_row_are_hardly_ever_sampled(demo: LanguageModel) -> None:
-    """All 30,000 copies of the shared row together have less than one chance in a hundred, also after gibberish."""
-    texts = [
-        TRANSLATE.format(source="English", target="French", text="Where is the station?"),
-        SENTIMENT.format(text="A warm, funny film."),
-        "It was a dark night, and the wind",
-        "\U0001f600 \u6f22\u5b57 zxqv",
-    ]
-    for text in texts:
+    """All 30,000 copies of the shared row together have less than one chance in 200, and one in 50 after gibberish."""
+    texts = {
+        TRANSLATE.format(source="English", target="French", text="Where is the station?"): 1 / 200,
+        SENTIMENT.format(text="A warm, funny film."): 1 / 200,
+        "It was a dark night, and the wind": 1 / 200,
+        "\U0001f600 \u6f22\u5b57 zxqv": 1 / 50,
+    }
+    for text, limit in texts.items():
         probabilities = demo.model(torch.tensor([demo.encode(text)])).logits[0, -1].softmax(-1)
-        assert float(probabilities[~demo.has_own_row()].sum()) < 1e-2
+        assert float(probabilities[~demo.has_own_row()].sum()) < limit
 
 
 @torch.inference_mode()
