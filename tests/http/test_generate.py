@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.raw_http import exchange
-
 PROMPT = "It was a dark night, and"
 
 
@@ -78,25 +76,6 @@ def test_a_stream_says_the_same_as_a_plain_answer(server: Any, max_tokens: int) 
     assert events[-1]["usage"] == plain["usage"] | {"cached_tokens": events[-1]["usage"]["cached_tokens"]}
     ends = [choice["finish_reason"] for event in events for choice in event["choices"] if choice["finish_reason"]]
     assert ends == ["length", "length"]
-
-
-@pytest.mark.parametrize("connection", ["close", "keep-alive"])
-def test_a_client_of_http_1_0_gets_no_chunks(server: Any, connection: str) -> None:
-    body: dict[str, Any] = {"prompt": PROMPT, "max_tokens": 5, "seed": 11}
-    answers = []
-    for is_stream in (False, True):
-        content = json.dumps(body | {"stream": is_stream}).encode()
-        head = f"POST /generate HTTP/1.0\r\nContent-Type: application/json\r\nConnection: {connection}\r\n"
-        answer = exchange(server.url, f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
-        assert answer.status == 200
-        assert "transfer-encoding" not in answer.headers
-        assert answer.headers["connection"] == "close"
-        answers.append(answer)
-    plain, streamed = answers
-    *events, done, rest = streamed.body.split(b"\n\n")
-    assert (done, rest) == (b"data: [DONE]", b"")
-    texts = streamed_texts([json.loads(event.removeprefix(b"data: ")) for event in events])
-    assert texts == {0: plain.json()["choices"][0]["text"]}
 
 
 def test_a_stop_string_ends_the_text_before_it(server: Any) -> None:
