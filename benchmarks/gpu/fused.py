@@ -15,7 +15,7 @@ from benchmarks.gpu.engine import decode_case, make_engine
 from benchmarks.gpu.roofline import fused_layer_bytes
 from benchmarks.gpu.run import Run
 from zeroshot.model.config import GPT2Config
-from zeroshot.model.fused_decode import MAX_FUSED_ROWS, FusedOps
+from zeroshot.model.fused_decode import MAX_FUSED_ROWS, FoldedLinear, FusedOps
 from zeroshot.model.triton_fused import fused_kernels
 from zeroshot.settings import FusedDecode
 
@@ -74,9 +74,11 @@ class _Layer:
             return torch.randn(shape, generator=generator, device=run.device, dtype=run.sizes.dtype)
 
         d, inner = config.n_embd, config.n_inner
-        self.norm = (randn(d), randn(d), config.layer_norm_epsilon)
-        self.qkv, self.attn_proj = (randn(3 * d, d) * d**-0.5, randn(3 * d)), (randn(d, d) * d**-0.5, randn(d))
-        self.fc, self.fc_proj = (randn(inner, d) * d**-0.5, randn(inner)), (randn(d, inner) * inner**-0.5, randn(d))
+        norm = (randn(d), randn(d), config.layer_norm_epsilon)
+        self.qkv = FoldedLinear.of(*norm, randn(3 * d, d) * d**-0.5, randn(3 * d))
+        self.attn_proj = (randn(d, d) * d**-0.5, randn(d))
+        self.fc = FoldedLinear.of(*norm, randn(inner, d) * d**-0.5, randn(inner))
+        self.fc_proj = (randn(d, inner) * inner**-0.5, randn(d))
         blocks = -(-context // _PAGE_SIZE)
         memory = randn(num_rows * blocks, config.n_head, 2, _PAGE_SIZE, config.head_dim)
         self.caches = memory.permute(2, 0, 3, 1, 4)
@@ -88,22 +90,22 @@ class _Layer:
 
     def launches(self, ops: FusedOps) -> dict[str, Callable[[], object]]:
         """Each kernel alone, on inputs that are there already."""
-        query = ops.ln_qkv_append(self.residual, *self.norm, *self.qkv, self.slots, *self.caches)
+        query = ops.ln_qkv_append(self.residual, *self.qkv, self.slots, *self.caches)
         splits = ops.split_attention(query, *self.caches, self.tables, self.lens, self.scale)
-        append = partial(ops.ln_qkv_append, self.residual, *self.norm, *self.qkv, self.slots, *self.caches)
+        append = partial(ops.ln_qkv_append, self.residual, *self.qkv, self.slots, *self.caches)
         return {
             "ln_qkv_append": append,
             "split_attention": partial(ops.split_attention, query, *self.caches, self.tables, self.lens, self.scale),
             "merge_projection": partial(ops.merge_projection, *splits, self.lens, *self.attn_proj, self.residual),
-            "ln_fc_gelu": partial(ops.ln_fc_gelu, self.residual, *self.norm, *self.fc),
+            "ln_fc_gelu": partial(ops.ln_fc_gelu, self.residual, *self.fc),
             "projection": partial(ops.projection, self.hidden, *self.fc_proj, self.residual),
         }
 
     def run(self, ops: FusedOps, residual: Tensor) -> Tensor:
-        query = ops.ln_qkv_append(residual, *self.norm, *self.qkv, self.slots, *self.caches)
+        query = ops.ln_qkv_append(residual, *self.qkv, self.slots, *self.caches)
         splits = ops.split_attention(query, *self.caches, self.tables, self.lens, self.scale)
         residual = ops.merge_projection(*splits, self.lens, *self.attn_proj, residual)
-        hidden = ops.ln_fc_gelu(residual, *self.norm, *self.fc)
+        hidden = ops.ln_fc_gelu(residual, *self.fc)
         return ops.projection(hidden, *self.fc_proj, residual)
 
 

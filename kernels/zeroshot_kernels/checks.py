@@ -12,19 +12,28 @@ def check_rows(**tensors: Tensor) -> None:
 
 
 def check_linear(n_in: int, weight: Tensor, bias: Tensor) -> None:
-    """Raises ValueError unless these are a linear layer's, contiguous: weight [n_out, n_in], bias [n_out]."""
-    if weight.shape[1] != n_in or bias.shape != weight.shape[:1]:
-        raise ValueError(f"weight {tuple(weight.shape)}, bias {tuple(bias.shape)}, rows of {n_in}")
-    if not weight.is_contiguous():
-        raise ValueError(f"weight must be contiguous, has strides {weight.stride()}")
+    """Raises ValueError unless these are a linear layer's, of one dtype, contiguous: weight [n_out, n_in], bias [n_out]."""
+    check_weight(n_in, weight, bias)
     if weight.dtype != bias.dtype:
         raise ValueError(f"weight is {weight.dtype}, bias is {bias.dtype}")
 
 
-def check_norm(n_in: int, ln_weight: Tensor, ln_bias: Tensor) -> None:
-    """Raises ValueError unless these are a LayerNorm's over rows of n_in: [n_in] each."""
-    if ln_weight.shape != (n_in,) or ln_bias.shape != (n_in,):
-        raise ValueError(f"ln_weight {tuple(ln_weight.shape)}, ln_bias {tuple(ln_bias.shape)}, rows of {n_in}")
+def check_weight(n_in: int, weight: Tensor, bias: Tensor) -> None:
+    if weight.shape[1] != n_in or bias.shape != weight.shape[:1]:
+        raise ValueError(f"weight {tuple(weight.shape)}, bias {tuple(bias.shape)}, rows of {n_in}")
+    if not weight.is_contiguous():
+        raise ValueError(f"weight must be contiguous, has strides {weight.stride()}")
+
+
+def check_folded_linear(n_in: int, ln_weight: Tensor, weight: Tensor, weight_sums: Tensor, bias: Tensor) -> None:
+    """Raises ValueError unless these are a LayerNorm over rows of n_in folded past a linear layer by `fold_norm`."""
+    if ln_weight.shape != (n_in,):
+        raise ValueError(f"ln_weight {tuple(ln_weight.shape)}, rows of {n_in}")
+    if weight_sums.shape != bias.shape:
+        raise ValueError(f"weight_sums {tuple(weight_sums.shape)}, bias {tuple(bias.shape)}")
+    if not weight_sums.dtype == bias.dtype == torch.float32:
+        raise ValueError(f"weight_sums and bias must be {torch.float32}, are {weight_sums.dtype} and {bias.dtype}")
+    check_weight(n_in, weight, bias)
 
 
 def check_lm_head(hidden: Tensor, lm_head: Tensor) -> None:

@@ -242,8 +242,8 @@ def launch_lm_head_sampling() -> None:
             lm_head_sampling(*arguments, logits=torch.zeros(rows, VOCAB_SIZE))
 
 
-FUSED = [(HALF, 768), (HALF, 1600), (torch.float16, 768), (FULL, 768)]
-"""dtype and n_embd: 124M's and 1.5B's. The widths between them are padded to the same powers of two."""
+FUSED = [*((HALF, n_embd) for n_embd in (768, 1024, 1280, 1600)), (torch.float16, 768), (FULL, 768), (FULL, 1600)]
+"""dtype and n_embd: GPT-2's four widths."""
 IN_SUCCESSION = [(*case, 1, use_pdl) for case in FUSED for use_pdl in (False, True)] + [(HALF, 768, 2, True)]
 """With the number of rows: one has code of its own."""
 
@@ -252,16 +252,19 @@ def linear(n_out: int, n_in: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return torch.zeros(n_out, n_in, dtype=dtype), torch.zeros(n_out, dtype=dtype)
 
 
+def folded(n_out: int, n_in: int, dtype: torch.dtype) -> tuple[Tensor | float, ...]:
+    """A LayerNorm and a linear layer, in the order in which ops take them."""
+    return (torch.zeros(n_in, dtype=dtype), 1e-5, torch.zeros(n_out, n_in, dtype=dtype), *torch.zeros(2, n_out))
+
+
 def launch_ln_qkv_append() -> None:
     from zeroshot_kernels.ln_qkv_append.kernel import ln_qkv_append
 
     for dtype, d, num_rows, use_pdl in IN_SUCCESSION:
         caches = torch.zeros(3, d // 64, 2, 64, 64, dtype=dtype).permute(2, 0, 3, 1, 4)
-        norm = torch.zeros(2, d, dtype=dtype)
-        rows = (torch.zeros(num_rows, d), *norm, 1e-5, *linear(3 * d, d, dtype), ints(num_rows))
+        rows = (torch.zeros(num_rows, d), *folded(3 * d, d, dtype), ints(num_rows))
         ln_qkv_append(*rows, *caches, use_pdl=use_pdl)
-    norm = torch.zeros(2, 768, dtype=HALF)
-    rows = (torch.zeros(1, 768), *norm, 1e-5, *linear(3 * 768, 768, HALF), ints(1))
+    rows = (torch.zeros(1, 768), *folded(3 * 768, 768, HALF), ints(1))
     ln_qkv_append(*rows, *fp8_caches(64), use_pdl=True)
 
 
@@ -269,12 +272,12 @@ def launch_split_attention() -> None:
     from zeroshot_kernels.split_attention.kernel import split_attention
 
     heads = [*itertools.product(DTYPES, (64,)), (HALF, 80)]
-    for (dtype, head_dim), use_pdl in itertools.product(heads, (False, True)):
+    for (dtype, head_dim), rows, use_pdl in itertools.product(heads, (1, 2), (False, True)):
         query, _, _, *caches = qkv_and_caches(head_dim, dtype)
-        split_attention(query[:2], *caches, ints(2, 16), ints(2), 0.125, use_pdl=use_pdl)
+        split_attention(query[:rows], *caches, ints(rows, 16), ints(rows), 0.125, use_pdl=use_pdl)
     query, *_ = qkv_and_caches(64, HALF)
     key_cache, value_cache, *scales = fp8_caches(64)
-    split_attention(query[:2], key_cache, value_cache, ints(2, 16), ints(2), 0.125, *scales, use_pdl=True)
+    split_attention(query[:1], key_cache, value_cache, ints(1, 16), ints(1), 0.125, *scales, use_pdl=True)
 
 
 def launch_merge_projection() -> None:
@@ -290,8 +293,7 @@ def launch_ln_fc_gelu() -> None:
     from zeroshot_kernels.ln_fc_gelu.kernel import ln_fc_gelu
 
     for dtype, d, num_rows, use_pdl in IN_SUCCESSION:
-        norm = torch.zeros(2, d, dtype=dtype)
-        ln_fc_gelu(torch.zeros(num_rows, d), *norm, 1e-5, *linear(4 * d, d, dtype), use_pdl=use_pdl)
+        ln_fc_gelu(torch.zeros(num_rows, d), *folded(4 * d, d, dtype), use_pdl=use_pdl)
 
 
 def launch_projection() -> None:

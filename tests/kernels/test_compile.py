@@ -76,7 +76,7 @@ def test_half_precision_uses_tensor_cores_and_fp32_stays_exact():
             assert is_half == bool({"mma.sync", "wgmma"} & set(launch["instructions"])), launch
 
 
-WEIGHTS = {"weight_ptr", "bias_ptr", "ln_weight_ptr", "ln_bias_ptr"}
+WEIGHTS = {"weight_ptr", "bias_ptr", "ln_weight_ptr", "weight_sums_ptr"}
 CONTEXT = {"context_lens_ptr"}
 """With block tables and the tokens of earlier steps, older than the step's first kernel, which starts in turn."""
 IN_SUCCESSION = {

@@ -31,7 +31,7 @@ def poisoned(buffers, *shape):
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 def test_ragged_batch(dtype):
     buffers = GuardedBuffers()
-    lens = [1, 63, 64, 65, 200]
+    lens = [1, 127, 128, 129, 400]
     cache = PagedCache(buffers, lens, 2, 64, dtype=dtype)
     query = buffers.copy(random(len(lens), 2, 64, seed=1, dtype=dtype))
     out = poisoned(buffers, len(lens), 4, 2, 64)
@@ -42,10 +42,10 @@ def test_ragged_batch(dtype):
         assert out.partial_sum[row, -(-length // SPLIT_SIZE) :].isnan().all()
 
 
-@pytest.mark.parametrize(("head_dim", "block_size"), [(32, 16), (80, 64), (128, 48), (64, 128)])
+@pytest.mark.parametrize(("head_dim", "block_size"), [(32, 16), (80, 64), (128, 48), (64, 256)])
 def test_other_heads_and_pages(head_dim, block_size):
     buffers = GuardedBuffers()
-    cache = PagedCache(buffers, [1, 130], 2, head_dim, block_size=block_size)
+    cache = PagedCache(buffers, [1, 260], 2, head_dim, block_size=block_size)
     query = random(2, 2, head_dim, seed=2)
     out = kernel.split_attention(query, *cache.arguments(), 0.2)
     assert relative_error(merged(out, cache.context_lens), cache.expected(query, 0.2)) <= 1e-6
@@ -53,7 +53,7 @@ def test_other_heads_and_pages(head_dim, block_size):
 
 
 def test_each_split_is_the_references():
-    cache = PagedCache(GuardedBuffers(), [5, 130, 64], 3, 64)
+    cache = PagedCache(GuardedBuffers(), [5, 260, 128], 3, 64)
     query = random(3, 3, 64, seed=3)
     found = kernel.split_attention(query, *cache.arguments(), 0.2)
     finite = [tensor.nan_to_num().double() for tensor in cache.arguments()[:2]]
@@ -67,13 +67,27 @@ def test_each_split_is_the_references():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_sequence_gets_the_same_bits_in_any_batch(dtype):
-    cache = PagedCache(GuardedBuffers(), [150, 30, 64], 2, 64, dtype=dtype)
+    cache = PagedCache(GuardedBuffers(), [300, 30, 128], 2, 64, dtype=dtype)
     query = random(3, 2, 64, seed=4, dtype=dtype)
     together = kernel.split_attention(query, *cache.arguments(), 0.125)
     for i in range(3):
-        rows, splits = slice(i, i + 1), -(-int(cache.context_lens[i]) // 64)
-        tables = cache.block_tables[rows, :splits].contiguous()
+        rows, splits = slice(i, i + 1), -(-int(cache.context_lens[i]) // SPLIT_SIZE)
+        tables = cache.block_tables[rows, : splits * SPLIT_SIZE // 64].contiguous()
         alone = kernel.split_attention(query[rows], cache.key, cache.value, tables, cache.context_lens[rows], 0.125)
+        for a, b in zip(alone, together, strict=True):
+            assert torch.equal(a[0, :splits], b[i, :splits])
+
+
+def test_rows_of_one_sequence_have_the_bits_of_steps_one_by_one():
+    """A guess: the newest tokens of a sequence, each a row, of which each sees those before it."""
+    cache = PagedCache(GuardedBuffers(), [131], 2, 64)
+    query = random(5, 2, 64, seed=8)
+    lens = torch.arange(127, 132, dtype=torch.int32)
+    tables = cache.block_tables.expand(5, -1).contiguous()
+    together = kernel.split_attention(query, cache.key, cache.value, tables, lens, 0.125)
+    for i, length in enumerate(lens.tolist()):
+        rows, splits = slice(i, i + 1), -(-length // SPLIT_SIZE)
+        alone = kernel.split_attention(query[rows], cache.key, cache.value, tables[rows], lens[rows], 0.125)
         for a, b in zip(alone, together, strict=True):
             assert torch.equal(a[0, :splits], b[i, :splits])
 
@@ -106,5 +120,5 @@ def test_what_does_not_fit_is_refused_with_both_values():
     with pytest.raises(ValueError, match=r"float16.*float32"):
         kernel.split_attention(query.half(), *cache.arguments(), 0.1)
     small = kernel.SplitResults.allocate(1, 2, 64, 64, torch.device("cpu"))
-    with pytest.raises(ValueError, match=r"\(1, 1, 2, 64\).*\(2, 2, 2, 64\)"):
+    with pytest.raises(ValueError, match=r"\(1, 1, 2, 64\).*\(2, 1, 2, 64\)"):
         kernel.split_attention(query, *cache.arguments(), 0.1, out=small)

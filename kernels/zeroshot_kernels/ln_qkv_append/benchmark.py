@@ -6,6 +6,7 @@ from functools import partial
 import torch
 
 from zeroshot_kernels import timing
+from zeroshot_kernels.folded_norm import fold_norm
 from zeroshot_kernels.ln_qkv_append.kernel import ln_qkv_append
 
 CASES = [(768, 12, 1), (768, 12, 8), (1600, 25, 1)]
@@ -21,6 +22,7 @@ def main() -> None:
         weight = torch.randn(3 * n_embd, n_embd, device=device, dtype=torch.bfloat16)
         bias = torch.randn(3 * n_embd, device=device, dtype=torch.bfloat16)
         ln_weight, ln_bias = torch.randn(2, n_embd, device=device, dtype=torch.bfloat16)
+        folded = fold_norm(ln_weight, ln_bias, weight, bias)
         residual = torch.randn(num_rows, n_embd, device=device)
         key_cache, value_cache = torch.zeros(8, n_head, 2, 64, 64, device=device, dtype=torch.bfloat16).permute(
             2, 0, 3, 1, 4
@@ -33,10 +35,9 @@ def main() -> None:
             ln_qkv_append,
             residual,
             ln_weight,
-            ln_bias,
             1e-5,
             weight,
-            bias,
+            *folded,
             slots,
             key_cache,
             value_cache,

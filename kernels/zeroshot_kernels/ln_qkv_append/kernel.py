@@ -15,17 +15,22 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from zeroshot_kernels.checks import check_caches, check_linear, check_norm, check_rows
-from zeroshot_kernels.gemv_kernel import launch_options, normalised, rows_per_program, weight_tile
+from zeroshot_kernels.checks import check_caches, check_folded_linear, check_rows
+from zeroshot_kernels.gemv_kernel import Tiling, normalised_products, own_rows, vector_pieces, weight_tiles
 from zeroshot_kernels.kv_append.kernel import to_e4m3
+
+
+def _tiling(n_embd: int, bytes_per_weight: int) -> Tiling:
+    """192 programs for 124M and 355M, 240 and 300 for the larger two."""
+    return Tiling(4, 1, max(1, min(4, 3 * n_embd // 768) * 2 // bytes_per_weight))
 
 
 def ln_qkv_append(
     residual: Tensor,
     ln_weight: Tensor,
-    ln_bias: Tensor,
     eps: float,
     weight: Tensor,
+    weight_sums: Tensor,
     bias: Tensor,
     slot_mapping: Tensor,
     key_cache: Tensor,
@@ -38,19 +43,19 @@ def ln_qkv_append(
 ) -> Tensor:
     """Queries of the rows; their keys and values go into the caches. Returns `out`: [num_rows, n_head, head_dim].
 
-    residual: [num_rows, n_embd] float32, rows contiguous; ln_weight, ln_bias: [n_embd]; weight: [3 * n_embd, n_embd]
-    and contiguous; bias: [3 * n_embd]; slot_mapping: [num_rows] int32 or int64, all different: a slot that is not in
-    the cache is skipped; key_cache, value_cache: [num_blocks, block_size, n_head, head_dim], any strides.
+    residual: [num_rows, n_embd] float32, rows contiguous; ln_weight: [n_embd]; weight: [3 * n_embd, n_embd] and
+    contiguous; weight_sums, bias: [3 * n_embd] float32, of `fold_norm`; slot_mapping: [num_rows] int32 or int64, all
+    different: a slot that is not in the cache is skipped; key_cache, value_cache: [num_blocks, block_size, n_head,
+    head_dim], any strides.
     key_scales, value_scales: [n_head] float32, if the caches are in FP8 (compute capability 8.9). `use_pdl` needs
     compute capability 9.0.
     """
     num_rows, n_embd = residual.shape
     num_blocks, page_size, n_head, head_dim = key_cache.shape
-    check_linear(n_embd, weight, bias)
+    check_folded_linear(n_embd, ln_weight, weight, weight_sums, bias)
     if len(weight) != 3 * n_embd or n_head * head_dim != n_embd or key_cache.shape != value_cache.shape:
         shapes = [tuple(tensor.shape) for tensor in (weight, key_cache, value_cache)]
         raise ValueError(f"rows of {n_embd}; weight {shapes[0]}, keys {shapes[1]}, values {shapes[2]}")
-    check_norm(n_embd, ln_weight, ln_bias)
     if len(slot_mapping) != num_rows:
         raise ValueError(f"{num_rows} rows, {len(slot_mapping)} slots")
     check_caches(weight.dtype, key_cache, value_cache, key_scales, value_scales)
@@ -59,12 +64,12 @@ def ln_qkv_append(
     if not out.is_contiguous():
         raise ValueError(f"out must be contiguous, has strides {out.stride()}")
     check_rows(residual=residual)
-    block_n = rows_per_program(3 * n_embd)
-    ln_qkv_append_kernel[(triton.cdiv(3 * n_embd, block_n),)](
+    tiling = _tiling(n_embd, weight.element_size())
+    ln_qkv_append_kernel[(triton.cdiv(3 * n_embd, tiling.rows),)](
         residual,
         ln_weight,
-        ln_bias,
         weight,
+        weight_sums,
         bias,
         slot_mapping,
         key_cache,
@@ -81,7 +86,7 @@ def ln_qkv_append(
         N_EMBD=n_embd,
         HEAD_DIM=head_dim,
         PAGE_SIZE=page_size,
-        **launch_options(block_n, n_embd, num_rows, use_pdl=use_pdl),
+        **tiling.options(num_rows, use_pdl=use_pdl),
     )
     return out
 
@@ -90,8 +95,8 @@ def ln_qkv_append(
 def ln_qkv_append_kernel(
     residual_ptr,  # [num_rows, N_EMBD]
     ln_weight_ptr,  # [N_EMBD]
-    ln_bias_ptr,  # [N_EMBD]
     weight_ptr,  # [3 * N_EMBD, N_EMBD]
+    weight_sums_ptr,  # [3 * N_EMBD]
     bias_ptr,  # [3 * N_EMBD]
     slot_mapping_ptr,  # [num_rows]
     key_cache_ptr,  # [num_blocks, PAGE_SIZE, n_head, HEAD_DIM]
@@ -114,21 +119,22 @@ def ln_qkv_append_kernel(
     N_EMBD: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     PAGE_SIZE: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
+    GROUPS: tl.constexpr,
+    ROWS_EACH: tl.constexpr,
+    CHUNK: tl.constexpr,
     USE_PDL: tl.constexpr,
     ONE_ROW: tl.constexpr,
 ):
     if USE_PDL:
         tl.extra.cuda.gdc_launch_dependents()
-    offs_n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    offs_k = tl.arange(0, BLOCK_K)
-    mask_k = offs_k < N_EMBD
-    weight, bias = weight_tile(weight_ptr, bias_ptr, offs_n, offs_k, N_EMBD, 3 * N_EMBD)
-    ln_weight = tl.load(ln_weight_ptr + offs_k, mask=mask_k, other=0.0).to(tl.float32)
-    ln_bias = tl.load(ln_bias_ptr + offs_k, mask=mask_k, other=0.0).to(tl.float32)
+    first = tl.program_id(0) * (GROUPS * ROWS_EACH)
+    tiles = weight_tiles(weight_ptr, first, N_EMBD, 3 * N_EMBD, GROUPS, ROWS_EACH, CHUNK)
+    offs_n, mask_n = own_rows(first, 3 * N_EMBD, GROUPS, ROWS_EACH)
+    bias = tl.load(bias_ptr + offs_n, mask=mask_n, other=0.0)
+    weight_sums = tl.load(weight_sums_ptr + offs_n, mask=mask_n, other=0.0)
+    ln_weight = vector_pieces(ln_weight_ptr, N_EMBD, GROUPS, CHUNK)
     # Rows of the weight: all queries, all keys, all values. A program may have some of two of them.
-    part = offs_n // N_EMBD
+    part = tl.where(mask_n, offs_n // N_EMBD, 3)
     head = (offs_n % N_EMBD // HEAD_DIM).to(tl.int64)
     dim = offs_n % HEAD_DIM
     key_ptrs = key_cache_ptr + head * stride_key_head + dim * stride_key_dim
@@ -139,11 +145,9 @@ def ln_qkv_append_kernel(
     if USE_PDL:
         tl.extra.cuda.gdc_wait()
     for row in range(1 if ONE_ROW else num_rows):
+        residual = vector_pieces(residual_ptr + row * stride_residual_row, N_EMBD, GROUPS, CHUNK)
         slot = tl.load(slot_mapping_ptr + row, cache_modifier=".cg").to(tl.int64)
-        residual_ptrs = residual_ptr + row * stride_residual_row + offs_k
-        residual = tl.load(residual_ptrs, mask=mask_k, other=0.0, cache_modifier=".cg")
-        hidden = normalised(residual, ln_weight, ln_bias, mask_k, eps, N_EMBD)
-        projected = tl.sum(weight.to(tl.float32) * hidden[None, :], axis=1) + bias
+        projected = normalised_products(tiles, residual, ln_weight, weight_sums, eps, N_EMBD, GROUPS, ROWS_EACH) + bias
         tl.store(out_ptr + row * N_EMBD + offs_n, projected.to(out_ptr.dtype.element_ty), mask=part == 0)
         if (slot >= 0) & (slot < num_slots):
             page = slot // PAGE_SIZE

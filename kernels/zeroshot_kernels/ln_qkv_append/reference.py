@@ -1,18 +1,17 @@
 """LayerNorm, QKV projection and KV append in PyTorch: the oracle for the kernel."""
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from zeroshot_kernels.folded_norm import folded_linear_reference
 from zeroshot_kernels.kv_append.reference import kv_append_reference
 
 
 def ln_qkv_append_reference(
     residual: Tensor,
     ln_weight: Tensor,
-    ln_bias: Tensor,
     eps: float,
     weight: Tensor,
+    weight_sums: Tensor,
     bias: Tensor,
     slot_mapping: Tensor,
     key_cache: Tensor,
@@ -20,15 +19,13 @@ def ln_qkv_append_reference(
     key_scales: Tensor | None = None,
     value_scales: Tensor | None = None,
 ) -> Tensor:
-    """q, k, v = layer_norm(residual) @ weight^T + bias; k and v go into the caches. Returns q.
+    """q, k, v of a LayerNorm and a linear layer; k and v go into the caches. Returns q.
 
-    residual: [num_rows, n_embd]; ln_weight, ln_bias: [n_embd]; weight: [3 * n_embd, n_embd]; bias: [3 * n_embd];
-    q: [num_rows, n_head, head_dim]; slot_mapping, the caches and their scales: see `kv_append_reference`. Computed in
-    float32 (float64 if the residual is).
+    residual: [num_rows, n_embd]; ln_weight: [n_embd]; weight: [3 * n_embd, n_embd]; weight_sums, bias: [3 * n_embd], of
+    `fold_norm`; q: [num_rows, n_head, head_dim]; slot_mapping, the caches and their scales: see `kv_append_reference`.
+    Computed in float32 (float64 if the residual is).
     """
-    dtype = torch.promote_types(residual.dtype, torch.float32)
-    hidden = F.layer_norm(residual.to(dtype), ln_weight.shape, ln_weight.to(dtype), ln_bias.to(dtype), eps)
-    qkv = hidden @ weight.to(dtype).t() + bias.to(dtype)
+    qkv = folded_linear_reference(residual, ln_weight, eps, weight, weight_sums, bias)
     query, key, value = qkv.view(-1, 3, *key_cache.shape[2:]).unbind(1)
     if key_scales is None:
         key, value = key.to(weight.dtype), value.to(weight.dtype)

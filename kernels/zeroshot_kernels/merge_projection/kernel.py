@@ -17,12 +17,11 @@ import triton.language as tl
 from torch import Tensor
 
 from zeroshot_kernels.checks import check_linear, check_rows
-from zeroshot_kernels.gemv_kernel import launch_options, weight_tile
+from zeroshot_kernels.gemv_kernel import launch_options
 from zeroshot_kernels.split_attention.reference import SPLIT_SIZE
 
-_TILE_ELEMENTS = 8192
-"""Of the weight: 8 rows to a program for 124M, 4 for 1.5B, 96 and 400 programs. Twice as many rows for 1.5B would take
-512 threads, and with more than 64 registers each leave no room on an SM for the grid that follows."""
+_ROWS, _NUM_WARPS = 8, 8
+"""Of the weight, to a program: 96 programs for 124M, 200 for 1.5B. All warps merge, and all have a part of each row."""
 
 _SPLIT_ELEMENTS = 8192
 """Of the splits' outputs that are on their way at once: 8 splits for 124M, 4 for 1.5B. The loop over them is unrolled,
@@ -65,8 +64,7 @@ def merge_projection(
         out = torch.empty((num_rows, n_out), dtype=torch.float32, device=residual.device)
     check_rows(residual=residual, out=out)
     block_k = triton.next_power_of_2(n_head * head_dim)
-    block_n = min(8, max(2, _TILE_ELEMENTS // block_k))
-    merge_projection_kernel[(triton.cdiv(n_out, block_n),)](
+    merge_projection_kernel[(triton.cdiv(n_out, _ROWS),)](
         partial_output,
         partial_max,
         partial_sum,
@@ -85,7 +83,9 @@ def merge_projection(
         SPLIT_SIZE=SPLIT_SIZE,
         BLOCK_S=max(1, min(8, _SPLIT_ELEMENTS // block_k)),
         BLOCK_D=head_dim & -head_dim,  # the largest power of 2 that divides it
-        **launch_options(block_n, n_head * head_dim, num_rows, use_pdl=use_pdl),
+        BLOCK_N=_ROWS,
+        BLOCK_K=block_k,
+        **launch_options(_NUM_WARPS, num_rows, use_pdl=use_pdl),
     )
     return out
 
@@ -120,7 +120,10 @@ def merge_projection_kernel(
     offs_n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     offs_k = tl.arange(0, BLOCK_K)
     mask_n = offs_n < N_OUT
-    weight, bias = weight_tile(weight_ptr, bias_ptr, offs_n, offs_k, N_HEAD * HEAD_DIM, N_OUT)
+    mask = mask_n[:, None] & (offs_k < N_HEAD * HEAD_DIM)[None, :]
+    weight_ptrs = weight_ptr + offs_n.to(tl.int64)[:, None] * (N_HEAD * HEAD_DIM) + offs_k[None, :]
+    weight = tl.load(weight_ptrs, mask=mask, other=0.0, eviction_policy="evict_first")
+    bias = tl.load(bias_ptr + offs_n, mask=mask_n, other=0.0).to(tl.float32)
     # Read before the grid ahead has ended: older than this step, see `split_attention/kernel.py`.
     context_len = tl.load(context_lens_ptr, cache_modifier=".cg")
     if USE_PDL:
@@ -178,9 +181,9 @@ def _merged(
         for s in tl.static_range(BLOCK_S):
             mask = head < tl.where(start + s < num_splits, N_HEAD, 0)
             max_s, sum_s, output_s = max_ptrs + s * N_HEAD, sum_ptrs + s * N_HEAD, output_ptrs + s * N_HEAD * HEAD_DIM
-            maxima += (tl.load(max_s, mask=mask, other=float("-inf"), cache_modifier=".cg"),)  # type: ignore[assignment]
-            sums += (tl.load(sum_s, mask=mask, other=0.0, cache_modifier=".cg"),)  # type: ignore[assignment]
-            outputs += (tl.load(output_s, mask=mask[:, None], other=0.0, cache_modifier=".cg"),)  # type: ignore[assignment]
+            maxima += (tl.load(max_s, mask=mask, other=float("-inf")),)  # type: ignore[assignment]
+            sums += (tl.load(sum_s, mask=mask, other=0.0),)  # type: ignore[assignment]
+            outputs += (tl.load(output_s, mask=mask[:, None], other=0.0),)  # type: ignore[assignment]
         new_max = acc_max
         for s in tl.static_range(BLOCK_S):
             new_max = tl.maximum(new_max, maxima[s])

@@ -14,7 +14,14 @@ import triton.language as tl
 from torch import Tensor
 
 from zeroshot_kernels.checks import check_linear, check_rows
-from zeroshot_kernels.gemv_kernel import launch_options, rows_per_program, weight_tile
+from zeroshot_kernels.gemv_kernel import Tiling, own_rows, products, vector_pieces, weight_tiles
+
+
+def _tiling(n_in: int, bytes_per_weight: int) -> Tiling:
+    """96 and 128 programs for 124M and 355M, 320 and 800 for the larger two, whose rows are shared by four warps."""
+    if n_in <= 4096:
+        return Tiling(16 // bytes_per_weight, 1, 1)
+    return Tiling(4, 4, max(1, (4 if n_in <= 5120 else 2) * 2 // bytes_per_weight))
 
 
 def projection(
@@ -35,8 +42,8 @@ def projection(
     if out is None:
         out = torch.empty((num_rows, n_out), dtype=torch.float32, device=hidden.device)
     check_rows(hidden=hidden, residual=residual, out=out)
-    block_n = rows_per_program(n_out)
-    projection_kernel[(triton.cdiv(n_out, block_n),)](
+    tiling = _tiling(n_in, weight.element_size())
+    projection_kernel[(triton.cdiv(n_out, tiling.rows),)](
         hidden,
         weight,
         bias,
@@ -48,7 +55,7 @@ def projection(
         out.stride(0),
         N_IN=n_in,
         N_OUT=n_out,
-        **launch_options(block_n, n_in, num_rows, use_pdl=use_pdl),
+        **tiling.options(num_rows, use_pdl=use_pdl),
     )
     return out
 
@@ -66,24 +73,25 @@ def projection_kernel(
     stride_out_row,
     N_IN: tl.constexpr,
     N_OUT: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
+    GROUPS: tl.constexpr,
+    ROWS_EACH: tl.constexpr,
+    CHUNK: tl.constexpr,
     USE_PDL: tl.constexpr,
     ONE_ROW: tl.constexpr,
 ):
     if USE_PDL:
         tl.extra.cuda.gdc_launch_dependents()
-    offs_n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    offs_k = tl.arange(0, BLOCK_K)
-    mask_n = offs_n < N_OUT
-    mask_k = offs_k < N_IN
-    weight, bias = weight_tile(weight_ptr, bias_ptr, offs_n, offs_k, N_IN, N_OUT)
+    first = tl.program_id(0) * (GROUPS * ROWS_EACH)
+    tiles = weight_tiles(weight_ptr, first, N_IN, N_OUT, GROUPS, ROWS_EACH, CHUNK)
+    offs_n, mask_n = own_rows(first, N_OUT, GROUPS, ROWS_EACH)
+    bias = tl.load(bias_ptr + offs_n, mask=mask_n, other=0.0).to(tl.float32)
     if USE_PDL:
         tl.extra.cuda.gdc_wait()
     for row in range(1 if ONE_ROW else num_rows):
-        hidden_ptrs = hidden_ptr + row * stride_hidden_row + offs_k
-        hidden = tl.load(hidden_ptrs, mask=mask_k, other=0.0, cache_modifier=".cg").to(tl.float32)
-        residual_ptrs = residual_ptr + row * stride_residual_row + offs_n
-        residual = tl.load(residual_ptrs, mask=mask_n, other=0.0, cache_modifier=".cg")
-        product = tl.sum(weight.to(tl.float32) * hidden[None, :], axis=1)
+        loaded = vector_pieces(hidden_ptr + row * stride_hidden_row, N_IN, GROUPS, CHUNK)
+        residual = tl.load(residual_ptr + row * stride_residual_row + offs_n, mask=mask_n, other=0.0)
+        hidden = ()
+        for piece in tl.static_range(len(loaded)):
+            hidden += (loaded[piece].to(tl.float32),)  # type: ignore[assignment]
+        product = products(tiles, hidden, GROUPS, ROWS_EACH)
         tl.store(out_ptr + row * stride_out_row + offs_n, residual + (product + bias), mask=mask_n)

@@ -3,10 +3,10 @@
 
     s = scale * log2(e) * q @ k;    max = max(s),    sum = sum(exp2(s - max)),    output = sum(exp2(s - max) * v)
 
-for each SPLIT_SIZE tokens of a context (Dao et al. 2023, "Flash-Decoding for long-context inference"). The same loop
-over keys and values as `decode_attention`, with smaller splits, so that a single sequence is spread over the whole
-card, and with no last program that merges: the next kernel has to read its input anyway. The split size is fixed, so a
-sequence's splits have the same bits in any batch.
+for each SPLIT_SIZE tokens of a context (Dao et al. 2023, "Flash-Decoding for long-context inference"). Smaller splits
+than those of `decode_attention`, so that a single sequence is spread over the card, and no last program that merges: the
+next kernel has to read its input anyway. The split size is fixed, so a sequence's splits have the same bits in any
+batch. As there, each row of a tile of tokens is an online softmax of its own, and they meet once.
 
 The grid is for the longest context that the block tables have room for: programs past a context end at once, and one
 graph serves all lengths. They too wait for the grid ahead: a grid must not be complete before the one ahead is.
@@ -14,7 +14,7 @@ graph serves all lengths. They too wait for the grid ahead: a grid must not be c
 The tokens of earlier steps, the block tables and the lengths are older than this step: its first kernel, `embedding`,
 lets others start when all before it is complete, so programs of this one read them before the grid ahead has ended. A
 step adds at most as many tokens to a sequence as it has rows (a guess is several rows of one sequence): those are read
-afterwards.
+afterwards. The newest, the only one that a step of one row adds, is a vector and not a tile.
 """
 
 from typing import NamedTuple
@@ -25,12 +25,13 @@ import triton.language as tl
 from torch import Tensor
 
 from zeroshot_kernels.checks import check_heads, check_sequences
-from zeroshot_kernels.decode_attention.kernel import LOG2_E, attend_split, tile_of
+from zeroshot_kernels.decode_attention.kernel import LOG2_E
+from zeroshot_kernels.gemv_kernel import launch_options
 from zeroshot_kernels.split_attention.reference import SPLIT_SIZE
 
-_TILE_BYTES = 8192  # of keys, and as many of values
-_LAUNCH = {"num_warps": 4, "num_stages": 1}
-"""In half precision a split of head_dim 64 is a single tile: all its loads are issued before anything is computed."""
+_TILE_TOKENS = 32
+_BYTES_PER_WARP = 8192
+"""Of a split's keys, and as many of its values, all on their way before anything is computed: 64 registers a thread."""
 
 
 class SplitResults(NamedTuple):
@@ -81,6 +82,8 @@ def split_attention(
     rows, splits, *rest = out.partial_output.shape
     if rows < num_seqs or splits < num_splits or rest != [n_head, head_dim]:
         raise ValueError(f"out for {(rows, splits, *rest)}, needs {(num_seqs, num_splits, n_head, head_dim)}")
+    block_d = max(16, triton.next_power_of_2(head_dim))
+    num_warps = min(16, max(4, SPLIT_SIZE * block_d * query.element_size() // _BYTES_PER_WARP))
     split_attention_kernel[n_head, num_splits, num_seqs](
         query,
         key_cache,
@@ -99,11 +102,9 @@ def split_attention(
         HEAD_DIM=head_dim,
         PAGE_SIZE=page_size,
         SPLIT_SIZE=SPLIT_SIZE,
-        **tile_of(key_cache, tile_bytes=_TILE_BYTES, most_tokens=SPLIT_SIZE),
-        NUM_STAGES=_LAUNCH["num_stages"],
-        USE_PDL=use_pdl,
-        num_warps=_LAUNCH["num_warps"],
-        **({"launch_pdl": True} if use_pdl else {}),
+        BLOCK_N=_TILE_TOKENS,
+        BLOCK_D=block_d,
+        **launch_options(num_warps, num_seqs, use_pdl=use_pdl),
     )
     return out
 
@@ -139,8 +140,8 @@ def split_attention_kernel(
     SPLIT_SIZE: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
-    NUM_STAGES: tl.constexpr,
     USE_PDL: tl.constexpr,
+    ONE_ROW: tl.constexpr,
 ):
     if USE_PDL:
         tl.extra.cuda.gdc_launch_dependents()
@@ -148,76 +149,76 @@ def split_attention_kernel(
     pid_split = tl.program_id(1)
     pid_seq = tl.program_id(2).to(tl.int64)
     context_len = tl.load(context_lens_ptr + pid_seq, cache_modifier=".cg")
+    newest = context_len - 1
+    num_old = context_len - tl.num_programs(2)
     split_start = pid_split * SPLIT_SIZE
-    split_end = tl.minimum(context_len, split_start + SPLIT_SIZE)
-    query_row_ptr = query_ptr + pid_seq * stride_query_seq + pid_head * stride_query_head
-    key_head_ptr = key_cache_ptr + pid_head * stride_key_head
-    value_head_ptr = value_cache_ptr + pid_head * stride_value_head
-    block_table_ptr = block_tables_ptr + pid_seq * stride_tables_seq
+    has_newest = (newest >= split_start) & (newest < split_start + SPLIT_SIZE)
     if key_scales_ptr is not None:
         scale_log2e *= tl.load(key_scales_ptr + pid_head)
-    if BLOCK_N == SPLIT_SIZE:
-        positions = split_start + tl.arange(0, BLOCK_N)
-        offs_d = tl.arange(0, BLOCK_D)
-        page = tl.load(block_table_ptr + split_start // PAGE_SIZE, cache_modifier=".cg").to(tl.int64)
-        tokens = (positions % PAGE_SIZE)[:, None]
-        key_ptrs = key_head_ptr + page * stride_key_block + tokens * stride_key_token
-        key_ptrs += offs_d[None, :] * stride_key_dim
-        value_ptrs = value_head_ptr + page * stride_value_block + tokens * stride_value_token
-        value_ptrs += offs_d[None, :] * stride_value_dim
-        num_old = context_len - tl.num_programs(2)
-        mask_d = (offs_d < HEAD_DIM)[None, :]
+    offs_n = tl.arange(0, BLOCK_N)
+    offs_d = tl.arange(0, BLOCK_D)
+    mask_d = (offs_d < HEAD_DIM)[None, :]
+    key_head_ptr = key_cache_ptr + pid_head * stride_key_head + offs_d * stride_key_dim
+    value_head_ptr = value_cache_ptr + pid_head * stride_value_head + offs_d * stride_value_dim
+    block_table_ptr = block_tables_ptr + pid_seq * stride_tables_seq
+    key_ptrs, value_ptrs, keys, values = (), (), (), ()
+    for tile in tl.static_range(SPLIT_SIZE // BLOCK_N):
+        positions = split_start + tile * BLOCK_N + offs_n
+        page_ptrs = block_table_ptr + positions // PAGE_SIZE
+        pages = tl.load(page_ptrs, mask=positions < context_len, other=0, cache_modifier=".cg").to(tl.int64)
+        tokens = positions % PAGE_SIZE
+        key_rows = pages * stride_key_block + tokens * stride_key_token
+        value_rows = pages * stride_value_block + tokens * stride_value_token
+        key_ptrs += (key_head_ptr[None, :] + key_rows[:, None],)  # type: ignore[assignment]
+        value_ptrs += (value_head_ptr[None, :] + value_rows[:, None],)  # type: ignore[assignment]
         is_old = (positions < num_old)[:, None] & mask_d
-        is_new = ((positions >= num_old) & (positions < context_len))[:, None] & mask_d
         # Not by the L1, which would keep what else is in a line: the newest tokens' bytes, before they are written.
-        old_key = tl.load(key_ptrs, mask=is_old, other=0.0, cache_modifier=".cg")
-        old_value = tl.load(value_ptrs, mask=is_old, other=0.0, cache_modifier=".cg")
+        keys += (tl.load(key_ptrs[tile], mask=is_old, other=0.0, cache_modifier=".cg"),)  # type: ignore[assignment]
+        values += (tl.load(value_ptrs[tile], mask=is_old, other=0.0, cache_modifier=".cg"),)  # type: ignore[assignment]
+    newest_page = tl.load(block_table_ptr + tl.maximum(newest, 0) // PAGE_SIZE, mask=has_newest, other=0).to(tl.int64)
+    newest_token = newest % PAGE_SIZE
     if USE_PDL:
         tl.extra.cuda.gdc_wait()
-    if BLOCK_N == SPLIT_SIZE:
-        # Before the return: behind it the compiler converts what was loaded above, and loads would come after that.
-        query_ptrs = query_row_ptr + offs_d * stride_query_dim
-        query = tl.load(query_ptrs, mask=offs_d < HEAD_DIM, other=0.0, cache_modifier=".cg")
-        new_key = tl.load(key_ptrs, mask=is_new, other=0.0, cache_modifier=".cg")
-        new_value = tl.load(value_ptrs, mask=is_new, other=0.0, cache_modifier=".cg")
+    # Before the return: behind it the compiler converts what was loaded above, and loads would come after that.
+    query_ptrs = query_ptr + pid_seq * stride_query_seq + pid_head * stride_query_head + offs_d * stride_query_dim
+    query = tl.load(query_ptrs, mask=offs_d < HEAD_DIM, other=0.0)
+    mask_newest = offs_d < tl.where(has_newest, HEAD_DIM, 0)
+    newest_key_ptrs = key_head_ptr + newest_page * stride_key_block + newest_token * stride_key_token
+    newest_key = tl.load(newest_key_ptrs, mask=mask_newest, other=0.0)
+    newest_value_ptrs = value_head_ptr + newest_page * stride_value_block + newest_token * stride_value_token
+    newest_value = tl.load(newest_value_ptrs, mask=mask_newest, other=0.0)
     if split_start >= context_len:
         return
-    if BLOCK_N == SPLIT_SIZE:
-        key = tl.where(is_new, new_key.to(tl.float32), old_key.to(tl.float32))
-        value = tl.where(is_new, new_value.to(tl.float32), old_value.to(tl.float32))
-        scores = tl.sum(key * (query.to(tl.float32) * scale_log2e)[None, :], axis=1)
-        scores = tl.where(positions < context_len, scores, float("-inf"))
-        split_max = tl.max(scores, axis=0)
-        weights = tl.exp2(scores - split_max)
-        split_sum = tl.sum(weights, axis=0)
-        output = tl.sum(weights[:, None] * value, axis=0)
-    else:
-        split_max, split_sum, output = attend_split(
-            query_row_ptr,
-            key_head_ptr,
-            value_head_ptr,
-            block_table_ptr,
-            split_start,
-            split_end,
-            stride_query_dim,
-            stride_key_block,
-            stride_key_token,
-            stride_key_dim,
-            stride_value_block,
-            stride_value_token,
-            stride_value_dim,
-            scale_log2e,
-            HEAD_DIM,
-            PAGE_SIZE,
-            BLOCK_N,
-            BLOCK_D,
-            1,  # one tile at a time
-            NUM_STAGES,
-        )
+    query = query.to(tl.float32) * scale_log2e
+    newest_score = tl.where(has_newest, tl.sum(query * newest_key.to(tl.float32), axis=0), float("-inf"))
+    # Finite, so that a row with nothing in it gives no inf - inf.
+    row_max = tl.full([BLOCK_N], -1e38, tl.float32)
+    scores, chosen = (), ()
+    for tile in tl.static_range(SPLIT_SIZE // BLOCK_N):
+        positions = split_start + tile * BLOCK_N + offs_n
+        key, value = keys[tile].to(tl.float32), values[tile].to(tl.float32)
+        if not ONE_ROW:
+            is_new = ((positions >= num_old) & (positions < newest))[:, None] & mask_d
+            key = tl.where(is_new, tl.load(key_ptrs[tile], mask=is_new, other=0.0).to(tl.float32), key)
+            value = tl.where(is_new, tl.load(value_ptrs[tile], mask=is_new, other=0.0).to(tl.float32), value)
+        score = tl.where(positions < newest, tl.sum(key * query[None, :], axis=1), float("-inf"))
+        row_max = tl.maximum(row_max, score)
+        scores += (score,)  # type: ignore[assignment]
+        chosen += (value,)  # type: ignore[assignment]
+    row_sum = tl.zeros([BLOCK_N], tl.float32)
+    row_output = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
+    for tile in tl.static_range(SPLIT_SIZE // BLOCK_N):
+        weights = tl.exp2(scores[tile] - row_max)
+        row_sum += weights
+        row_output += weights[:, None] * chosen[tile]
+    split_max = tl.maximum(tl.max(row_max, axis=0), newest_score)
+    rescale = tl.exp2(row_max - split_max)
+    newest_weight = tl.exp2(newest_score - split_max)
+    split_sum = tl.sum(row_sum * rescale, axis=0) + newest_weight
+    output = tl.sum(row_output * rescale[:, None], axis=0) + newest_weight * newest_value.to(tl.float32)
     if value_scales_ptr is not None:
         output *= tl.load(value_scales_ptr + pid_head)
     partial = (pid_seq * max_splits + pid_split) * tl.num_programs(0) + pid_head
-    offs_d = tl.arange(0, BLOCK_D)
     tl.store(partial_output_ptr + partial * HEAD_DIM + offs_d, output, mask=offs_d < HEAD_DIM)
     tl.store(partial_max_ptr + partial, split_max)
     tl.store(partial_sum_ptr + partial, split_sum)

@@ -11,13 +11,14 @@ these kernels work on one row after the other. Chosen by `triton_fused.py`; call
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from zeroshot.model.layer_norm import Norm, PendingSum
 from zeroshot_kernels.embedding.reference import embedding_reference
+from zeroshot_kernels.folded_norm import fold_norm
 from zeroshot_kernels.ln_fc_gelu.reference import ln_fc_gelu_reference
 from zeroshot_kernels.ln_qkv_append.reference import ln_qkv_append_reference
 from zeroshot_kernels.merge_projection.reference import merge_projection_reference
@@ -26,6 +27,7 @@ from zeroshot_kernels.split_attention.reference import split_attention_reference
 
 if TYPE_CHECKING:
     from zeroshot.model.gpt2 import AttentionMetadata, KVCache, Layer, LayerCache
+    from zeroshot.model.linear import Linear
 
 MAX_FUSED_ROWS = 8
 FASTEST_ROWS = 2
@@ -53,6 +55,20 @@ class FusedOps:
     projection: Callable[..., Tensor] = projection_reference
 
 
+class FoldedLinear(NamedTuple):
+    """A LayerNorm and the linear layer behind it, in the order in which ops take them (`folded_norm.py`)."""
+
+    ln_weight: Tensor
+    eps: float
+    weight: Tensor
+    weight_sums: Tensor
+    bias: Tensor
+
+    @classmethod
+    def of(cls, ln_weight: Tensor, ln_bias: Tensor, eps: float, weight: Tensor, bias: Tensor) -> "FoldedLinear":
+        return cls(ln_weight, eps, weight, *fold_norm(ln_weight, ln_bias, weight, bias))
+
+
 class FusedDecode:
     """The layers of a `GPT2` by `FusedOps`. Shares its weights; has no state between calls."""
 
@@ -60,6 +76,8 @@ class FusedDecode:
         self, ops: FusedOps, layers: Sequence["Layer"], ln_f: Norm, wte: Tensor, wpe: Tensor, *, max_rows: int
     ) -> None:
         self._ops, self._layers, self._ln_f, self._max_rows = ops, layers, ln_f, max_rows
+        self._qkv = [_folded(layer.ln_1, layer.attn) for layer in layers]
+        self._fc = [_folded(layer.ln_2, layer.fc) for layer in layers]
         self._wte, self._wpe = wte, wpe
         self._nothing = torch.zeros(MAX_FUSED_ROWS, wte.shape[1], dtype=wte.dtype, device=wte.device)
 
@@ -71,22 +89,23 @@ class FusedDecode:
     ) -> Tensor:
         """The same as `GPT2.forward` for as many sequences as `takes` allows, with one new token each."""
         residual = self._ops.embedding(token_ids, positions, self._wte, self._wpe)
-        for index, layer in enumerate(self._layers):
-            residual = self._layer(layer, residual, kv_cache.layer(index), attention)
+        for index in range(len(self._layers)):
+            residual = self._layer(index, residual, kv_cache.layer(index), attention)
         hidden, _ = self._ln_f(PendingSum(residual, self._nothing[: len(residual)]))
         return hidden
 
-    def _layer(self, layer: "Layer", residual: Tensor, cache: "LayerCache", attention: "AttentionMetadata") -> Tensor:
+    def _layer(self, index: int, residual: Tensor, cache: "LayerCache", attention: "AttentionMetadata") -> Tensor:
         """residual: [num_rows, n_embd] float32."""
-        ops = self._ops
-        norm = (layer.ln_1.weight, layer.ln_1.bias, layer.ln_1.eps)
-        linear = (layer.attn.weight, layer.attn.bias)
-        query = ops.ln_qkv_append(residual, *norm, *linear, attention.slot_mapping, *cache[:2], *cache.scales)
+        ops, layer = self._ops, self._layers[index]
+        query = ops.ln_qkv_append(residual, *self._qkv[index], attention.slot_mapping, *cache[:2], *cache.scales)
         lens = attention.context_lens
         tables = attention.block_tables
         splits = ops.split_attention(query, *cache[:2], tables, lens, layer.scale, *cache.scales)
-        linear = (layer.attn_proj.weight, layer.attn_proj.bias)
-        residual = ops.merge_projection(*splits, lens, *linear, residual)
-        norm = (layer.ln_2.weight, layer.ln_2.bias, layer.ln_2.eps)
-        hidden = ops.ln_fc_gelu(residual, *norm, layer.fc.weight, layer.fc.bias)
+        residual = ops.merge_projection(*splits, lens, layer.attn_proj.weight, layer.attn_proj.bias, residual)
+        hidden = ops.ln_fc_gelu(residual, *self._fc[index])
         return ops.projection(hidden, layer.fc_proj.weight, layer.fc_proj.bias, residual)
+
+
+def _folded(norm: Norm, linear: "Linear") -> FoldedLinear:
+    bias = linear.weight.new_zeros(len(linear.weight)) if linear.bias is None else linear.bias
+    return FoldedLinear.of(norm.weight, norm.bias, norm.eps, linear.weight, bias)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from zeroshot.model.config import GPT2Config
-from zeroshot.model.fused_decode import MAX_FUSED_ROWS, FusedOps
+from zeroshot.model.fused_decode import MAX_FUSED_ROWS, FoldedLinear, FusedOps
 from zeroshot.model.linear import TANH_GELUS
 from zeroshot.model.triton_ops import (
     PROBE_BLOCK_SIZE,
@@ -138,9 +138,11 @@ class _Probe:
         tokens, positions = torch.tensor([[1, 6], [0, 3]], device=device)[:, :num_rows]
         self.tokens = tokens, positions
         self.embeddings = randn(7, d), randn(4, d)
-        self.norm = (randn(d), randn(d), config.layer_norm_epsilon)
-        self.qkv, self.attn_proj = (randn(3 * d, d) * d**-0.5, randn(3 * d)), (randn(d, d) * d**-0.5, randn(d))
-        self.fc, self.fc_proj = (randn(inner, d) * d**-0.5, randn(inner)), (randn(d, inner) * inner**-0.5, randn(d))
+        norm = (randn(d), randn(d), config.layer_norm_epsilon)
+        self.qkv = FoldedLinear.of(*norm, randn(3 * d, d) * d**-0.5, randn(3 * d))
+        self.attn_proj = (randn(d, d) * d**-0.5, randn(d))
+        self.fc = FoldedLinear.of(*norm, randn(inner, d) * d**-0.5, randn(inner))
+        self.fc_proj = (randn(d, inner) * inner**-0.5, randn(d))
         self.caches = randn(PROBE_BLOCKS, config.n_head, 2, PROBE_BLOCK_SIZE, config.head_dim).to(kv_dtype or dtype)
         self.scales = probe_scales(kv_dtype, config.n_head, device)
         self.tables = probe_tables(device)[:num_rows]
@@ -154,9 +156,9 @@ class _Probe:
         residual, memory = ops.embedding(*self.tokens, *self.embeddings), self.caches.clone()
         key, value = memory.permute(2, 0, 3, 1, 4)
         for _ in range(num_layers):
-            query = ops.ln_qkv_append(residual, *self.norm, *self.qkv, self.slots, key, value, *self.scales)
+            query = ops.ln_qkv_append(residual, *self.qkv, self.slots, key, value, *self.scales)
             splits = ops.split_attention(query, key, value, self.tables, self.lens, 0.125, *self.scales)
             residual = ops.merge_projection(*splits, self.lens, *self.attn_proj, residual)
-            hidden = ops.ln_fc_gelu(residual, *self.norm, *self.fc)
+            hidden = ops.ln_fc_gelu(residual, *self.fc)
             residual = ops.projection(hidden, *self.fc_proj, residual)
         return [residual, memory.float()]
