@@ -8,8 +8,8 @@ when the grid ahead is complete and what it wrote can be read. Up to there a pro
 
 Every program needs the whole input, and all ask for it at the same moment, of the few slices of the L2 cache that its
 lines lie in: a thousand warps that read 3 KB each wait for a microsecond. So programs are few and large, and read their
-input through the L1, which asks the L2 once for all warps of a program. (What a grid ahead has written can be seen
-after `gdc_wait`, whatever the L1 held before.)
+input through the L1, which asks the L2 once for all warps of a program. Every kernel of the chain waits, so all that
+came before is complete then, and can be seen, whatever the L1 held before.
 
 A warp, or a group of warps where rows are long, owns rows of the weight: a row's sum is a few shuffles, no warp waits
 for another, and the results of its rows, each in a lane, are finished and stored together.
@@ -26,6 +26,8 @@ import triton.language as tl
 _LANES = tl.constexpr(32)
 _CHUNK = 256
 """Elements of a row that a warp loads at once: 8 a lane, 16 bytes of bf16."""
+
+_LINE_BYTES = tl.constexpr(128)  # of the L2
 
 
 class Tiling(NamedTuple):
@@ -141,3 +143,22 @@ def normalised_products(
     for piece in tl.static_range(PIECES):
         scaled += (x[piece] * ln_weight[piece].to(tl.float32),)  # type: ignore[assignment]
     return (products(tiles, scaled, GROUPS, ROWS_EACH) - mean * weight_sums) * (1.0 / tl.sqrt(variance + eps))
+
+
+@triton.jit
+def prefetch_lines(weight_ptr, first, last, NUM_BYTES: tl.constexpr):
+    """Asks the L2 cache for NUM_BYTES of a weight from its element `first` on, up to its element `last`.
+
+    For a weight too large for registers, or one that a pipelined loop reads: nothing in such a loop may come before
+    `gdc_wait`, nor may that be in it, where the loop's first loads would overtake it (triton issue 11905).
+    """
+    line_elements: tl.constexpr = _LINE_BYTES * 8 // weight_ptr.dtype.element_ty.primitive_bitwidth
+    offs = first + tl.arange(0, NUM_BYTES // _LINE_BYTES) * line_elements
+    tl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1];\nmov.u32 $0, 0;",  # an operation has to have a result
+        "=r,l",
+        [(weight_ptr + tl.minimum(offs, last)).to(tl.int64)],
+        dtype=tl.int32,
+        is_pure=False,
+        pack=1,
+    )

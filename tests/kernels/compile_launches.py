@@ -94,6 +94,7 @@ def compile_instead_of_running(report: Callable[[dict[str, Any]], None]) -> None
                     "launches_first": depends.launches_first,
                     "loaded_before_wait": sorted(depends.loaded_before) if depends.waits else [],
                     "loaded_after_wait": sorted(depends.loaded_after),
+                    "prefetches_before_wait": depends.prefetches_before if depends.waits else 0,
                     "stores_before_wait": depends.stores_before if depends.waits else 0,
                     **_registers(ptx, target.arch),
                 }
@@ -182,6 +183,9 @@ def launch_layer_norm() -> None:
     for dtype, n_embd in itertools.product((HALF, FULL), (768, 1600)):
         weight = torch.zeros(n_embd, dtype=dtype)
         layer_norm(torch.zeros(2, n_embd, dtype=dtype), torch.zeros(2, n_embd), weight, weight, 1e-5)
+    for dtype, n_embd in FUSED:
+        weight, hidden = torch.zeros(n_embd, dtype=dtype), torch.zeros(1, n_embd, dtype=dtype)
+        layer_norm(hidden, torch.zeros(1, n_embd), weight, weight, 1e-5, use_pdl=True)
 
 
 def launch_bias_gelu() -> None:
@@ -208,9 +212,9 @@ def launch_logit_adjustment() -> None:
 def launch_advance() -> None:
     from zeroshot_kernels.advance.kernel import advance
 
-    for rows in (None, longs(2)):
+    for rows, use_pdl in ((None, False), (longs(2), False), (None, True)):
         state = (*torch.zeros(4, 4, dtype=torch.int64), ints(4), ints(4, 1024), ints(4), longs(4))
-        advance(longs(2), torch.zeros(2, dtype=torch.bool), rows, *state)
+        advance(longs(2), torch.zeros(2, dtype=torch.bool), rows, *state, use_pdl=use_pdl)
 
 
 def launch_embedding() -> None:
@@ -240,6 +244,10 @@ def launch_lm_head_sampling() -> None:
         lm_head_sampling(*arguments)
         if rows == 1:
             lm_head_sampling(*arguments, logits=torch.zeros(rows, VOCAB_SIZE))
+    for (dtype, n_embd), rows in itertools.product(FUSED, (1, 2)):
+        hidden, lm_head = torch.zeros(rows, n_embd, dtype=dtype), torch.zeros(VOCAB_SIZE, n_embd, dtype=dtype)
+        parameters = (torch.ones(rows), longs(rows), longs(rows), longs(rows))
+        lm_head_sampling(hidden, lm_head, *parameters, use_pdl=True)
 
 
 FUSED = [*((HALF, n_embd) for n_embd in (768, 1024, 1280, 1600)), (torch.float16, 768), (FULL, 768), (FULL, 1600)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 _WAIT, _LAUNCH = "griddepcontrol.wait", "griddepcontrol.launch_dependents"
 _REGISTER = re.compile(r"%(?!tid|ntid|ctaid|nctaid)\w+")
 _ADDRESS = re.compile(r"\[\s*([^\]\s+]+)")
-_STORES = ("st.global", "st.async", "red.", "atom.")
+_STORE = re.compile(r"(?<![\w.])(st\.global|st\.async|red\.|atom\.)")
 
 
 @dataclass
@@ -21,6 +21,7 @@ class Dependences:
     """Parameters whose memory is loaded before the wait."""
     loaded_after: set[str] = field(default_factory=set)
     stores_before: int = 0
+    prefetches_before: int = 0
 
 
 def dependences(ptx: str, parameters: list[str]) -> Dependences:
@@ -38,7 +39,10 @@ def dependences(ptx: str, parameters: list[str]) -> Dependences:
             index = int(parameter[2])  # behind the kernel's own come scratch memories of Triton's
             is_pointer = index < len(parameters) and parameters[index].endswith("_ptr")
             origins[parameter[1]] = {parameters[index]} if is_pointer else set()
-        elif any(name in line for name in _STORES):
+        elif "prefetch" in line:
+            # No load: it brings things to the L2, which is where all SMs look, and can't leave them stale.
+            found.prefetches_before += found.waits == 0
+        elif _STORE.search(line):
             found.stores_before += found.waits == 0
         elif "ld.global" in line or "shared.global" in line:
             address = _ADDRESS.findall(line)[-1]

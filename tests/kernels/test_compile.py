@@ -86,6 +86,10 @@ IN_SUCCESSION = {
     "merge_projection_kernel": {"weight_ptr", "bias_ptr", "context_lens_ptr"},
     "ln_fc_gelu_kernel": WEIGHTS,
     "projection_kernel": {"weight_ptr", "bias_ptr"},
+    "layer_norm_kernel": {"weight_ptr", "bias_ptr"},
+    "lm_head_sampling_kernel": set(),
+    "choose_kernel": set(),
+    "advance_kernel": CONTEXT | {"limits_ptr", "positions_ptr", "draw_positions_ptr", "slot_table_ptr"},
 }
 """The kernels that start before the one ahead has ended, and what they load before they wait for it: all of it."""
 
@@ -113,9 +117,17 @@ def test_a_kernel_that_starts_early_touches_only_what_is_older_than_the_step_bef
 
 @pytest.mark.timeout(600)
 def test_no_program_of_those_kernels_takes_more_than_half_an_sm():
-    """Its registers and threads: or none of the next grid could be there before it has ended."""
+    """Its registers, threads and shared memory: or none of the next grid could be there before it has ended."""
     for launch in compiled_launches():
-        if launch["kernel"] in IN_SUCCESSION and launch["arch"] == 90:
+        if launch["options"].get("launch_pdl"):
             threads = 32 * launch["options"]["num_warps"]
             assert launch["registers"] * threads <= 2**16 // 2, launch
             assert threads <= 2048 // 2, launch
+            assert launch["shared_bytes"] <= SHARED_BYTES_LIMITS[90] // 2, launch
+
+
+@pytest.mark.timeout(600)
+def test_the_lm_head_asks_for_its_weights_before_it_waits():
+    for launch in compiled_launches():
+        is_early = launch["kernel"] == "lm_head_sampling_kernel" and bool(launch["options"].get("launch_pdl"))
+        assert (launch["prefetches_before_wait"] > 0) == is_early, launch

@@ -26,8 +26,13 @@ def advance(
     slot_table: Tensor,
     slots: Tensor,
     drawn: Tensor,
+    *,
+    use_pdl: bool = False,
 ) -> None:
-    """What `reference.py` says, in one launch. Raises ValueError for lengths that don't go together."""
+    """What `reference.py` says, in one launch. Raises ValueError for lengths that don't go together.
+
+    `use_pdl` (`gemv_kernel.py`) needs compute capability 9.0, and `rows` and the state to be older than this step.
+    """
     num_drawn = len(token_ids)
     if len(is_valid) != num_drawn or (num_drawn > len(limits) if rows is None else len(rows) != num_drawn):
         raise ValueError(
@@ -45,7 +50,9 @@ def advance(
         num_drawn,
         slot_table.stride(0),
         BLOCK_ROWS=_BLOCK_ROWS,
+        USE_PDL=use_pdl,
         num_warps=_BLOCK_ROWS // 32,
+        **({"launch_pdl": True} if use_pdl else {}),  # the interpreter knows no such option
     )
 
 
@@ -65,20 +72,28 @@ def advance_kernel(
     num_drawn,
     stride_slot_table_row,
     BLOCK_ROWS: tl.constexpr,
+    USE_PDL: tl.constexpr,
 ):
+    if USE_PDL:
+        tl.extra.cuda.gdc_launch_dependents()
     offs = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     mask = offs < num_drawn
-    token_ids = tl.load(token_ids_ptr + offs, mask=mask, other=0)
-    is_valid = tl.load(is_valid_ptr + offs, mask=mask, other=0) != 0
     rows = offs
     if rows_ptr is not None:
         rows = tl.load(rows_ptr + offs, mask=mask, other=0)
-    positions = tl.load(positions_ptr + rows, mask=mask, other=0)
+    # Written by the step before, which was complete before any kernel of this one but the first had started.
+    positions = tl.load(positions_ptr + rows, mask=mask, other=0, cache_modifier=".cg")
     is_running = positions < tl.load(limits_ptr + rows, mask=mask, other=0)
-    draw_positions = tl.load(draw_positions_ptr + rows, mask=mask, other=0) + is_running.to(tl.int64)
-    context_lens = tl.load(context_lens_ptr + rows, mask=mask, other=0) + is_running.to(tl.int32)
+    draw_positions = tl.load(draw_positions_ptr + rows, mask=mask, other=0, cache_modifier=".cg")
+    context_lens = tl.load(context_lens_ptr + rows, mask=mask, other=0, cache_modifier=".cg")
     positions += is_running.to(tl.int64)
+    draw_positions += is_running.to(tl.int64)
+    context_lens += is_running.to(tl.int32)
     slots = tl.load(slot_table_ptr + rows * stride_slot_table_row + positions, mask=mask, other=-1)
+    if USE_PDL:
+        tl.extra.cuda.gdc_wait()
+    token_ids = tl.load(token_ids_ptr + offs, mask=mask, other=0, cache_modifier=".cg")
+    is_valid = tl.load(is_valid_ptr + offs, mask=mask, other=0, cache_modifier=".cg") != 0
     tl.store(drawn_ptr + rows, tl.where(is_valid, token_ids, -1), mask=mask)
     tl.store(newest_ptr + rows, token_ids, mask=mask)
     tl.store(positions_ptr + rows, positions, mask=mask)

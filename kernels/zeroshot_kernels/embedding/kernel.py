@@ -79,8 +79,8 @@ def embedding_kernel(
     row = tl.program_id(0)
     offs = tl.arange(0, BLOCK_D)
     mask = offs < N_EMBD
-    token_id = tl.load(token_ids_ptr + row).to(tl.int64)
-    position = tl.load(positions_ptr + row).to(tl.int64)
+    token_id = tl.load(token_ids_ptr + row, cache_modifier=".cg").to(tl.int64)
+    position = tl.load(positions_ptr + row, cache_modifier=".cg").to(tl.int64)
     token = tl.load(wte_ptr + token_id * stride_wte_token + offs, mask=mask, other=0.0).to(tl.float32)
     place = tl.load(wpe_ptr + position * stride_wpe_position + offs, mask=mask, other=0.0).to(tl.float32)
     tl.store(out_ptr + row * stride_out_row + offs, token + place, mask=mask)

@@ -31,11 +31,12 @@ def layer_norm(
     *,
     out: Tensor | None = None,
     residual_out: Tensor | None = None,
+    use_pdl: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """x = residual + hidden, normalised over the last axis. Returns (`out`, `residual_out`): [num_tokens, n_embd] both.
 
     hidden, residual: [num_tokens, n_embd], the last axis contiguous; weight, bias: [n_embd]. `out` has hidden's dtype,
-    `residual_out` is float32 and may be the residual itself.
+    `residual_out` is float32 and may be the residual itself. `use_pdl` (`gemv_kernel.py`) needs compute capability 9.0.
     """
     num_tokens, n_embd = hidden.shape
     if residual.shape != hidden.shape:
@@ -62,7 +63,9 @@ def layer_norm(
         eps,
         N_EMBD=n_embd,
         BLOCK_E=block_e,
+        USE_PDL=use_pdl,
         num_warps=_NUM_WARPS.get(block_e, 4 if block_e < 1024 else 16),
+        **({"launch_pdl": True} if use_pdl else {}),  # the interpreter knows no such option
     )
     return out, residual_out
 
@@ -82,14 +85,21 @@ def layer_norm_kernel(
     eps,
     N_EMBD: tl.constexpr,
     BLOCK_E: tl.constexpr,
+    USE_PDL: tl.constexpr,
 ):
+    if USE_PDL:
+        tl.extra.cuda.gdc_launch_dependents()
     pid_token = tl.program_id(0).to(tl.int64)
     offs_e = tl.arange(0, BLOCK_E)
     mask_e = offs_e < N_EMBD
-    hidden = tl.load(hidden_ptr + pid_token * stride_hidden_token + offs_e, mask=mask_e, other=0.0)
-    residual = tl.load(residual_ptr + pid_token * stride_residual_token + offs_e, mask=mask_e, other=0.0)
     weight = tl.load(weight_ptr + offs_e, mask=mask_e).to(tl.float32)
     bias = tl.load(bias_ptr + offs_e, mask=mask_e).to(tl.float32)
+    if USE_PDL:
+        tl.extra.cuda.gdc_wait()
+    hidden_ptrs = hidden_ptr + pid_token * stride_hidden_token + offs_e
+    hidden = tl.load(hidden_ptrs, mask=mask_e, other=0.0, cache_modifier=".cg")
+    residual_ptrs = residual_ptr + pid_token * stride_residual_token + offs_e
+    residual = tl.load(residual_ptrs, mask=mask_e, other=0.0, cache_modifier=".cg")
     x = residual.to(tl.float32) + hidden.to(tl.float32)
     tl.store(residual_out_ptr + pid_token * stride_residual_out_token + offs_e, x, mask=mask_e)
     mean = tl.sum(x, axis=0) / N_EMBD

@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from zeroshot_kernels.checks import check_lm_head
+from zeroshot_kernels.gemv_kernel import prefetch_lines
 from zeroshot_kernels.logprobs.kernel import lm_head_tile
 from zeroshot_kernels.sampling.kernel import (
     TILE_SIZE,
@@ -33,6 +34,10 @@ _LAUNCH = {16: (4, 4), 32: (8, 4), 64: (8, 3)}
 """BLOCK_M: warps, stages. A stage is 16 KB of bf16 weights; four of them let three programs fit on an SM, and the 393
 tiles of GPT-2's vocabulary are one wave on 132 SMs. Noise for more than 16 x 128 tokens takes eight warps."""
 
+_PREFETCHED_BYTES = tl.constexpr(64 * 1024)
+"""Of a program's tile, a third of 124M's, before it waits for the kernel ahead: of all tiles 26 MB, half of an H200's
+L2. Whole rows, so that each step of the product finds some there and has others to ask memory for."""
+
 
 def lm_head_sampling(
     hidden: Tensor,
@@ -45,12 +50,14 @@ def lm_head_sampling(
     logits: Tensor | None = None,
     out: tuple[Tensor, Tensor, Tensor] | None = None,
     workspace: SamplingWorkspace | None = None,
+    use_pdl: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A token of each row. Returns `out`: token ids int64, their log-probabilities float32, is_valid bool: [num_rows].
 
     hidden: [num_rows, n_embd] and lm_head: [vocab_size, n_embd], last axis contiguous; temperatures: [num_rows]
     float32; seeds, choices, positions: [num_rows] int64; logits: [num_rows, vocab_size] float32, filled if given. A row
-    whose logits have NaN or inf in them is not valid: its token id is 0 and its log-probability NaN.
+    whose logits have NaN or inf in them is not valid: its token id is 0 and its log-probability NaN. `use_pdl`
+    (`gemv_kernel.py`) needs compute capability 9.0.
     """
     num_rows, n_embd = hidden.shape
     vocab_size = len(lm_head)
@@ -69,6 +76,7 @@ def lm_head_sampling(
         out = empty_samples(num_rows, hidden.device)
     block_m = min(max(triton.next_power_of_2(num_rows), min(_LAUNCH)), max(_LAUNCH))
     num_warps, num_stages = _LAUNCH[block_m]
+    early = {"launch_pdl": True} if use_pdl else {}  # the interpreter knows no such option
     lm_head_sampling_kernel[triton.cdiv(num_rows, block_m), num_tiles](
         hidden,
         lm_head,
@@ -86,8 +94,10 @@ def lm_head_sampling(
         BLOCK_M=block_m,
         TILE_SIZE=TILE_SIZE,
         BLOCK_K=_BLOCK_K[hidden.element_size()],
+        USE_PDL=use_pdl,
         num_warps=num_warps,
         num_stages=num_stages,
+        **early,
     )
     choose_kernel[(num_rows,)](
         None,
@@ -103,10 +113,12 @@ def lm_head_sampling(
         num_tiles,
         0,
         HAS_LOGITS=False,
+        USE_PDL=use_pdl,
         BLOCK_TILES=triton.next_power_of_2(num_tiles),
         BLOCK_V=0,
         CANDIDATES=0,
         num_warps=4,
+        **early,
     )
     return out
 
@@ -137,12 +149,20 @@ def lm_head_sampling_kernel(
     BLOCK_M: tl.constexpr,
     TILE_SIZE: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    USE_PDL: tl.constexpr,
 ):
+    if USE_PDL:
+        tl.extra.cuda.gdc_launch_dependents()
     offs_m = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     pid_tile = tl.program_id(1)
     offs_v = pid_tile * TILE_SIZE + tl.arange(0, TILE_SIZE)
     mask_m = offs_m < num_rows
     mask_v = offs_v < vocab_size
+    if USE_PDL:
+        first = pid_tile.to(tl.int64) * TILE_SIZE * stride_lm_head_token
+        last = (vocab_size - 1).to(tl.int64) * stride_lm_head_token + N_EMBD - 1
+        prefetch_lines(lm_head_ptr, first, last, _PREFETCHED_BYTES)
+        tl.extra.cuda.gdc_wait()
     logits = lm_head_tile(
         hidden_ptr,
         lm_head_ptr,

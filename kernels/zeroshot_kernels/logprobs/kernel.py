@@ -240,7 +240,7 @@ def lm_head_tile(
     for start in range(0, N_EMBD, BLOCK_K):
         offs_k = start + tl.arange(0, BLOCK_K)[None, :]
         mask_k = offs_k < N_EMBD
-        hidden = tl.load(hidden_ptrs + offs_k, mask=mask_m & mask_k, other=0.0)
+        hidden = tl.load(hidden_ptrs + offs_k, mask=mask_m & mask_k, other=0.0, cache_modifier=".cg")
         weight = tl.load(lm_head_ptrs + offs_k, mask=mask_v & mask_k, other=0.0)
         acc_logits = tl.dot(hidden, tl.trans(weight), acc_logits, input_precision="ieee")
     return acc_logits

@@ -128,6 +128,7 @@ def sampling(
         num_tiles,
         logits.stride(0),
         HAS_LOGITS=True,
+        USE_PDL=False,
         BLOCK_TILES=triton.next_power_of_2(num_tiles),
         BLOCK_V=min(_LAUNCH["BLOCK_V"], triton.next_power_of_2(vocab_size)),
         CANDIDATES=_CANDIDATES,
@@ -237,17 +238,21 @@ def choose_kernel(
     num_tiles,
     stride_logits_row,
     HAS_LOGITS: tl.constexpr,
+    USE_PDL: tl.constexpr,
     BLOCK_TILES: tl.constexpr,
     BLOCK_V: tl.constexpr,
     CANDIDATES: tl.constexpr,
 ):
+    if USE_PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     pid_row = tl.program_id(0).to(tl.int64)
     offs_tile = tl.arange(0, BLOCK_TILES)
     mask_tile = offs_tile < num_tiles
     offs = pid_row * num_tiles + offs_tile
-    tile_max = tl.load(tile_max_ptr + offs, mask=mask_tile, other=float("-inf"))
-    tile_sum = tl.load(tile_sum_ptr + offs, mask=mask_tile, other=0.0)
-    tile_score = tl.load(tile_score_ptr + offs, mask=mask_tile, other=float("-inf"))
+    tile_max = tl.load(tile_max_ptr + offs, mask=mask_tile, other=float("-inf"), cache_modifier=".cg")
+    tile_sum = tl.load(tile_sum_ptr + offs, mask=mask_tile, other=0.0, cache_modifier=".cg")
+    tile_score = tl.load(tile_score_ptr + offs, mask=mask_tile, other=float("-inf"), cache_modifier=".cg")
     temperature = tl.load(temperatures_ptr + pid_row)
     is_greedy = temperature < _FLOAT32_TINY
     temperature = tl.where(is_greedy, 1.0, temperature)
@@ -261,8 +266,8 @@ def choose_kernel(
 
     tile_offset = tl.div_rn(tile_max - row_max, tl.zeros([BLOCK_TILES], tl.float32) + temperature)
     tile = tl.argmax(tile_score + tile_offset, axis=0, tie_break_left=True)
-    token = tl.load(tile_token_ptr + pid_row * num_tiles + tile)
-    logit = tl.load(tile_logit_ptr + pid_row * num_tiles + tile)
+    token = tl.load(tile_token_ptr + pid_row * num_tiles + tile, cache_modifier=".cg")
+    logit = tl.load(tile_logit_ptr + pid_row * num_tiles + tile, cache_modifier=".cg")
     if HAS_LOGITS:
         top_k = tl.load(top_ks_ptr + pid_row)
         top_k = tl.where((top_k <= 0) | (top_k > vocab_size), vocab_size, top_k)

@@ -196,15 +196,15 @@ def split_attention_kernel(
     scores, chosen = (), ()
     for tile in tl.static_range(SPLIT_SIZE // BLOCK_N):
         positions = split_start + tile * BLOCK_N + offs_n
-        key, value = keys[tile].to(tl.float32), values[tile].to(tl.float32)
+        key, value = keys[tile].to(tl.float32), values[tile].to(tl.float32)  # type: ignore[var-annotated]
         if not ONE_ROW:
             is_new = ((positions >= num_old) & (positions < newest))[:, None] & mask_d
             key = tl.where(is_new, tl.load(key_ptrs[tile], mask=is_new, other=0.0).to(tl.float32), key)
             value = tl.where(is_new, tl.load(value_ptrs[tile], mask=is_new, other=0.0).to(tl.float32), value)
         score = tl.where(positions < newest, tl.sum(key * query[None, :], axis=1), float("-inf"))
         row_max = tl.maximum(row_max, score)
-        scores += (score,)  # type: ignore[assignment]
-        chosen += (value,)  # type: ignore[assignment]
+        scores += (score,)
+        chosen += (value,)
     row_sum = tl.zeros([BLOCK_N], tl.float32)
     row_output = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     for tile in tl.static_range(SPLIT_SIZE // BLOCK_N):
