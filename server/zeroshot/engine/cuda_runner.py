@@ -227,9 +227,13 @@ class CudaRunner:
 
     @torch.inference_mode()
     def _compile_draw(self) -> None:
-        """Compiles the draw for rows given by number, with a row that belongs to no sequence."""
-        hidden = torch.zeros((1, self.model.config.n_embd), dtype=self.model.dtype, device=self.model.device)
-        self._sampler.draw(hidden, self._device.upload(np.zeros(1, np.int64)), StepKind.PLAIN)
+        """Compiles the draw for rows given by number, with rows that belong to no sequence.
+
+        One row and several are other kernels, which recorded steps may start early: those are others again.
+        """
+        for num_rows in {1, min(2, self._buckets[-1])}:
+            hidden = torch.zeros((num_rows, self.model.config.n_embd), dtype=self.model.dtype, device=self.model.device)
+            self._sampler.draw(hidden, self._device.upload(np.arange(num_rows)), StepKind.PLAIN)
 
     def _drawn(self, rows: Rows, kind: StepKind, num_steps: int = 1) -> list[Tensor]:
         """[num_steps, num_rows, ...] each."""

@@ -54,12 +54,16 @@ class DeviceSampler:
         self._lm_head = model.lm_head.weight[: model.config.vocab_size]  # [vocab_size, n_embd]
 
     def draw(self, hidden: Tensor, rows: Rows, kind: StepKind, step: int = 0) -> None:
-        """hidden: [num_rows, n_embd]. Fills `drawn[step]` (from FULL on log-probabilities too), advances the rows."""
-        state, num_rows = self._state, len(hidden)
+        """hidden: [num_rows, n_embd], by `GPT2.decode` if rows are a slice. Fills `drawn[step]` (from FULL on
+        log-probabilities too), advances the rows."""
+        state, num_rows, advance = self._state, len(hidden), self._ops.advance
         seeds = (state.seeds[rows], state.choices[rows], state.draw_positions[rows])
         temperatures = state.temperatures[rows]
         if kind is StepKind.PLAIN and num_rows <= _FUSED_ROWS:
-            token_ids, _, is_valid = self._ops.lm_head_sampling(hidden, self._lm_head, temperatures, *seeds)
+            # These may start before the kernel ahead has ended: that has to be one of the same decode step.
+            ops = self._model.decode_ops(num_rows) if isinstance(rows, slice) else self._ops
+            token_ids, _, is_valid = ops.lm_head_sampling(hidden, self._lm_head, temperatures, *seeds)
+            advance = ops.advance
         else:
             raw = logits = self._model.compute_logits(hidden)
             if kind in (StepKind.FULL, StepKind.MASKED):
@@ -73,7 +77,7 @@ class DeviceSampler:
                 is_valid &= raw.sum(-1).isfinite()
                 self._note_logprobs(raw, rows, token_ids, step)
                 self._note_entries(rows, token_ids)
-        self._ops.advance(token_ids, is_valid, None if isinstance(rows, slice) else rows, *state.advanced(step))
+        advance(token_ids, is_valid, None if isinstance(rows, slice) else rows, *state.advanced(step))
 
     def _adjusted(self, raw: Tensor, rows: Rows) -> Tensor:
         """A copy of the logits with bias and penalties: [num_rows, vocab_size]."""

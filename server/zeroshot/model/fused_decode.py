@@ -3,10 +3,12 @@ same numbers, but for rounding: the LayerNorms' and attention's outputs stay in 
 
     embedding ─ residual ─ ln_qkv_append ─ split_attention ─ merge_projection ─ ln_fc_gelu ─ projection ─ residual
                                 └─ KV cache ──┘
+    residual ─ layer_norm ─ lm_head_sampling ─ advance ─ embedding of the next step
 
 With very few rows, time goes to the boundaries between kernels rather than to the bytes that they read. So there are
 few kernels here, and each has its weights in registers before the one ahead has ended. With more rows cuBLAS is faster:
-these kernels work on one row after the other. Chosen by `triton_fused.py`; called by `gpt2.py`.
+these kernels work on one row after the other. The last three are the plain path's, started as early as the others:
+`DeviceSampler` calls two of them. Chosen by `triton_fused.py`; called by `gpt2.py`.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,9 +18,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from zeroshot.model.layer_norm import Norm, PendingSum
+from zeroshot.model.layer_norm import Norm
+from zeroshot_kernels.advance.reference import advance_reference
 from zeroshot_kernels.embedding.reference import embedding_reference
 from zeroshot_kernels.folded_norm import fold_norm
+from zeroshot_kernels.layer_norm.reference import layer_norm_reference
+from zeroshot_kernels.lm_head_sampling.reference import lm_head_sampling_reference
 from zeroshot_kernels.ln_fc_gelu.reference import ln_fc_gelu_reference
 from zeroshot_kernels.ln_qkv_append.reference import ln_qkv_append_reference
 from zeroshot_kernels.merge_projection.reference import merge_projection_reference
@@ -53,6 +58,9 @@ class FusedOps:
     merge_projection: Callable[..., Tensor] = merge_projection_reference
     ln_fc_gelu: Callable[..., Tensor] = ln_fc_gelu_reference
     projection: Callable[..., Tensor] = projection_reference
+    layer_norm: Callable[..., tuple[Tensor, Tensor]] = layer_norm_reference
+    lm_head_sampling: Callable[..., tuple[Tensor, Tensor, Tensor]] = lm_head_sampling_reference
+    advance: Callable[..., None] = advance_reference
 
 
 class FoldedLinear(NamedTuple):
@@ -75,7 +83,7 @@ class FusedDecode:
     def __init__(
         self, ops: FusedOps, layers: Sequence["Layer"], ln_f: Norm, wte: Tensor, wpe: Tensor, *, max_rows: int
     ) -> None:
-        self._ops, self._layers, self._ln_f, self._max_rows = ops, layers, ln_f, max_rows
+        self.ops, self._layers, self._ln_f, self._max_rows = ops, layers, ln_f, max_rows
         self._qkv = [_folded(layer.ln_1, layer.attn) for layer in layers]
         self._fc = [_folded(layer.ln_2, layer.fc) for layer in layers]
         self._wte, self._wpe = wte, wpe
@@ -88,15 +96,16 @@ class FusedDecode:
         self, token_ids: Tensor, positions: Tensor, kv_cache: "KVCache", attention: "AttentionMetadata"
     ) -> Tensor:
         """The same as `GPT2.forward` for as many sequences as `takes` allows, with one new token each."""
-        residual = self._ops.embedding(token_ids, positions, self._wte, self._wpe)
+        residual = self.ops.embedding(token_ids, positions, self._wte, self._wpe)
         for index in range(len(self._layers)):
             residual = self._layer(index, residual, kv_cache.layer(index), attention)
-        hidden, _ = self._ln_f(PendingSum(residual, self._nothing[: len(residual)]))
+        norm = (self._ln_f.weight, self._ln_f.bias, self._ln_f.eps)
+        hidden, _ = self.ops.layer_norm(self._nothing[: len(residual)], residual, *norm)
         return hidden
 
     def _layer(self, index: int, residual: Tensor, cache: "LayerCache", attention: "AttentionMetadata") -> Tensor:
         """residual: [num_rows, n_embd] float32."""
-        ops, layer = self._ops, self._layers[index]
+        ops, layer = self.ops, self._layers[index]
         query = ops.ln_qkv_append(residual, *self._qkv[index], attention.slot_mapping, *cache[:2], *cache.scales)
         lens = attention.context_lens
         tables = attention.block_tables

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zeroshot.model.config import GPT2Config
-from zeroshot.model.fused_decode import FusedDecode
+from zeroshot.model.fused_decode import FusedDecode, FusedOps
 from zeroshot.model.kv_scales import centred, kv_scales
 from zeroshot.model.layer_norm import Residual
 from zeroshot.model.linear import LinearFactory
-from zeroshot.model.ops import Backend, plain_backend
+from zeroshot.model.ops import Backend, Ops, plain_backend
 from zeroshot.model.weights import GPT2Weights, LayerWeights
 from zeroshot_kernels.cpu.huge_pages import HugePages
 from zeroshot_kernels.paged_cache import indexable
@@ -144,8 +144,16 @@ class GPT2:
 
     def decode(self, token_ids: Tensor, positions: Tensor, kv_cache: KVCache, attention: AttentionMetadata) -> Tensor:
         """`forward` where every sequence has one new token: a few of them by kernels made for that, if there are."""
-        run = self._fused if self._fused is not None and self._fused.takes(len(token_ids)) else self
+        run = self._fused_of(len(token_ids)) or self
         return run.forward(token_ids, positions, kv_cache, attention)
+
+    def decode_ops(self, num_rows: int) -> Ops | FusedOps:
+        """What `decode` ran so many rows by. Its lm_head_sampling and advance may follow at once, and nothing else."""
+        fused = self._fused_of(num_rows)
+        return self.backend.ops if fused is None else fused.ops
+
+    def _fused_of(self, num_rows: int) -> FusedDecode | None:
+        return self._fused if self._fused is not None and self._fused.takes(num_rows) else None
 
     def compute_logits(self, hidden: Tensor) -> Tensor:
         """hidden: [num_rows, n_embd] -> [num_rows, vocab_size] float32."""

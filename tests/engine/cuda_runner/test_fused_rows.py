@@ -11,7 +11,9 @@ from zeroshot.model.gpt2 import GPT2
 from zeroshot.model.ops import Ops, device_backend
 from zeroshot.model.weights import load_weights
 from zeroshot.settings import EngineSettings
+from zeroshot_kernels.advance.reference import advance_reference
 from zeroshot_kernels.embedding.reference import embedding_reference
+from zeroshot_kernels.lm_head_sampling.reference import lm_head_sampling_reference
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +56,43 @@ def test_a_step_of_more_rows_takes_the_plain_path(small, run, request_of, huggin
         for i, prompt in enumerate(prompts):
             expected = hugging_face_greedy(small.model, prompt, 6, eos_token_id=None)
             assert results[str(i), 0].token_ids == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "num_prompts", "ends"),
+    [
+        ({}, 1, ["lm_head_sampling", "advance"]),
+        ({"temperature": 1.0}, 2, ["lm_head_sampling", "advance"]),
+        ({"temperature": 1.0, "top_k": 5}, 1, []),
+        ({"logprobs": 1}, 1, []),
+        ({}, 3, []),
+    ],
+    ids=["greedy", "two rows", "a filter", "log-probabilities", "more rows than the fused path takes"],
+)
+def test_what_may_start_early_follows_the_fused_layers_and_nothing_else(
+    small, run, request_of, options, num_prompts, ends
+):
+    """A prompt's token is drawn by the ops of the plain path: they are not behind the layers' kernels."""
+    calls = []
+
+    def noted(name, reference):
+        def call(*arguments):
+            calls.append(name)
+            return reference(*arguments)
+
+        return call
+
+    fused = FusedOps(
+        embedding=noted("embedding", embedding_reference),
+        lm_head_sampling=noted("lm_head_sampling", lm_head_sampling_reference),
+        advance=noted("advance", advance_reference),
+    )
+    config = GPT2Config.from_folder(small.folder)
+    weights = load_weights(small.folder, config, dtype=small.model.dtype, device=CPU)
+    backend = device_backend(Ops(), WORKING, fused, "triton", max_fused_rows=2)
+    engine = Engine(GPT2(config, weights, backend), EngineSettings(kv_block_size=16, max_num_seqs=3))
+    requests = [request_of(str(i), [5, 6, 7], max_tokens=4, ignore_eos=True, **options) for i in range(num_prompts)]
+    run(engine, *requests)
+    one_step = ["embedding", *ends] if num_prompts <= 2 else []
+    assert calls == one_step * (len(calls) // max(1, len(one_step)))
+    assert bool(calls) == (num_prompts <= 2)

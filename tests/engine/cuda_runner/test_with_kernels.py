@@ -226,14 +226,19 @@ def test_a_fused_kernel_that_fails_gives_way_to_the_plain_path(tiny, monkeypatch
     assert reason in warning
 
 
-def test_kernels_that_start_too_early_are_found_out(tiny, monkeypatch):
+@pytest.mark.parametrize("wrong", ["projection", "layer_norm", "lm_head_sampling", "advance"])
+def test_kernels_that_start_too_early_are_found_out(tiny, monkeypatch, wrong):
     """On a GPU their result is another one than in turn. Here something stands for it that depends on `use_pdl`."""
     from zeroshot.model import triton_fused as module
 
     def early(op):
         def call(*arguments, use_pdl, out=None):
             result = getattr(FusedOps(), op)(*arguments)
-            return result * (1 + 1e-6 * use_pdl) if op == "projection" else result
+            if op == wrong and use_pdl:
+                # What it wrote: `advance` to its last argument, the others to what they return, or the first of that.
+                written = arguments[-1] if result is None else result[0] if isinstance(result, tuple) else result
+                written.mul_(1 + 1e-6) if written.is_floating_point() else written.bitwise_xor_(1)
+            return result
 
         return call
 
