@@ -12,13 +12,14 @@ def check_rows(**tensors: Tensor) -> None:
 
 
 def check_linear(n_in: int, weight: Tensor, bias: Tensor) -> None:
-    """Raises ValueError unless these are a linear layer's, of one dtype, contiguous: weight [n_out, n_in], bias [n_out]."""
+    """Raises ValueError unless these are a linear layer's, of one dtype: weight [n_out, n_in], bias [n_out]."""
     check_weight(n_in, weight, bias)
     if weight.dtype != bias.dtype:
         raise ValueError(f"weight is {weight.dtype}, bias is {bias.dtype}")
 
 
 def check_weight(n_in: int, weight: Tensor, bias: Tensor) -> None:
+    """Raises ValueError unless the weight is contiguous, [n_out, n_in], and the bias [n_out]."""
     if weight.shape[1] != n_in or bias.shape != weight.shape[:1]:
         raise ValueError(f"weight {tuple(weight.shape)}, bias {tuple(bias.shape)}, rows of {n_in}")
     if not weight.is_contiguous():

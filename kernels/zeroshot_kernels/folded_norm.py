@@ -1,6 +1,6 @@
 """A LayerNorm folded past the linear layer behind it, so that the product need not wait for the row's mean.
 
-    layer_norm(x) @ weight^T + bias  =  ((x * ln_weight) @ weight^T - mean(x) * weight_sums) / sqrt(var(x) + eps) + bias'
+    layer_norm(x) @ weight^T + bias = ((x * ln_weight) @ weight^T - mean(x) * weight_sums) / sqrt(var(x) + eps) + bias'
 
 The two vectors, `weight_sums` and bias', are known before any row is. What is taken out at the end is as large as the
 mean: a row whose mean is a hundred times its deviation loses two digits. Rows of GPT-2's residual stream have means

@@ -112,13 +112,13 @@ def own_rows(first, N_OUT: tl.constexpr, GROUPS: tl.constexpr, ROWS_EACH: tl.con
 @triton.jit
 def products(tiles, pieces, GROUPS: tl.constexpr, ROWS_EACH: tl.constexpr):
     """weight @ vector, [GROUPS, 32] float32 as `own_rows` says. pieces: float32."""
-    PIECES: tl.constexpr = len(pieces)
+    num_pieces: tl.constexpr = len(pieces)
     lane = tl.zeros([GROUPS, 1], tl.int32) + tl.arange(0, _LANES)[None, :]
     result = tl.zeros([GROUPS, _LANES], tl.float32)
     for r in tl.static_range(ROWS_EACH):
-        partial = tiles[r * PIECES].to(tl.float32) * pieces[0]
-        for piece in tl.static_range(1, PIECES):
-            partial += tiles[r * PIECES + piece].to(tl.float32) * pieces[piece]
+        partial = tiles[r * num_pieces].to(tl.float32) * pieces[0]
+        for piece in tl.static_range(1, num_pieces):
+            partial += tiles[r * num_pieces + piece].to(tl.float32) * pieces[piece]
         result = tl.where(lane == r, tl.sum(partial, axis=1)[:, None], result)
     return result
 
@@ -132,15 +132,15 @@ def normalised_products(
     x, ln_weight: pieces; weight_sums: weight @ ln_weight, as `own_rows` says. The mean is taken out of the products
     and not out of x (`folded_norm.py`), so that neither waits for the other.
     """
-    PIECES: tl.constexpr = len(x)
+    num_pieces: tl.constexpr = len(x)
     total, squares = x[0], x[0] * x[0]
-    for piece in tl.static_range(1, PIECES):
+    for piece in tl.static_range(1, num_pieces):
         total += x[piece]
         squares += x[piece] * x[piece]
     mean = tl.sum(total, axis=1)[:, None] / N_IN
     variance = tl.maximum(tl.sum(squares, axis=1)[:, None] / N_IN - mean * mean, 0.0)
     scaled = ()
-    for piece in tl.static_range(PIECES):
+    for piece in tl.static_range(num_pieces):
         scaled += (x[piece] * ln_weight[piece].to(tl.float32),)  # type: ignore[assignment]
     return (products(tiles, scaled, GROUPS, ROWS_EACH) - mean * weight_sums) * (1.0 / tl.sqrt(variance + eps))
 

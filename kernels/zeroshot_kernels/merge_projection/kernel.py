@@ -20,8 +20,11 @@ from zeroshot_kernels.checks import check_linear, check_rows
 from zeroshot_kernels.gemv_kernel import launch_options
 from zeroshot_kernels.split_attention.reference import SPLIT_SIZE
 
-_ROWS, _NUM_WARPS = 8, 8
-"""Of the weight, to a program: 96 programs for 124M, 200 for 1.5B. All warps merge, and all have a part of each row."""
+_NUM_WARPS = 8
+"""All of them merge, and all have a part of each row of the weight."""
+
+_TILE_BYTES = 32768
+"""Of the weight: 8 rows to a program, 4 of 1.5B's in fp32, 32 registers a thread; 96 programs for 124M, 200 for 1.5B."""
 
 _SPLIT_ELEMENTS = 8192
 """Of the splits' outputs that are on their way at once: 8 splits for 124M, 4 for 1.5B. The loop over them is unrolled,
@@ -64,7 +67,8 @@ def merge_projection(
         out = torch.empty((num_rows, n_out), dtype=torch.float32, device=residual.device)
     check_rows(residual=residual, out=out)
     block_k = triton.next_power_of_2(n_head * head_dim)
-    merge_projection_kernel[(triton.cdiv(n_out, _ROWS),)](
+    block_n = min(8, max(1, _TILE_BYTES // (block_k * weight.element_size())))
+    merge_projection_kernel[(triton.cdiv(n_out, block_n),)](
         partial_output,
         partial_max,
         partial_sum,
@@ -83,7 +87,7 @@ def merge_projection(
         SPLIT_SIZE=SPLIT_SIZE,
         BLOCK_S=max(1, min(8, _SPLIT_ELEMENTS // block_k)),
         BLOCK_D=head_dim & -head_dim,  # the largest power of 2 that divides it
-        BLOCK_N=_ROWS,
+        BLOCK_N=block_n,
         BLOCK_K=block_k,
         **launch_options(_NUM_WARPS, num_rows, use_pdl=use_pdl),
     )

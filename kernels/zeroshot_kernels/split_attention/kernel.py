@@ -4,8 +4,8 @@
     s = scale * log2(e) * q @ k;    max = max(s),    sum = sum(exp2(s - max)),    output = sum(exp2(s - max) * v)
 
 for each SPLIT_SIZE tokens of a context (Dao et al. 2023, "Flash-Decoding for long-context inference"). Smaller splits
-than those of `decode_attention`, so that a single sequence is spread over the card, and no last program that merges: the
-next kernel has to read its input anyway. The split size is fixed, so a sequence's splits have the same bits in any
+than those of `decode_attention`, so that a single sequence is spread over the card, and no last program that merges:
+the next kernel has to read its input anyway. The split size is fixed, so a sequence's splits have the same bits in any
 batch. As there, each row of a tile of tokens is an online softmax of its own, and they meet once.
 
 The grid is for the longest context that the block tables have room for: programs past a context end at once, and one
