@@ -24,7 +24,7 @@ _NUM_WARPS = 8
 """All of them merge, and all have a part of each row of the weight."""
 
 _TILE_BYTES = 32768
-"""Of the weight: 8 rows to a program, 4 of 1.5B's in fp32, 32 registers a thread; 96 programs for 124M, 200 for 1.5B."""
+"""Of the weight: 8 rows to a program, 4 of 1.5B in fp32; 96 programs for 124M, 200 for 1.5B."""
 
 _SPLIT_ELEMENTS = 8192
 """Of the splits' outputs that are on their way at once: 8 splits for 124M, 4 for 1.5B. The loop over them is unrolled,
