@@ -110,6 +110,14 @@ def own_rows(first, N_OUT: tl.constexpr, GROUPS: tl.constexpr, ROWS_EACH: tl.con
 
 
 @triton.jit
+def row_sums(x):
+    """[rows, columns] -> [rows]: of what a thread holds first. So the compiler (Triton 3.6) gives a thread one element
+    of what follows, not eight."""
+    eighths = tl.sum(tl.reshape(x, [x.shape[0], x.shape[1] // 8, 8]), axis=2)
+    return tl.sum(eighths, axis=1)
+
+
+@triton.jit
 def products(tiles, pieces, GROUPS: tl.constexpr, ROWS_EACH: tl.constexpr):
     """weight @ vector, [GROUPS, 32] float32 as `own_rows` says. pieces: float32."""
     num_pieces: tl.constexpr = len(pieces)
@@ -119,7 +127,7 @@ def products(tiles, pieces, GROUPS: tl.constexpr, ROWS_EACH: tl.constexpr):
         partial = tiles[r * num_pieces].to(tl.float32) * pieces[0]
         for piece in tl.static_range(1, num_pieces):
             partial += tiles[r * num_pieces + piece].to(tl.float32) * pieces[piece]
-        result = tl.where(lane == r, tl.sum(partial, axis=1)[:, None], result)
+        result = tl.where(lane == r, row_sums(partial)[:, None], result)
     return result
 
 
@@ -137,8 +145,8 @@ def normalised_products(
     for piece in tl.static_range(1, num_pieces):
         total += x[piece]
         squares += x[piece] * x[piece]
-    mean = tl.sum(total, axis=1)[:, None] / N_IN
-    variance = tl.maximum(tl.sum(squares, axis=1)[:, None] / N_IN - mean * mean, 0.0)
+    mean = row_sums(total)[:, None] / N_IN
+    variance = tl.maximum(row_sums(squares)[:, None] / N_IN - mean * mean, 0.0)
     scaled = ()
     for piece in tl.static_range(num_pieces):
         scaled += (x[piece] * ln_weight[piece].to(tl.float32),)  # type: ignore[assignment]

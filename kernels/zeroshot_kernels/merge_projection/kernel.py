@@ -26,9 +26,8 @@ _NUM_WARPS = 8
 _TILE_BYTES = 32768
 """Of the weight: 8 rows to a program, 4 of 1.5B in fp32; 96 programs for 124M, 200 for 1.5B."""
 
-_SPLIT_ELEMENTS = 8192
-"""Of the splits' outputs that are on their way at once: 8 splits for 124M, 4 for 1.5B. The loop over them is unrolled,
-and the compiler moves its loads to the front."""
+_SPLITS_AT_ONCE = 8
+"""Whose outputs are on their way at once: all of GPT-2's context."""
 
 
 def merge_projection(
@@ -78,14 +77,14 @@ def merge_projection(
         residual,
         out,
         num_rows,
-        max_splits,
         residual.stride(0),
         out.stride(0),
         N_HEAD=n_head,
         HEAD_DIM=head_dim,
         N_OUT=n_out,
         SPLIT_SIZE=SPLIT_SIZE,
-        BLOCK_S=max(1, min(8, _SPLIT_ELEMENTS // block_k)),
+        MAX_SPLITS=max_splits,
+        BLOCK_S=min(max_splits, _SPLITS_AT_ONCE),
         BLOCK_D=head_dim & -head_dim,  # the largest power of 2 that divides it
         BLOCK_N=block_n,
         BLOCK_K=block_k,
@@ -96,22 +95,22 @@ def merge_projection(
 
 @triton.jit(do_not_specialize=["num_rows"])  # or a first batch of 1 would wait for a compiler
 def merge_projection_kernel(
-    partial_output_ptr,  # [num_rows or more, max_splits, N_HEAD, HEAD_DIM]
-    partial_max_ptr,  # [num_rows or more, max_splits, N_HEAD]
-    partial_sum_ptr,  # [num_rows or more, max_splits, N_HEAD]
+    partial_output_ptr,  # [num_rows or more, MAX_SPLITS, N_HEAD, HEAD_DIM]
+    partial_max_ptr,  # [num_rows or more, MAX_SPLITS, N_HEAD]
+    partial_sum_ptr,  # [num_rows or more, MAX_SPLITS, N_HEAD]
     context_lens_ptr,  # [num_rows]
     weight_ptr,  # [N_OUT, N_HEAD * HEAD_DIM]
     bias_ptr,  # [N_OUT]
     residual_ptr,  # [num_rows, N_OUT]
     out_ptr,  # [num_rows, N_OUT]
     num_rows,
-    max_splits,
     stride_residual_row,
     stride_out_row,
     N_HEAD: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     N_OUT: tl.constexpr,
     SPLIT_SIZE: tl.constexpr,
+    MAX_SPLITS: tl.constexpr,
     BLOCK_S: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -141,10 +140,11 @@ def merge_projection_kernel(
             partial_output_ptr,
             partial_max_ptr,
             partial_sum_ptr,
-            row * max_splits,
+            row * MAX_SPLITS,
             num_splits,
             N_HEAD,
             HEAD_DIM,
+            MAX_SPLITS,
             BLOCK_S,
             BLOCK_K // BLOCK_D,
             BLOCK_D,
@@ -162,6 +162,7 @@ def _merged(
     num_splits,
     N_HEAD: tl.constexpr,
     HEAD_DIM: tl.constexpr,
+    MAX_SPLITS: tl.constexpr,
     BLOCK_S: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -173,34 +174,29 @@ def _merged(
     offs_c = tl.arange(0, BLOCK_C)
     offs_d = tl.arange(0, BLOCK_D)
     head = offs_c * BLOCK_D // HEAD_DIM
-    # From one pointer on, so that the splits behind it are at constant distances and take no further arithmetic.
-    max_ptrs = partial_max_ptr + first_split * N_HEAD + head
-    sum_ptrs = partial_sum_ptr + first_split * N_HEAD + head
-    output_ptrs = partial_output_ptr + first_split * N_HEAD * HEAD_DIM + (offs_c * BLOCK_D)[:, None] + offs_d[None, :]
     acc_max = tl.full([BLOCK_C], -1e38, tl.float32)  # finite, so that nothing in it yet gives no inf - inf
     acc_sum = tl.zeros([BLOCK_C], tl.float32)
     acc_output = tl.zeros([BLOCK_C, BLOCK_D], tl.float32)
-    for start in range(0, num_splits, BLOCK_S):
+    for start in tl.static_range(0, MAX_SPLITS, BLOCK_S):
         maxima, sums, outputs = (), (), ()
-        for s in tl.static_range(BLOCK_S):
-            mask = head < tl.where(start + s < num_splits, N_HEAD, 0)
-            max_s, sum_s, output_s = max_ptrs + s * N_HEAD, sum_ptrs + s * N_HEAD, output_ptrs + s * N_HEAD * HEAD_DIM
-            maxima += (tl.load(max_s, mask=mask, other=float("-inf")),)  # type: ignore[assignment]
-            sums += (tl.load(sum_s, mask=mask, other=0.0),)  # type: ignore[assignment]
-            outputs += (tl.load(output_s, mask=mask[:, None], other=0.0),)  # type: ignore[assignment]
+        for s in tl.static_range(start, start + BLOCK_S):
+            mask = head < tl.where(s < num_splits, N_HEAD, 0)
+            at = (first_split + s) * N_HEAD + head
+            output_ptrs = partial_output_ptr + (first_split + s) * (N_HEAD * HEAD_DIM) + (offs_c * BLOCK_D)[:, None]
+            maxima += (tl.load(partial_max_ptr + at, mask=mask, other=float("-inf")),)  # type: ignore[assignment]
+            sums += (tl.load(partial_sum_ptr + at, mask=mask, other=0.0),)  # type: ignore[assignment]
+            outputs += (tl.load(output_ptrs + offs_d[None, :], mask=mask[:, None], other=0.0),)  # type: ignore[assignment]
         new_max = acc_max
         for s in tl.static_range(BLOCK_S):
             new_max = tl.maximum(new_max, maxima[s])
-        rescale = tl.exp2(acc_max - new_max)
-        acc_sum *= rescale
-        acc_output *= rescale[:, None]
+        if start > 0:
+            rescale = tl.exp2(acc_max - new_max)
+            acc_sum *= rescale
+            acc_output *= rescale[:, None]
         for s in tl.static_range(BLOCK_S):
             scale = tl.exp2(maxima[s] - new_max)
             acc_sum += sums[s] * scale
             acc_output += outputs[s] * scale[:, None]
         acc_max = new_max
-        max_ptrs += BLOCK_S * N_HEAD
-        sum_ptrs += BLOCK_S * N_HEAD
-        output_ptrs += BLOCK_S * N_HEAD * HEAD_DIM
     attended = acc_output / tl.where(acc_sum == 0.0, 1.0, acc_sum)[:, None]
     return tl.reshape(attended, [BLOCK_C * BLOCK_D])
