@@ -76,7 +76,7 @@ def make_engine(
     types: dict[str, Any] = {"dtype": sizes.dtype, "device": run.device, "kv_dtype": kv_dtype}
     ops, kernels = triton_ops(config, max_num_seqs=max_num_seqs, **types)
     fused = triton_fused_ops(config, wanted=fused_decode, kernels=kernels, **types)
-    max_fused_rows = fused_rows(batch_invariant=fused_decode == "on")
+    max_fused_rows = fused_rows(config.n_embd, batch_invariant=fused_decode == "on")
     backend = device_backend(ops, kernels, *fused, kv_dtype=kv_dtype, max_fused_rows=max_fused_rows)
     model = GPT2(config, random_weights(config, run.device, sizes.dtype), backend)
     settings = EngineSettings(

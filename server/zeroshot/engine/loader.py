@@ -90,13 +90,13 @@ def load_model(settings: EngineSettings) -> GPT2:
     types: dict[str, Any] = {"dtype": dtype, "device": device, "kv_dtype": kv_dtype}
     ops, kernels = triton_ops(config, max_num_seqs=max_decode_rows(settings), **types)
     fused = triton_fused_ops(config, wanted=settings.fused_decode, kernels=kernels, **types)
-    backend = device_backend(ops, kernels, *fused, kv_dtype=kv_dtype, max_fused_rows=max_fused_rows(settings))
+    backend = device_backend(ops, kernels, *fused, kv_dtype=kv_dtype, max_fused_rows=max_fused_rows(settings, config))
     return GPT2(config, weights, backend)
 
 
-def max_fused_rows(settings: EngineSettings) -> int:
+def max_fused_rows(settings: EngineSettings, config: GPT2Config) -> int:
     guesses = bool(settings.speculative_ngram or settings.speculative_model)
-    return fused_rows(batch_invariant=guesses or settings.fused_decode == "on")
+    return fused_rows(config.n_embd, batch_invariant=guesses or settings.fused_decode == "on")
 
 
 def _device_type(settings: EngineSettings) -> str:

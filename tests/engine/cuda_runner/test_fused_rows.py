@@ -6,7 +6,7 @@ from tests.engine.cuda_runner.conftest import CPU, WORKING
 from zeroshot.engine.engine import Engine
 from zeroshot.engine.loader import max_fused_rows
 from zeroshot.model.config import GPT2Config
-from zeroshot.model.fused_decode import FASTEST_ROWS, MAX_FUSED_ROWS, FusedOps
+from zeroshot.model.fused_decode import MAX_FUSED_ROWS, FusedOps
 from zeroshot.model.gpt2 import GPT2
 from zeroshot.model.ops import Ops, device_backend
 from zeroshot.model.weights import load_weights
@@ -22,17 +22,19 @@ def small(checkpoint):
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"),
+    ("options", "n_embd", "expected"),
     [
-        ({}, FASTEST_ROWS),
-        ({"fused_decode": "on"}, MAX_FUSED_ROWS),
-        ({"speculative_ngram": 2}, MAX_FUSED_ROWS),
-        ({"speculative_model": "distilgpt2"}, MAX_FUSED_ROWS),
+        ({}, 768, 4),
+        ({}, 1024, 2),
+        ({"fused_decode": "on"}, 1024, MAX_FUSED_ROWS),
+        ({"speculative_ngram": 2}, 1024, MAX_FUSED_ROWS),
+        ({"speculative_model": "distilgpt2"}, 1024, MAX_FUSED_ROWS),
     ],
-    ids=["where they are faster", "where they are wanted", "n-grams", "a draft"],
+    ids=["where they are faster", "where rows cost more", "where they are wanted", "n-grams", "a draft"],
 )
-def test_guesses_have_the_bits_of_a_row_alone(options, expected):
-    assert max_fused_rows(EngineSettings(**options)) == expected
+def test_guesses_have_the_bits_of_a_row_alone(options, n_embd, expected):
+    config = GPT2Config(n_embd=n_embd, n_head=n_embd // 64)
+    assert max_fused_rows(EngineSettings(**options), config) == expected
 
 
 @pytest.mark.parametrize("most", [1, 2, 4])
