@@ -230,9 +230,10 @@ def launch_sampling() -> None:
 
     ones = torch.ones(2)
     for logits in (torch.zeros(2, VOCAB_SIZE), torch.zeros(2, 50304)[:, :VOCAB_SIZE], torch.zeros(2, 211)):
-        for must_be_finite in (False, True):
-            arguments = (ones, ints(2), ones, ones, longs(2), longs(2), longs(2))
-            sampling(logits, *arguments, must_be_finite=must_be_finite)
+        draws, filters = (longs(2), longs(2), longs(2)), (ints(2), ones, ones)
+        sampling(logits, ones, *filters, *draws)
+        sampling(logits, ones, *filters, *draws, must_be_finite=True, with_logprobs=False)
+        sampling(logits, ones, None, None, None, *draws, must_be_finite=True, with_logprobs=False)
 
 
 def launch_lm_head_sampling() -> None:
@@ -242,16 +243,17 @@ def launch_lm_head_sampling() -> None:
         hidden, lm_head = torch.zeros(rows, 768, dtype=dtype), torch.zeros(VOCAB_SIZE, 768, dtype=dtype)
         arguments = (hidden, lm_head, torch.ones(rows), longs(rows), longs(rows), longs(rows))
         lm_head_sampling(*arguments)
+        lm_head_sampling(*arguments, with_logprobs=False)
         if rows == 1:
             lm_head_sampling(*arguments, logits=torch.zeros(rows, VOCAB_SIZE))
-    for (dtype, n_embd), rows in itertools.product(FUSED, (1, 2)):
+    for dtype, n_embd, rows in [*((*case, 1) for case in FUSED), (HALF, 768, 2)]:
         hidden, lm_head = torch.zeros(rows, n_embd, dtype=dtype), torch.zeros(VOCAB_SIZE, n_embd, dtype=dtype)
         parameters = (torch.ones(rows), longs(rows), longs(rows), longs(rows))
-        lm_head_sampling(hidden, lm_head, *parameters, use_pdl=True)
+        lm_head_sampling(hidden, lm_head, *parameters, with_logprobs=False, use_pdl=True)
 
 
-FUSED = [*((HALF, n_embd) for n_embd in (768, 1024, 1280, 1600)), (torch.float16, 768), (FULL, 768), (FULL, 1600)]
-"""dtype and n_embd: GPT-2's four widths."""
+FUSED = [(HALF, 768), (HALF, 1280), (HALF, 1600), (torch.float16, 768), (FULL, 768)]
+"""dtype and n_embd: 124M's, 774M's and 1.5B's."""
 IN_SUCCESSION = [(*case, 1, use_pdl) for case in FUSED for use_pdl in (False, True)] + [(HALF, 768, 2, True)]
 """With the number of rows: one has code of its own."""
 
@@ -292,7 +294,8 @@ def launch_merge_projection() -> None:
     from zeroshot_kernels.merge_projection.kernel import merge_projection
 
     for dtype, d, num_rows, use_pdl in IN_SUCCESSION:
-        partials = (torch.zeros(8, 20, d // 64, 64), *torch.zeros(2, 8, 20, d // 64))
+        splits = 8 if dtype == HALF else 20  # as many as are merged at once, or more
+        partials = (torch.zeros(8, splits, d // 64, 64), *torch.zeros(2, 8, splits, d // 64))
         residual = torch.zeros(num_rows, d)
         merge_projection(*partials, ints(num_rows), *linear(d, d, dtype), residual, use_pdl=use_pdl)
 

@@ -58,6 +58,19 @@ def test_tokens_are_the_references(shape, dtype):
     buffers.check()
 
 
+@pytest.mark.parametrize("rows", [1, 5])
+def test_without_log_probabilities_the_tokens_are_the_same(rows):
+    lm_head_sampling = kernel_of("lm_head_sampling").lm_head_sampling
+    hidden, *rest = inputs(rows, 48, 211)
+    hidden[rows - 1, 3] = torch.inf if rows > 1 else hidden[0, 3]
+    token_ids, _, is_valid = lm_head_sampling(hidden, *rest)
+    found = lm_head_sampling(hidden, *rest, with_logprobs=False)
+    assert torch.equal(found[0], token_ids)
+    assert found[1].isnan().all()
+    assert torch.equal(found[2], is_valid)
+    assert is_valid.tolist() == [True] * 4 + [False] if rows > 1 else [True]
+
+
 def test_the_logits_are_written_if_asked_for():
     kernel = kernel_of("lm_head_sampling")
     arguments = inputs(5, 48, 211)

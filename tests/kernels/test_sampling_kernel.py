@@ -279,6 +279,31 @@ def test_a_row_that_must_be_finite_is_flagged_for_minus_infinity_too():
     assert torch.equal(logprobs.isnan(), ~is_valid)
 
 
+def plain(arguments):
+    """The same parameters, with no filters."""
+    temperatures, _, _, _, *draws = arguments
+    return temperatures, None, None, None, *draws
+
+
+def test_without_filters_and_log_probabilities_the_tokens_are_the_same():
+    logits = random(len(FILTERS), 600, seed=11)
+    logits[0, 5] = torch.nan
+    logits[1, 590] = torch.inf
+    logits[2] = -torch.inf
+    logits[3, 128:256] = -torch.inf
+    logits[4, 100:110] = 9.0
+    for arguments in (parameters(FILTERS), plain(parameters(FILTERS)), plain(parameters([{"temperature": 0.0}] * 12))):
+        arguments = [values if values is None else values[: len(FILTERS)] for values in arguments]
+        for must_be_finite in (False, True):
+            options = {"must_be_finite": must_be_finite}
+            token_ids, logprobs, is_valid = sampling(logits, *arguments, with_logprobs=False, **options)
+            expected = sampling_reference(logits, *arguments, **options)
+            assert torch.equal(is_valid, expected[2])
+            assert torch.equal(token_ids, expected[0])
+            assert logprobs.isnan().all()
+            assert is_valid.tolist()[:4] == [False, False, False, not must_be_finite]
+
+
 def test_a_row_gets_the_same_token_and_bits_in_any_batch():
     logits = random(len(FILTERS), 600, seed=8)
     arguments = parameters(FILTERS)
@@ -314,6 +339,9 @@ def test_what_does_not_fit_is_refused_with_both_values():
         sampling(logits.t().contiguous().t(), *parameters(FILTERS[:3]))
     with pytest.raises(ValueError, match=r"3 rows.*2, 2"):
         sampling(logits, *parameters(FILTERS[:2]))
+    temperatures, top_ks, _, _, *draws = parameters(FILTERS[:3])
+    with pytest.raises(ValueError, match=r"3 rows.*\[3, 3, 3, 3, 3\]"):
+        sampling(logits, temperatures, top_ks, None, None, *draws)
     small = kernel.SamplingWorkspace.allocate(1, 300, torch.device("cpu"))
     with pytest.raises(ValueError, match=r"\(1, 3\), needs \(3, 3\)"):
         sampling(logits, *parameters(FILTERS[:3]), workspace=small)

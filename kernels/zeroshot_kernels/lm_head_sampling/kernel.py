@@ -23,6 +23,7 @@ from zeroshot_kernels.sampling.kernel import (
     TILE_SIZE,
     SamplingWorkspace,
     choose_kernel,
+    choose_options,
     empty_samples,
     tile_statistics,
 )
@@ -48,6 +49,7 @@ def lm_head_sampling(
     positions: Tensor,
     *,
     logits: Tensor | None = None,
+    with_logprobs: bool = True,
     out: tuple[Tensor, Tensor, Tensor] | None = None,
     workspace: SamplingWorkspace | None = None,
     use_pdl: bool = False,
@@ -56,8 +58,8 @@ def lm_head_sampling(
 
     hidden: [num_rows, n_embd] and lm_head: [vocab_size, n_embd], last axis contiguous; temperatures: [num_rows]
     float32; seeds, choices, positions: [num_rows] int64; logits: [num_rows, vocab_size] float32, filled if given. A row
-    whose logits have NaN or inf in them is not valid: its token id is 0 and its log-probability NaN. `use_pdl`
-    (`gemv_kernel.py`) needs compute capability 9.0.
+    whose logits have NaN or inf in them is not valid: its token id is 0 and its log-probability NaN; so are all unless
+    `with_logprobs`. `use_pdl` (`gemv_kernel.py`) needs compute capability 9.0.
     """
     num_rows, n_embd = hidden.shape
     vocab_size = len(lm_head)
@@ -94,6 +96,7 @@ def lm_head_sampling(
         BLOCK_M=block_m,
         TILE_SIZE=TILE_SIZE,
         BLOCK_K=_BLOCK_K[hidden.element_size()],
+        FOR_LOGPROBS=with_logprobs,
         USE_PDL=use_pdl,
         num_warps=num_warps,
         num_stages=num_stages,
@@ -112,13 +115,7 @@ def lm_head_sampling(
         vocab_size,
         num_tiles,
         0,
-        HAS_LOGITS=False,
-        USE_PDL=use_pdl,
-        BLOCK_TILES=triton.next_power_of_2(num_tiles),
-        BLOCK_V=0,
-        CANDIDATES=0,
-        num_warps=4,
-        **early,
+        **choose_options(num_tiles, 0, with_logprobs=with_logprobs, use_pdl=use_pdl),
     )
     return out
 
@@ -149,6 +146,7 @@ def lm_head_sampling_kernel(
     BLOCK_M: tl.constexpr,
     TILE_SIZE: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    FOR_LOGPROBS: tl.constexpr,
     USE_PDL: tl.constexpr,
 ):
     if USE_PDL:
@@ -196,6 +194,8 @@ def lm_head_sampling_kernel(
         tl.load(choices_ptr + offs_m, mask=mask_m, other=0),
         tl.load(positions_ptr + offs_m, mask=mask_m, other=0),
         TILE_SIZE,
+        False,  # no filters
+        FOR_LOGPROBS,
     )
     offs = offs_m * num_tiles + pid_tile
     tl.store(tile_max_ptr + offs, largest, mask=mask_m)

@@ -177,22 +177,22 @@ def _merged(
     acc_max = tl.full([BLOCK_C], -1e38, tl.float32)  # finite, so that nothing in it yet gives no inf - inf
     acc_sum = tl.zeros([BLOCK_C], tl.float32)
     acc_output = tl.zeros([BLOCK_C, BLOCK_D], tl.float32)
-    for start in tl.static_range(0, MAX_SPLITS, BLOCK_S):
+    for start in range(0, 1 if MAX_SPLITS <= BLOCK_S else num_splits, BLOCK_S):
         maxima, sums, outputs = (), (), ()
-        for s in tl.static_range(start, start + BLOCK_S):
-            mask = head < tl.where(s < num_splits, N_HEAD, 0)
-            at = (first_split + s) * N_HEAD + head
-            output_ptrs = partial_output_ptr + (first_split + s) * (N_HEAD * HEAD_DIM) + (offs_c * BLOCK_D)[:, None]
+        for s in tl.static_range(BLOCK_S):
+            split = first_split + start + s
+            mask = head < tl.where(start + s < num_splits, N_HEAD, 0)
+            at = split * N_HEAD + head
+            output_ptrs = partial_output_ptr + split * (N_HEAD * HEAD_DIM) + (offs_c * BLOCK_D)[:, None]
             maxima += (tl.load(partial_max_ptr + at, mask=mask, other=float("-inf")),)  # type: ignore[assignment]
             sums += (tl.load(partial_sum_ptr + at, mask=mask, other=0.0),)  # type: ignore[assignment]
             outputs += (tl.load(output_ptrs + offs_d[None, :], mask=mask[:, None], other=0.0),)  # type: ignore[assignment]
         new_max = acc_max
         for s in tl.static_range(BLOCK_S):
             new_max = tl.maximum(new_max, maxima[s])
-        if start > 0:
-            rescale = tl.exp2(acc_max - new_max)
-            acc_sum *= rescale
-            acc_output *= rescale[:, None]
+        rescale = tl.exp2(acc_max - new_max)
+        acc_sum *= rescale
+        acc_output *= rescale[:, None]
         for s in tl.static_range(BLOCK_S):
             scale = tl.exp2(maxima[s] - new_max)
             acc_sum += sums[s] * scale

@@ -17,10 +17,13 @@ from zeroshot_kernels.checks import check_linear, check_rows
 from zeroshot_kernels.gemv_kernel import Tiling, own_rows, products, vector_pieces, weight_tiles
 
 
-def _tiling(n_in: int, bytes_per_weight: int) -> Tiling:
-    """96 and 128 programs for 124M and 355M, 320 and 800 for the larger two, whose rows are shared by four warps."""
+def _tiling(n_in: int, num_rows: int, bytes_per_weight: int) -> Tiling:
+    """For one row: 96 and 128 programs for 124M and 355M, 320 and 800 for the larger two, whose rows four warps share.
+
+    For more rows, which take more registers, programs of half as many warps.
+    """
     if n_in <= 4096:
-        return Tiling(16 // bytes_per_weight, 1, 1)
+        return Tiling(8 if num_rows == 1 and bytes_per_weight == 2 else 4, 1, 1)
     return Tiling(4, 4, max(1, (4 if n_in <= 5120 else 2) * 2 // bytes_per_weight))
 
 
@@ -42,7 +45,7 @@ def projection(
     if out is None:
         out = torch.empty((num_rows, n_out), dtype=torch.float32, device=hidden.device)
     check_rows(hidden=hidden, residual=residual, out=out)
-    tiling = _tiling(n_in, weight.element_size())
+    tiling = _tiling(n_in, num_rows, weight.element_size())
     projection_kernel[(triton.cdiv(n_out, tiling.rows),)](
         hidden,
         weight,

@@ -20,7 +20,7 @@ Only top-k and top-p together need the k-th largest value, since top-p is then a
 largest of the tiles' maxima bounds it; what is above the bound, a few times k, is gathered and bisected.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -69,14 +69,15 @@ class SamplingWorkspace(NamedTuple):
 def sampling(
     logits: Tensor,
     temperatures: Tensor,
-    top_ks: Tensor,
-    top_ps: Tensor,
-    min_ps: Tensor,
+    top_ks: Tensor | None,
+    top_ps: Tensor | None,
+    min_ps: Tensor | None,
     seeds: Tensor,
     choices: Tensor,
     positions: Tensor,
     *,
     must_be_finite: bool = False,
+    with_logprobs: bool = True,
     out: tuple[Tensor, Tensor, Tensor] | None = None,
     workspace: SamplingWorkspace | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -84,18 +85,21 @@ def sampling(
 
     logits: [num_rows, vocab_size] float32, the last axis contiguous (rows at a multiple of 16 elements load fastest),
     bias and penalties applied. temperatures, top_ps, min_ps: [num_rows] float32; top_ks: int32; seeds, choices,
-    positions: int64. Temperature 0 takes the best token; top_k 0, top_p 1 and min_p 0 are off. The log-probability is
-    that of softmax(logits), before temperature and filters. A row with NaN or +inf, or of -inf only, is not valid: its
-    token id is 0 and its log-probability NaN. `must_be_finite`: nor is one with any -inf, which otherwise forbids a
-    token.
+    positions: int64. Temperature 0 takes the best token; top_k 0, top_p 1 and min_p 0 are off, and so are all three
+    given as None. The log-probability is that of softmax(logits), before temperature and filters. A row with NaN or
+    +inf, or of -inf only, is not valid: its token id is 0 and its log-probability NaN. `must_be_finite`: nor is one
+    with any -inf, which otherwise forbids a token. Not `with_logprobs`: they are NaN, and no exponential is taken that
+    neither noise nor filters need.
     """
     num_rows, vocab_size = logits.shape
     if logits.dtype != torch.float32:
         raise ValueError(f"logits must be {torch.float32}, are {logits.dtype}")
     check_rows(logits=logits)
-    parameters = (temperatures, top_ks, top_ps, min_ps, seeds, choices, positions)
-    if any(len(parameter) != num_rows for parameter in parameters):
-        raise ValueError(f"{num_rows} rows of logits, parameters for {[len(parameter) for parameter in parameters]}")
+    filters, draws = (top_ks, top_ps, min_ps), (seeds, choices, positions)
+    has_filters = any(values is not None for values in filters)
+    counts = [len(values) for values in (temperatures, *filters, *draws) if values is not None]
+    if counts != [num_rows] * (7 if has_filters else 4):
+        raise ValueError(f"{num_rows} rows of logits, parameters for {counts}")
     if workspace is None:
         workspace = SamplingWorkspace.allocate(num_rows, vocab_size, logits.device)
     num_tiles = triton.cdiv(vocab_size, TILE_SIZE)
@@ -117,25 +121,40 @@ def sampling(
         TILE_SIZE=TILE_SIZE,
         TILES_PER_PROGRAM=tiles_per_program,
         MUST_BE_FINITE=must_be_finite,
+        FOR_FILTERS=has_filters,
+        FOR_LOGPROBS=with_logprobs,
         num_warps=_LAUNCH["tile_warps"],
     )
     choose_kernel[(num_rows,)](
-        logits,
-        *parameters,
-        *workspace,
+        logits if has_filters else None,
+        temperatures,
+        *filters,
+        *draws,
+        *workspace[:6],
+        workspace.candidates if has_filters else None,
         *out,
         vocab_size,
         num_tiles,
-        logits.stride(0),
-        HAS_LOGITS=True,
-        USE_PDL=False,
-        BLOCK_TILES=triton.next_power_of_2(num_tiles),
-        BLOCK_V=min(_LAUNCH["BLOCK_V"], triton.next_power_of_2(vocab_size)),
-        CANDIDATES=_CANDIDATES,
-        num_warps=_LAUNCH["choose_warps"],
-        maxnreg=_LAUNCH["choose_registers"],
+        logits.stride(0) if has_filters else 0,
+        **choose_options(num_tiles, vocab_size if has_filters else 0, with_logprobs=with_logprobs),
     )
     return out
+
+
+def choose_options(num_tiles: int, vocab_size: int, *, with_logprobs: bool, use_pdl: bool = False) -> dict[str, Any]:
+    """What `choose_kernel` is launched with. vocab_size: 0 if there are no filters, and so no logits to filter."""
+    options = {
+        "HAS_LOGITS": vocab_size > 0,
+        "FOR_LOGPROBS": with_logprobs,
+        "USE_PDL": use_pdl,
+        "BLOCK_TILES": triton.next_power_of_2(num_tiles),
+        "BLOCK_V": min(_LAUNCH["BLOCK_V"], triton.next_power_of_2(vocab_size)) if vocab_size else 0,
+        "CANDIDATES": _CANDIDATES if vocab_size else 0,
+        "num_warps": _LAUNCH["choose_warps"] if vocab_size else 4,
+    }
+    if vocab_size:
+        options["maxnreg"] = _LAUNCH["choose_registers"]
+    return options | ({"launch_pdl": True} if use_pdl else {})  # the interpreter knows no such option
 
 
 def empty_samples(num_rows: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -163,6 +182,8 @@ def tile_statistics_kernel(
     TILE_SIZE: tl.constexpr,
     TILES_PER_PROGRAM: tl.constexpr,
     MUST_BE_FINITE: tl.constexpr,
+    FOR_FILTERS: tl.constexpr,
+    FOR_LOGPROBS: tl.constexpr,
 ):
     pid_row = tl.program_id(1).to(tl.int64)
     offs_tile = tl.program_id(0) * TILES_PER_PROGRAM + tl.arange(0, TILES_PER_PROGRAM)
@@ -180,6 +201,8 @@ def tile_statistics_kernel(
         tl.load(choices_ptr + pid_row) + same,
         tl.load(positions_ptr + pid_row) + same,
         TILE_SIZE,
+        FOR_FILTERS,
+        FOR_LOGPROBS,
     )
     offs = pid_row * num_tiles + offs_tile
     mask = offs_tile < num_tiles
@@ -192,26 +215,45 @@ def tile_statistics_kernel(
 
 
 @triton.jit
-def tile_statistics(logits, first_tokens, temperatures, seeds, choices, positions, TILE_SIZE: tl.constexpr):
-    """logits: [M, TILE_SIZE], -inf past the vocabulary; the others: [M]. Returns SamplingWorkspace's six, [M] each."""
-    largest = tl.max(logits, axis=1)
+def tile_statistics(
+    logits,
+    first_tokens,
+    temperatures,
+    seeds,
+    choices,
+    positions,
+    TILE_SIZE: tl.constexpr,
+    FOR_FILTERS: tl.constexpr,
+    FOR_LOGPROBS: tl.constexpr,
+):
+    """logits: [M, TILE_SIZE], -inf past the vocabulary; the others: [M]. Returns SamplingWorkspace's six, [M] each.
+
+    tile_sum and tile_scaled_sum are 0 unless log-probabilities and filters need them.
+    """
+    if FOR_LOGPROBS:
+        largest = tl.max(logits, axis=1)
+    else:
+        largest = tl.max(tl.where(logits == logits, logits, float("inf")), axis=1)
     # Of -inf everywhere only -inf is left, not -inf - -inf.
     centred = tl.where(logits == float("-inf"), float("-inf"), logits - largest[:, None])
-    total = tl.sum(tl.exp(centred), axis=1)
+    total = tl.zeros(largest.shape, tl.float32)
+    if FOR_LOGPROBS:
+        total = tl.sum(tl.exp(centred), axis=1)
     scores, scaled_total = centred, total
     if tl.max(temperatures, axis=0) >= _FLOAT32_TINY:
         is_greedy = temperatures < _FLOAT32_TINY
         divisors = tl.where(is_greedy, 1.0, temperatures)[:, None]
         scores = tl.div_rn(centred, tl.broadcast_to(divisors, centred.shape))
-        scaled_total = tl.sum(tl.exp(scores), axis=1)
+        if FOR_FILTERS:
+            scaled_total = tl.sum(tl.exp(scores), axis=1)
         noise = gumbel_noise(first_tokens, seeds, choices, positions, TILE_SIZE)
         scores = tl.where(is_greedy[:, None], scores, scores + noise)
     scores = tl.where(scores == scores, scores, float("-inf"))  # a tile of NaN has no best; it is flagged below
     score, column = tl.max(scores, axis=1, return_indices=True, return_indices_tie_break_left=True)
     logit = tl.max(tl.where(tl.arange(0, TILE_SIZE)[None, :] == column[:, None], logits, float("-inf")), axis=1)
-    # A NaN is in the sum, and so is the inf - inf of a +inf.
-    largest = tl.where(total == total, largest, float("nan"))
-    return largest, total, scaled_total, score, logit, first_tokens + column
+    # A NaN is in the sum, and so is the inf - inf of a +inf; or both made the largest +inf.
+    is_finite = total == total if FOR_LOGPROBS else largest < float("inf")
+    return tl.where(is_finite, largest, float("nan")), total, scaled_total, score, logit, first_tokens + column
 
 
 @triton.jit
@@ -238,6 +280,7 @@ def choose_kernel(
     num_tiles,
     stride_logits_row,
     HAS_LOGITS: tl.constexpr,
+    FOR_LOGPROBS: tl.constexpr,
     USE_PDL: tl.constexpr,
     BLOCK_TILES: tl.constexpr,
     BLOCK_V: tl.constexpr,
@@ -251,7 +294,6 @@ def choose_kernel(
     mask_tile = offs_tile < num_tiles
     offs = pid_row * num_tiles + offs_tile
     tile_max = tl.load(tile_max_ptr + offs, mask=mask_tile, other=float("-inf"), cache_modifier=".cg")
-    tile_sum = tl.load(tile_sum_ptr + offs, mask=mask_tile, other=0.0, cache_modifier=".cg")
     tile_score = tl.load(tile_score_ptr + offs, mask=mask_tile, other=float("-inf"), cache_modifier=".cg")
     temperature = tl.load(temperatures_ptr + pid_row)
     is_greedy = temperature < _FLOAT32_TINY
@@ -267,7 +309,6 @@ def choose_kernel(
     tile_offset = tl.div_rn(tile_max - row_max, tl.zeros([BLOCK_TILES], tl.float32) + temperature)
     tile = tl.argmax(tile_score + tile_offset, axis=0, tie_break_left=True)
     token = tl.load(tile_token_ptr + pid_row * num_tiles + tile, cache_modifier=".cg")
-    logit = tl.load(tile_logit_ptr + pid_row * num_tiles + tile, cache_modifier=".cg")
     if HAS_LOGITS:
         top_k = tl.load(top_ks_ptr + pid_row)
         top_k = tl.where((top_k <= 0) | (top_k > vocab_size), vocab_size, top_k)
@@ -305,8 +346,14 @@ def choose_kernel(
                 vocab_size,
                 BLOCK_V,
             )
-            logit = tl.load(logits_row_ptr + token)
-    total = tl.sum(tile_sum * tl.exp(tile_max - row_max), axis=0)
+    logprob = tl.full([], float("nan"), tl.float32)
+    if FOR_LOGPROBS:
+        if HAS_LOGITS:
+            logit = tl.load(logits_ptr + pid_row * stride_logits_row + token)
+        else:
+            logit = tl.load(tile_logit_ptr + pid_row * num_tiles + tile, cache_modifier=".cg")
+        tile_sum = tl.load(tile_sum_ptr + offs, mask=mask_tile, other=0.0, cache_modifier=".cg")
+        logprob = logit - row_max - tl.log(tl.sum(tile_sum * tl.exp(tile_max - row_max), axis=0))
     tl.store(token_ids_ptr + pid_row, token.to(tl.int64))
-    tl.store(logprobs_ptr + pid_row, logit - row_max - tl.log(total))
+    tl.store(logprobs_ptr + pid_row, logprob)
     tl.store(is_valid_ptr + pid_row, True)

@@ -118,21 +118,23 @@ def _gumbel_argmax(logits: Tensor, noise: Tensor) -> Tensor:
 def sampling_reference(
     logits: Tensor,
     temperatures: Tensor,
-    top_ks: Tensor,
-    top_ps: Tensor,
-    min_ps: Tensor,
+    top_ks: Tensor | None,
+    top_ps: Tensor | None,
+    min_ps: Tensor | None,
     seeds: Tensor,
     choices: Tensor,
     positions: Tensor,
     *,
     must_be_finite: bool = False,
+    with_logprobs: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`sample_reference` of each row, with what the kernel gives beside it.
 
-    logits: [num_rows, vocab_size] float32; temperatures, top_ps, min_ps: [num_rows] float32; top_ks: int32; seeds,
-    choices, positions: int64. Returns token ids int64, their log-probabilities in softmax(logits) float32, is_valid
-    bool: [num_rows] each. A row with NaN or +inf, or of -inf only, is not valid: its token id is 0, its log-probability
-    NaN. `must_be_finite`: nor is one with any -inf.
+    logits: [num_rows, vocab_size] float32; temperatures, top_ps, min_ps: [num_rows] float32; top_ks: int32 (all three
+    filters None: none is on); seeds, choices, positions: int64. Returns token ids int64, their log-probabilities in
+    softmax(logits) float32, is_valid bool: [num_rows] each. A row with NaN or +inf, or of -inf only, is not valid: its
+    token id is 0, its log-probability NaN. `must_be_finite`: nor is one with any -inf. Not `with_logprobs`: all of them
+    are NaN.
     """
     is_valid = ~(logits.isnan() | logits.isposinf()).any(-1) & logits.isfinite().any(-1)
     if must_be_finite:
@@ -142,12 +144,12 @@ def sampling_reference(
         token_ids[row] = sample_reference(
             logits[row],
             temperature=float(temperatures[row]),
-            top_k=int(top_ks[row]),
-            top_p=float(top_ps[row]),
-            min_p=float(min_ps[row]),
+            top_k=0 if top_ks is None else int(top_ks[row]),
+            top_p=1.0 if top_ps is None else float(top_ps[row]),
+            min_p=0.0 if min_ps is None else float(min_ps[row]),
             seed=int(seeds[row]),
             choice=int(choices[row]),
             position=int(positions[row]),
         )
     logprobs = logits.log_softmax(-1).gather(1, token_ids[:, None]).squeeze(1)
-    return token_ids, logprobs.masked_fill(~is_valid, torch.nan), is_valid
+    return token_ids, logprobs.masked_fill(~(is_valid & with_logprobs), torch.nan), is_valid

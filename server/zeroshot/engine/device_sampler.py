@@ -62,7 +62,8 @@ class DeviceSampler:
         if kind is StepKind.PLAIN and num_rows <= _FUSED_ROWS:
             # These may start before the kernel ahead has ended: that has to be one of the same decode step.
             ops = self._model.decode_ops(num_rows) if isinstance(rows, slice) else self._ops
-            token_ids, _, is_valid = ops.lm_head_sampling(hidden, self._lm_head, temperatures, *seeds)
+            arguments = (hidden, self._lm_head, temperatures, *seeds)
+            token_ids, _, is_valid = ops.lm_head_sampling(*arguments, with_logprobs=False)
             advance = ops.advance
         else:
             raw = logits = self._model.compute_logits(hidden)
@@ -70,9 +71,11 @@ class DeviceSampler:
                 logits = self._adjusted(raw, rows)
             if kind is StepKind.MASKED:
                 logits.masked_fill_(~state.token_mask[rows], -torch.inf)
-            filters = (temperatures, state.top_ks[rows], state.top_ps[rows], state.min_ps[rows])
+            filters = [values[rows] for values in (state.top_ks, state.top_ps, state.min_ps)]
+            parameters = (temperatures, *([None] * 3 if kind is StepKind.PLAIN else filters), *seeds)
             # -inf is a token that was forbidden; from the model it is an overflow.
-            token_ids, _, is_valid = self._ops.sampling(logits, *filters, *seeds, must_be_finite=logits is raw)
+            options = {"must_be_finite": logits is raw, "with_logprobs": False}
+            token_ids, _, is_valid = self._ops.sampling(logits, *parameters, **options)
             if logits is not raw:
                 is_valid &= raw.sum(-1).isfinite()
                 self._note_logprobs(raw, rows, token_ids, step)

@@ -181,7 +181,8 @@ class _Probe:
                 residual = ops.projection(inner, *self.fc_proj, residual)
             hidden, _ = ops.layer_norm(self.nothing, residual, *self.norm)
             seeds = (self.seeds, self.seeds, draw_positions)
-            token_ids, logprobs, is_valid = ops.lm_head_sampling(hidden, self.wte, self.temperatures, *seeds)
+            arguments = (hidden, self.wte, self.temperatures, *seeds)
+            token_ids, _, is_valid = ops.lm_head_sampling(*arguments, with_logprobs=False)
             advanced = (self.limits, *state[:4], self.slot_table, slots, drawn)
             ops.advance(token_ids, is_valid, None, *advanced)
-        return [residual, memory.float(), hidden, logprobs, all_drawn, *state]
+        return [residual, memory.float(), hidden, all_drawn, *state]

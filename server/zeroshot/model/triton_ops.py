@@ -155,8 +155,15 @@ def _probes(
         outputs: list[Tensor] = []
         for num_rows in (1, 2, 33, 64):
             zeros = torch.zeros(num_rows, device=device)
-            outputs += op(many[:num_rows], lm_head, zeros, *[zeros.long()] * 3)
+            outputs += op(many[:num_rows], lm_head, zeros, *[zeros.long()] * 3, with_logprobs=False)[::2]
         return outputs
+
+    def sampling(op: Callable[..., Any]) -> list[Tensor]:
+        """As the engine draws: with filters and without, which are kernels of their own."""
+        filters = ((ints(5, 5), one, off), (None, None, None))
+        return [
+            tensor for values in filters for tensor in op(logits, one, *values, two, two, two, with_logprobs=False)[::2]
+        ]
 
     return {
         "kv_append": kv_append,
@@ -165,7 +172,7 @@ def _probes(
         "layer_norm": lambda op: [*op(hidden, hidden, weight, bias, 1e-5)],
         "bias_gelu": lambda op: [op(inner, inner_bias)],
         "lm_head_sampling": lm_head_sampling,
-        "sampling": lambda op: [*op(logits, one, ints(5, 5), one, off, two, two, two)],
+        "sampling": sampling,
         "logprobs": lambda op: [*op(hidden, lm_head, two)],
         "logit_adjustment": logit_adjustment,
         "advance": advance,

@@ -78,9 +78,9 @@ def test_what_may_start_early_follows_the_fused_layers_and_nothing_else(
     calls = []
 
     def noted(name, reference):
-        def call(*arguments):
+        def call(*arguments, **options):
             calls.append(name)
-            return reference(*arguments)
+            return reference(*arguments, **options)
 
         return call
 

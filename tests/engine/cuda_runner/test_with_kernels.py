@@ -232,8 +232,8 @@ def test_kernels_that_start_too_early_are_found_out(tiny, monkeypatch, wrong):
     from zeroshot.model import triton_fused as module
 
     def early(op):
-        def call(*arguments, use_pdl, out=None):
-            result = getattr(FusedOps(), op)(*arguments)
+        def call(*arguments, use_pdl, out=None, **options):
+            result = getattr(FusedOps(), op)(*arguments, **options)
             if op == wrong and use_pdl:
                 # What it wrote: `advance` to its last argument, the others to what they return, or the first of that.
                 written = arguments[-1] if result is None else result[0] if isinstance(result, tuple) else result
