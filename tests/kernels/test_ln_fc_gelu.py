@@ -12,8 +12,11 @@ from zeroshot_kernels.ln_fc_gelu.reference import ln_fc_gelu_reference
 TOLERANCES = {torch.float32: 2e-6, torch.float16: 5e-4, torch.bfloat16: 8e-3}
 """In bfloat16 a result is off by its rounding: the interpreter cuts off where a GPU rounds to the nearest."""
 
-SHAPES = [(1, 64, 16), (2, 100, 37), (3, 63, 5), (8, 48, 24), (2, 1030, 6), (2, 260, 2100)]
-"""Rows, n_in, n_out: of one and of several pieces, of one and of several rows of the weight to a warp."""
+SHAPES = [(1, 64, 16), (2, 100, 37), (3, 63, 5), (8, 48, 24), (2, 1030, 6)]
+"""Rows, n_in, n_out."""
+
+TILINGS = [(2, 1, 1), (4, 1, 3), (4, 4, 2), (8, 2, 1)]
+"""Warps, how many of them share a row of the weight, rows each: as wide models have them."""
 
 
 def inputs(num_rows, n_in, n_out, dtype):
@@ -59,6 +62,14 @@ def test_the_kernel_is_the_formula(shape, dtype):
     assert ln_fc_gelu(*arguments, out=out) is out
     assert relative_error(out, formula(*given)) <= TOLERANCES[dtype]
     buffers.check()
+
+
+@pytest.mark.parametrize("tiling", TILINGS, ids=str)
+def test_programs_of_any_shape_give_the_formula(tiling, monkeypatch):
+    kernel = kernel_of("ln_fc_gelu")
+    monkeypatch.setattr(kernel, "_tiling", lambda *_: kernel.Tiling(*tiling))
+    given = inputs(2, 300, 37, torch.float32)
+    assert relative_error(kernel.ln_fc_gelu(*folded(*given)), formula(*given)) <= TOLERANCES[torch.float32]
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.kernels.buffers import GuardedBuffers, kernel_of, random, relative_error
+from tests.kernels.test_ln_fc_gelu import TILINGS
 from zeroshot_kernels.projection.reference import projection_reference
 
 TOLERANCES = {torch.float32: 4e-7, torch.float16: 4e-7, torch.bfloat16: 4e-7}
@@ -28,6 +29,14 @@ def test_the_reference_is_the_formula():
     out = projection_reference(*inputs(3, 40, 7, torch.bfloat16))
     assert out.dtype == torch.float32
     assert relative_error(out, formula(*inputs(3, 40, 7, torch.bfloat16))) <= 1e-6
+
+
+@pytest.mark.parametrize("tiling", TILINGS, ids=str)
+def test_programs_of_any_shape_give_the_formula(tiling, monkeypatch):
+    kernel = kernel_of("projection")
+    monkeypatch.setattr(kernel, "_tiling", lambda *_: kernel.Tiling(*tiling))
+    arguments = inputs(2, 1100, 37, torch.float32)
+    assert relative_error(kernel.projection(*arguments), formula(*arguments)) <= TOLERANCES[torch.float32]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

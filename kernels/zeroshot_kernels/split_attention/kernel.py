@@ -173,9 +173,11 @@ def split_attention_kernel(
         value_ptrs += (value_head_ptr[None, :] + value_rows[:, None],)  # type: ignore[assignment]
         is_old = (positions < num_old)[:, None] & mask_d
         # Not by the L1, which would keep what else is in a line: the newest tokens' bytes, before they are written.
+        # Tables and the newest token come past it as well: it may hold what they were.
         keys += (tl.load(key_ptrs[tile], mask=is_old, other=0.0, cache_modifier=".cg"),)  # type: ignore[assignment]
         values += (tl.load(value_ptrs[tile], mask=is_old, other=0.0, cache_modifier=".cg"),)  # type: ignore[assignment]
-    newest_page = tl.load(block_table_ptr + tl.maximum(newest, 0) // PAGE_SIZE, mask=has_newest, other=0).to(tl.int64)
+    newest_page_ptr = block_table_ptr + tl.maximum(newest, 0) // PAGE_SIZE
+    newest_page = tl.load(newest_page_ptr, mask=has_newest, other=0, cache_modifier=".cg").to(tl.int64)
     newest_token = newest % PAGE_SIZE
     if USE_PDL:
         tl.extra.cuda.gdc_wait()
@@ -184,9 +186,9 @@ def split_attention_kernel(
     query = tl.load(query_ptrs, mask=offs_d < HEAD_DIM, other=0.0)
     mask_newest = offs_d < tl.where(has_newest, HEAD_DIM, 0)
     newest_key_ptrs = key_head_ptr + newest_page * stride_key_block + newest_token * stride_key_token
-    newest_key = tl.load(newest_key_ptrs, mask=mask_newest, other=0.0)
+    newest_key = tl.load(newest_key_ptrs, mask=mask_newest, other=0.0, cache_modifier=".cg")
     newest_value_ptrs = value_head_ptr + newest_page * stride_value_block + newest_token * stride_value_token
-    newest_value = tl.load(newest_value_ptrs, mask=mask_newest, other=0.0)
+    newest_value = tl.load(newest_value_ptrs, mask=mask_newest, other=0.0, cache_modifier=".cg")
     if split_start >= context_len:
         return
     query = query.to(tl.float32) * scale_log2e
