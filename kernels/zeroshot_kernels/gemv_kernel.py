@@ -61,6 +61,7 @@ class Tiling(NamedTuple):
 
 
 def launch_options(num_warps: int, num_rows: int, *, use_pdl: bool) -> dict[str, Any]:
+    """What every kernel of the chain is launched with; num_rows: of the batch."""
     options: dict[str, Any] = {"USE_PDL": use_pdl, "ONE_ROW": num_rows == 1, "num_warps": num_warps}
     return options | ({"launch_pdl": True} if use_pdl else {})  # the interpreter knows no such option
 

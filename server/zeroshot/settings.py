@@ -43,7 +43,8 @@ class SharedSettings(BaseModel):
     cpu_kernels: CpuKernels = Field(default="auto", description="auto: C++ kernels, compiled here, where there is g++.")
     fused_decode: FusedDecode = Field(
         default="auto",
-        description="GPU: decode by five kernels a layer. auto: up to 2 sequences, on Hopper and later; on: up to 8.",
+        description="GPU: decode by five kernels a layer. auto: up to 4 sequences of 124M and 2 of wider models, on "
+        "Hopper and later; on: up to 8.",
     )
     kv_dtype: KVDType = Field(
         default="auto",

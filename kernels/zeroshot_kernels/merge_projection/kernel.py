@@ -4,9 +4,9 @@
     out = residual + attention @ weight^T + bias,
     attention[h] = sum_s w[s, h] output[s, h] / sum_s w[s, h] sum[s, h],    w[s, h] = exp2(max[s, h] - max_s max[s, h])
 
-Every program merges all heads anew, split by split in the order of the context, into one row in registers: it is 25 KB
-from the L2 cache at a context of 512 for 124M. So programs own more rows of the weight than in `projection/kernel.py`.
-How the weights are read ahead: `gemv_kernel.py`.
+Every program merges all heads anew, split by split in the order of the context, into one row in registers: it is 12 KB
+from the L2 cache at a context of 512 for 124M. So a program's warps share that row, and rows of the weight too, where
+in `projection/kernel.py` each has its own. How the weights are read ahead: `gemv_kernel.py`.
 
 Splits: float32, of `split_attention`; weight and bias: fp32, fp16 or bf16; the residual stream is float32.
 """

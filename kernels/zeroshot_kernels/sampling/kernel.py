@@ -228,7 +228,7 @@ def tile_statistics(
 ):
     """logits: [M, TILE_SIZE], -inf past the vocabulary; the others: [M]. Returns SamplingWorkspace's six, [M] each.
 
-    tile_sum and tile_scaled_sum are 0 unless log-probabilities and filters need them.
+    tile_sum and tile_logit are 0 unless log-probabilities need them, tile_scaled_sum means nothing without filters.
     """
     if FOR_LOGPROBS:
         largest = tl.max(logits, axis=1)
@@ -250,7 +250,9 @@ def tile_statistics(
         scores = tl.where(is_greedy[:, None], scores, scores + noise)
     scores = tl.where(scores == scores, scores, float("-inf"))  # a tile of NaN has no best; it is flagged below
     score, column = tl.max(scores, axis=1, return_indices=True, return_indices_tie_break_left=True)
-    logit = tl.max(tl.where(tl.arange(0, TILE_SIZE)[None, :] == column[:, None], logits, float("-inf")), axis=1)
+    logit = tl.zeros(largest.shape, tl.float32)
+    if FOR_LOGPROBS:
+        logit = tl.max(tl.where(tl.arange(0, TILE_SIZE)[None, :] == column[:, None], logits, float("-inf")), axis=1)
     # A NaN is in the sum, and so is the inf - inf of a +inf; or both made the largest +inf.
     is_finite = total == total if FOR_LOGPROBS else largest < float("inf")
     return tl.where(is_finite, largest, float("nan")), total, scaled_total, score, logit, first_tokens + column
