@@ -9,14 +9,13 @@ import logging
 import subprocess
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import ExitStack, aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import ExitStack, aclosing, suppress
 from itertools import chain
 from pathlib import Path
 
 import msgspec
 import zmq
-import zmq.asyncio
 
 from zeroshot.admission import Admission
 from zeroshot.caller import CALLER
@@ -66,8 +65,7 @@ class EngineClient(ModelClient):
         self._client_id = uuid.uuid4().bytes
         self._mailboxes: dict[str, Mailbox] = {}
         self._timelines: dict[str, Timeline] = {}
-        self._context: zmq.asyncio.Context | None = None
-        self._pump: asyncio.Task[None] | None = None
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
 
     @property
     def num_restarts(self) -> int:
@@ -78,8 +76,8 @@ class EngineClient(ModelClient):
         return self.supervisor.generation
 
     async def start(self) -> None:
-        self._context = zmq.asyncio.Context()
-        self._commands = zmq.Socket(self._context, zmq.PUSH)  # a plain socket: sending never waits
+        self._context = zmq.Context()
+        self._commands = self._context.socket(zmq.PUSH)
         self._commands.set_hwm(0)
         self._commands.connect(self.supervisor.command_address)
         self._outputs = self._context.socket(zmq.SUB)
@@ -88,15 +86,13 @@ class EngineClient(ModelClient):
         self._outputs.subscribe(self._client_id)
         self._outputs.subscribe(STATE_TOPIC)
         self._outputs.connect(self.supervisor.output_address)
-        self._pump = asyncio.create_task(self._receive())
+        asyncio.get_running_loop().add_reader(self._outputs.FD, self._receive)
         self.supervisor.start()
 
     async def stop(self) -> None:
         await self.supervisor.stop()
-        if self._pump is not None:
-            self._pump.cancel()
-            await asyncio.gather(self._pump, return_exceptions=True)
         if self._context is not None:
+            asyncio.get_running_loop().remove_reader(self._outputs.FD)
             self._commands.close(linger=0)
             self._outputs.close(linger=0)
             self._context.term()
@@ -207,9 +203,8 @@ class EngineClient(ModelClient):
         if not self._commands.closed:
             self._send(Abort(self._client_id, self.supervisor.generation, request.request_id, choice_index))
 
-    async def _receive(self) -> None:
-        while True:
-            topic, payload = await self._outputs.recv_multipart()
+    def _receive(self) -> None:
+        for topic, payload in self._arrived():
             if topic == STATE_TOPIC:
                 state = decode_state(payload)
                 if self.supervisor.heard(state.generation):
@@ -219,6 +214,12 @@ class EngineClient(ModelClient):
                     self.admission.rate.observe(state.stats, time.monotonic())
             else:
                 self._hand_out(decode_outputs(payload))
+
+    def _arrived(self) -> Iterator[list[bytes]]:
+        """Every message that has come: ZeroMQ's descriptor tells of the first one only, so none may be left."""
+        with suppress(zmq.Again):
+            while True:
+                yield self._outputs.recv_multipart(zmq.NOBLOCK)
 
     def _hand_out(self, outputs: list[TokenOutput]) -> None:
         """One step's outputs, to those who wait for them."""
