@@ -31,7 +31,8 @@ from rich.table import Table
 
 from benchmarks import command
 from benchmarks.cpu_peers import peers
-from benchmarks.http_server import running_server, seconds_for
+from benchmarks.http_load import seconds_for
+from benchmarks.http_server import running_server
 from benchmarks.random_checkpoint import SIZES, random_checkpoint
 
 BASELINE = "Hugging Face generate"

@@ -1,7 +1,5 @@
-"""A server process to measure, and a load of concurrent requests on it."""
+"""A server process to measure."""
 
-import asyncio
-import json
 import os
 import socket
 import subprocess
@@ -10,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -53,23 +50,3 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
             pass
         time.sleep(0.1)
     raise RuntimeError("the server did not become ready")
-
-
-async def seconds_for(url: str, bodies: list[dict[str, Any]]) -> float:
-    """Wall time from the first request sent to the last answer received, all of them at once."""
-    limits = httpx.Limits(max_connections=len(bodies))
-    async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
-        start = time.perf_counter()
-        await asyncio.gather(*(_post(client, body) for body in bodies))
-        return time.perf_counter() - start
-
-
-async def _post(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
-    if not body.get("stream"):
-        answer = (await client.post("/generate", json=body)).json()
-    else:
-        async with client.stream("POST", "/generate", json=body) as response:  # as it comes: the cores are the server's
-            events = b"".join([piece async for piece in response.aiter_raw()]).split(b"\n\n")
-        answer = json.loads(events[-3].removeprefix(b"data: "))  # [DONE] and nothing follow
-    if answer.get("usage", {}).get("completion_tokens") != body["max_tokens"]:
-        raise RuntimeError(f"asked for {body['max_tokens']} tokens, got {str(answer)[:500]}")

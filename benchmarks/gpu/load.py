@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import Any
 
-from benchmarks.http_server import seconds_for
+from benchmarks.http_load import seconds_for
 
 
 def ready(_index: int) -> None:
