@@ -89,10 +89,10 @@ def test_every_way_to_keep_a_part_takes_a_part() -> None:
 
 
 def seconds_to_ask_after_each(piece: str, count: int) -> float:
-    begin = time.perf_counter()
+    begin = time.thread_time()
     for number in range(1, count + 1):
         is_complete(piece * number + "x", "first_sentence")
-    return time.perf_counter() - begin
+    return time.thread_time() - begin
 
 
 @pytest.mark.parametrize("piece", ["Mr. ", "A. ", "etc. ", "................", "said he, and "])
