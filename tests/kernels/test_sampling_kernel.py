@@ -331,6 +331,13 @@ def test_buffers_given_are_the_ones_written():
     buffers.check()
 
 
+@pytest.mark.parametrize("num_rows", [1, 2, 3, 6])
+def test_a_workspace_is_aligned_for_any_number_of_rows(num_rows):
+    """Kernels are compiled for pointers at a multiple of 16 bytes, and for others anew: in the middle of a request."""
+    workspace = kernel.SamplingWorkspace.allocate(num_rows, 50257, torch.device("cpu"))
+    assert [tensor.data_ptr() % 16 for tensor in workspace] == [0] * len(workspace)
+
+
 def test_what_does_not_fit_is_refused_with_both_values():
     logits = random(3, 300, seed=10)
     with pytest.raises(ValueError, match=r"float32, are torch.float16"):

@@ -60,7 +60,10 @@ class SamplingWorkspace(NamedTuple):
     @classmethod
     def allocate(cls, num_rows: int, vocab_size: int, device: torch.device) -> "SamplingWorkspace":
         shape = (num_rows, triton.cdiv(vocab_size, TILE_SIZE))
-        largest, total, scaled_total, score, logit = torch.empty((5, *shape), dtype=torch.float32, device=device)
+        # Each by itself: parts of one tensor would begin at other alignments for other numbers of rows, and for each of
+        # these there would be a kernel, compiled when a request comes to it.
+        floats = (torch.empty(shape, dtype=torch.float32, device=device) for _ in range(5))
+        largest, total, scaled_total, score, logit = floats
         token = torch.empty(shape, dtype=torch.int32, device=device)
         candidates = torch.empty((num_rows, _CANDIDATES), dtype=torch.float32, device=device)
         return cls(largest, total, scaled_total, score, logit, token, candidates)
