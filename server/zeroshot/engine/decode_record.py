@@ -26,6 +26,12 @@ class Layout:
     eos_token_id: int
 
     @property
+    def num_places(self) -> int:
+        """Where a row's newest token may stand. Behind the last position too, where it is never run: a draft with fewer
+        positions than the model draws its last guess for there."""
+        return self.n_positions + 1
+
+    @property
     def max_blocks(self) -> int:
         return -(-self.n_positions // self.block_size)
 
@@ -42,7 +48,7 @@ class Record:
     longs: Array  # [6] int64: token id, position, draw position, limit, seed, choice
     words: Array  # [4] int32: context length, top_k, number of entries, whether there are penalties
     floats: Array  # [6] float32: temperature, top_p, min_p; penalties for repetition, presence, frequency
-    slots: Array  # [n_positions] int32
+    slots: Array  # [num_places] int32
     blocks: Array  # [max_blocks] int32
     entries: Array  # [4, max_entries] int32
     token_mask: Array | None = None  # [vocab_size] bool; None: any token may be drawn
@@ -63,7 +69,7 @@ class Record:
             longs=np.zeros(6, np.int64),
             words=np.zeros(4, np.int32),
             floats=np.array([0, 1, 0, 1, 0, 0], np.float32),
-            slots=np.full(layout.n_positions, -1, np.int32),
+            slots=np.full(layout.num_places, -1, np.int32),
             blocks=np.zeros(layout.max_blocks, np.int32),
             entries=np.zeros((4, layout.max_entries), np.int32),
             token_mask=token_mask,

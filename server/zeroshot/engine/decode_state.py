@@ -48,7 +48,7 @@ class DecodeState:
         self._floats = floats = zeros(6, width, dtype=torch.float32)[:, :num_rows]
         self.temperatures, self.top_ps, self.min_ps = floats[0], floats[1], floats[2]
         self.repetition_penalties, self.presence_penalties, self.frequency_penalties = floats[3], floats[4], floats[5]
-        self.slot_table = zeros(num_rows, layout.n_positions, dtype=torch.int32)  # position -> KV slot; -1: none
+        self.slot_table = zeros(num_rows, layout.num_places, dtype=torch.int32)  # position -> KV slot; -1: none
         self.slots = zeros(num_rows, dtype=torch.int32)  # of the newest tokens; -1 at a limit and for an empty row
         self.block_tables = zeros(num_rows, layout.max_blocks, dtype=torch.int32)
         # Tokens whose logits have a bias or a penalty: id, bias (float32 bits), is it in prompt or output, how often in

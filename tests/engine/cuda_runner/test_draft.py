@@ -32,3 +32,13 @@ def test_all_that_it_has_guessed_it_has_read(engines, step, request_of):  # noqa
             assert draft._read == token_ids[:-1]
     engine.abort("a")
     assert len(token_ids) == 4 + 4 * 5
+
+
+def test_a_draft_of_fewer_positions_guesses_up_to_the_last_of_them(engines, run, request_of, caplog):  # noqa: F811
+    """Its last guess stands behind them: drawn, never run."""
+    engine = engines["another"]
+    num_positions = engine.scheduler.guess._num_positions
+    for num_tokens in range(num_positions - 9, num_positions + 1):  # any of its guesses' tokens may be the last
+        run(engine, request_of("a", [1] * num_tokens, max_tokens=20, ignore_eos=True))
+    assert "the draft model failed" not in caplog.text
+    assert not engine.scheduler.guess._has_failed

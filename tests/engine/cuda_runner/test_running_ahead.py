@@ -161,7 +161,7 @@ def test_a_record_says_where_each_token_goes():
     sequence = Sequence("a", 2, [1, 2, 1, 5], 3, params, block_table=[9, 4, 6])
     record = Record.of(sequence, layout)
     assert record.longs.tolist() == [5, 3, 4, 8, 2**63 - 1, 2]
-    assert record.slots.tolist() == [36, 37, 38, 39, 16, 17, 18, 19] + [-1] * 24
+    assert record.slots.tolist() == [36, 37, 38, 39, 16, 17, 18, 19] + [-1] * 25
     assert record.blocks.tolist() == [9, 4, 6, 6, 6, 6, 6, 6]
     assert record.words[2:].tolist() == [5, 1]
     found = {
