@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.gpu.engine import decode_case, make_engine
@@ -82,9 +83,10 @@ class _Layer:
         blocks = -(-context // _PAGE_SIZE)
         memory = randn(num_rows * blocks, config.n_head, 2, _PAGE_SIZE, config.head_dim)
         self.caches = memory.permute(2, 0, 3, 1, 4)
-        self.tables = torch.arange(num_rows * blocks, device=run.device).int().view(num_rows, blocks)
+        tables = torch.arange(num_rows * blocks, device=run.device).int().view(num_rows, blocks)
+        self.tables = F.pad(tables, (0, -(-config.n_positions // _PAGE_SIZE) - blocks))
         self.lens = torch.full((num_rows,), context, dtype=torch.int32, device=run.device)
-        self.slots = (self.tables[:, -1] * _PAGE_SIZE + (context - 1) % _PAGE_SIZE).int()
+        self.slots = (tables[:, -1] * _PAGE_SIZE + (context - 1) % _PAGE_SIZE).int()
         self.scale = config.head_dim**-0.5
         self.residual, self.hidden = randn(num_rows, d).float(), randn(num_rows, inner)
 

@@ -293,8 +293,8 @@ def launch_split_attention() -> None:
 def launch_merge_projection() -> None:
     from zeroshot_kernels.merge_projection.kernel import merge_projection
 
-    for dtype, d, num_rows, use_pdl in IN_SUCCESSION:
-        splits = 8 if dtype == HALF else 20  # as many as are merged at once, or more
+    more = [(HALF, 768, 1, True, 20), (FULL, 768, 1, True, 20)]  # splits than are merged at once, as those of GPT-2 are
+    for dtype, d, num_rows, use_pdl, splits in [*((*case, 8) for case in IN_SUCCESSION), *more]:
         partials = (torch.zeros(8, splits, d // 64, 64), *torch.zeros(2, 8, splits, d // 64))
         residual = torch.zeros(num_rows, d)
         merge_projection(*partials, ints(num_rows), *linear(d, d, dtype), residual, use_pdl=use_pdl)

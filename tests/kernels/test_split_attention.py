@@ -92,6 +92,23 @@ def test_rows_of_one_sequence_have_the_bits_of_steps_one_by_one():
             assert torch.equal(a[0, :splits], b[i, :splits])
 
 
+def test_results_for_longer_contexts_are_of_as_many_splits_as_there_can_be():
+    """Merging is compiled for that number, and GPT-2's fit in one pass."""
+    buffers = GuardedBuffers()
+    cache = PagedCache(buffers, [1, 300], 2, 64)
+    query = random(2, 2, 64, seed=9)
+    expected = kernel.split_attention(query, *cache.arguments(), 0.125)
+    room = poisoned(buffers, 3, 10, 2, 64)
+    found = kernel.split_attention(query, *cache.arguments(), 0.125, out=room)
+    for tensor, whole, alone in zip(found, room, expected, strict=True):
+        assert tensor.data_ptr() == whole.data_ptr()
+        assert tensor.is_contiguous()
+        assert tensor.shape[1] == alone.shape[1] == 3
+        for row, splits in enumerate([1, 3]):
+            assert torch.equal(tensor[row, :splits], alone[row, :splits])
+    buffers.check()
+
+
 def test_a_row_that_is_none_reads_and_writes_nothing():
     buffers = GuardedBuffers()
     cache = PagedCache(buffers, [20], 1, 64)

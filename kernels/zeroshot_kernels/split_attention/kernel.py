@@ -49,6 +49,13 @@ class SplitResults(NamedTuple):
         largest, total = torch.empty((2, *shape), dtype=torch.float32, device=device)
         return cls(torch.empty((*shape, head_dim), dtype=torch.float32, device=device), largest, total)
 
+    def of_splits(self, num_splits: int) -> "SplitResults":
+        """The same memory, for as many splits as there are: `merge_projection` takes what few there can be at once."""
+        rows, most = self.partial_max.shape[:2]
+        if num_splits == most:
+            return self
+        return SplitResults(*(t.flatten(0, 1)[: rows * num_splits].view(rows, num_splits, *t.shape[2:]) for t in self))
+
 
 def split_attention(
     query: Tensor,
@@ -63,7 +70,8 @@ def split_attention(
     out: SplitResults | None = None,
     use_pdl: bool = False,
 ) -> SplitResults:
-    """The splits of each context. Returns `out`; its splits past a context are not written.
+    """The splits of each context. Returns `out`, `of_splits` of the longest there can be; those past a context are not
+    written.
 
     query: [num_seqs, n_head, head_dim]; key_cache, value_cache: [num_blocks, block_size, n_head, head_dim], any
     strides, the new token's keys and values already in them; block_tables: [num_seqs, max_blocks] int32 or int64;
@@ -82,6 +90,7 @@ def split_attention(
     rows, splits, *rest = out.partial_output.shape
     if rows < num_seqs or splits < num_splits or rest != [n_head, head_dim]:
         raise ValueError(f"out for {(rows, splits, *rest)}, needs {(num_seqs, num_splits, n_head, head_dim)}")
+    out = out.of_splits(num_splits)
     block_d = max(16, triton.next_power_of_2(head_dim))
     num_warps = min(16, max(4, SPLIT_SIZE * block_d * query.element_size() // _BYTES_PER_WARP))
     split_attention_kernel[n_head, num_splits, num_seqs](
@@ -93,7 +102,7 @@ def split_attention(
         key_scales,
         value_scales,
         *out,
-        splits,
+        num_splits,
         *query.stride(),
         *key_cache.stride(),
         *value_cache.stride(),

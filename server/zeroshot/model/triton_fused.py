@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from zeroshot.model.config import GPT2Config
@@ -139,7 +140,10 @@ class _Probe:
             return torch.randn(shape, generator=generator).to(device, dtype)
 
         d, inner = config.n_embd, config.n_inner
-        self.tables = probe_tables(device)[:num_rows]
+        # As wide as the model's, for which the kernels are compiled. No context reaches what is added.
+        blocks = -(-config.n_positions // PROBE_BLOCK_SIZE)
+        tables = probe_tables(device)[:num_rows]
+        self.tables = F.pad(tables, (0, max(0, blocks - tables.shape[1])))
         max_len = self.tables.shape[1] * PROBE_BLOCK_SIZE
         self.wte, self.wpe = randn(_PROBE_VOCAB_SIZE, d), randn(max_len, d)
         self.nothing = torch.zeros(num_rows, d, dtype=dtype, device=device)
