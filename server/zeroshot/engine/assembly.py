@@ -37,7 +37,9 @@ def make_guess(model: GPT2, settings: EngineSettings, draft: GPT2 | None) -> Gue
         block_size = settings.kv_block_size or draft.backend.kv_block_size
         num_blocks = -(-draft.config.n_positions // block_size)
         runner = make_runner(draft, num_blocks, block_size, max_rows=1, max_prompt_tokens=CHUNK)
-        return Draft(runner, settings.speculative_tokens)
+        # In a step of more rows than the fused kernels take, rows would have other bits than a token alone.
+        most = settings.speculative_tokens if model.backend.fused is None else model.backend.max_fused_rows - 1
+        return Draft(runner, min(settings.speculative_tokens, most))
     return partial(look_up, ngram=settings.speculative_ngram) if settings.speculative_ngram else None
 
 

@@ -60,6 +60,25 @@ def test_a_step_of_more_rows_takes_the_plain_path(small, run, request_of, huggin
             assert results[str(i), 0].token_ids == expected
 
 
+def test_no_more_is_guessed_than_has_the_bits_of_a_row_alone(small, run, request_of):
+    rows = []
+
+    def embedding(token_ids, *tables):
+        rows.append(len(token_ids))
+        return embedding_reference(token_ids, *tables)
+
+    def model_of(**ops):
+        config = GPT2Config.from_folder(small.folder)
+        weights = load_weights(small.folder, config, dtype=small.model.dtype, device=CPU)
+        return GPT2(config, weights, device_backend(Ops(), WORKING, FusedOps(**ops), "triton"))
+
+    options = {"speculative_model": str(small.folder), "speculative_tokens": 16}
+    settings = EngineSettings(kv_block_size=16, max_num_seqs=1, **options)
+    engine = Engine(model_of(embedding=embedding), settings, model_of())
+    run(engine, request_of("a", [1, 2, 3], max_tokens=33, ignore_eos=True))
+    assert rows == [MAX_FUSED_ROWS] * (32 // MAX_FUSED_ROWS)
+
+
 @pytest.mark.parametrize(
     ("options", "num_prompts", "ends"),
     [
