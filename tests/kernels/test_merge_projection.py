@@ -47,11 +47,12 @@ def test_the_reference_is_the_formula(dtype):
     assert relative_error(out, expected) <= 1e-6
 
 
+@pytest.mark.parametrize("num_splits", [6, 12], ids=["in one pass", "in several"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-def test_the_kernel_is_the_formula(shape, dtype):
+def test_the_kernel_is_the_formula(shape, dtype, num_splits):
     kernel, buffers = kernel_of("merge_projection"), GuardedBuffers()
-    arguments, expected = inputs(*shape, dtype)
+    arguments, expected = inputs(*shape, dtype, num_splits)
     arguments = [buffers.copy(tensor) for tensor in arguments]
     out = buffers.poisoned(shape[0], shape[3])
     assert kernel.merge_projection(*arguments, out=out) is out
@@ -74,8 +75,9 @@ def test_a_row_gets_the_same_bits_in_any_batch_and_in_place():
     assert torch.equal(residual, together)
 
 
-def test_an_empty_context_adds_the_bias_alone():
-    (*partials, lens, weight, bias, residual), _ = inputs(2, 2, 32, 12, torch.float32)
+@pytest.mark.parametrize("num_splits", [6, 12])
+def test_an_empty_context_adds_the_bias_alone(num_splits):
+    (*partials, lens, weight, bias, residual), _ = inputs(2, 2, 32, 12, torch.float32, num_splits)
     lens[0] = 0
     for merge in (kernel_of("merge_projection").merge_projection, merge_projection_reference):
         out = merge(*partials, lens, weight, bias, residual)
