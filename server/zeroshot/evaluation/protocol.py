@@ -44,7 +44,7 @@ class Measurement:
 
 
 class Scorer(Protocol):
-    """Exact log-probabilities of given tokens. Only an engine in this process offers them."""
+    """Exact log-probabilities of given tokens, from an engine in this process."""
 
     tokenizer: Tokenizer
     max_model_len: int
@@ -89,7 +89,7 @@ class Run:
         """Raises Skipped for a model behind HTTP."""
         if self.backend.scorer is None:
             raise Skipped(
-                "needs log-probabilities of the prompt's tokens, which the server doesn't offer over HTTP: "
+                "needs log-probabilities of the prompt's tokens, and --url uses the task endpoints only: "
                 "run it in process, with --model instead of --url"
             )
         return self.backend.scorer

@@ -1,4 +1,4 @@
-"""The model behind a running server: what `POST /tasks/<name>` gives. No log-probabilities of prompts."""
+"""The model behind a running server: what `POST /tasks/<name>` gives, and nothing else of the server."""
 
 import asyncio
 from collections.abc import AsyncGenerator
