@@ -1,6 +1,6 @@
 """The architecture of a GPT-2 checkpoint, read from its Hugging Face `config.json`.
 
-Called by `weights.py` (what shapes to expect), `gpt2.py` (what to compute) and the training recipe. An option that
+Called by `checkpoint.py` (what shapes to expect), `gpt2.py` (what to compute) and the training recipe. An option that
 changes the computation and that we don't implement is refused by name: serving a checkpoint wrongly is worse than
 not serving it.
 """

@@ -1,4 +1,4 @@
-"""Prompt files -> typed tasks: load, check, render, fit the context, generate or score, reload. No HTTP.
+"""Prompt files -> typed tasks: load, check, render, fit the context, generate or score, reload. Serves nothing.
 
 catalog.py       the folder, reloaded                  task.py       one request, start to end
 checks.py        one file, read and checked            prompt.py     the context rule
@@ -7,5 +7,5 @@ inputs.py        what a request may bring              decoding.py   settings in
 yaml_source.py   values and their lines                ranking.py    labels and options
 schema.py        a task's request and response models  scoring.py    log-probabilities, calibration
 results.py       what answers are made of              openapi.py    the tasks on the docs page
-prewarm.py       prefixes into the cache
+prewarm.py       prefixes into the cache               offline.py    without a server, for `zeroshot task`
 """

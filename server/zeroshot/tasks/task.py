@@ -1,4 +1,4 @@
-"""One task: a request in its own model -> the engine -> a result in its own model. Called by `api/tasks.py`."""
+"""One task: a request in its own model -> the engine -> a result in its own model. For `api/tasks.py`, `offline.py`."""
 
 import asyncio
 import json

@@ -1,1 +1,1 @@
-"""Text in, token ids out, and back: tokenising, incremental decoding, stop strings. No torch, no HTTP."""
+"""Text in, token ids out, and back: tokenising, incremental decoding, stop strings, grammars. No torch, no HTTP."""
