@@ -1,4 +1,4 @@
-"""Decode attention in PyTorch: the oracle for the kernel, and the CPU backend."""
+"""Decode attention in PyTorch: the oracle for the kernels, and what a CPU without them runs."""
 
 import torch
 import torch.nn.functional as F
