@@ -1,1 +1,1 @@
-"""Speed, measured as ratios within one run. Each script writes what it measured to `results/`."""
+"""Speed, quality and what the server survives. Each script writes what it measured to `results/`."""

@@ -17,7 +17,7 @@ TOKENIZER_FOLDER = Path(__file__).parents[1] / "model_weights" / "demo"
 
 
 def random_checkpoint(size: str, folder: Path, *, seed: int = 0) -> Path:
-    """Saved by Hugging Face, with the real tokenizer. Returns `folder / size`; made once."""
+    """Saved by Hugging Face, with the real tokenizer. Returns its folder, in `folder`; made once."""
     target = folder / f"random-gpt2-{size}"
     if not (target / "model.safetensors").exists():
         torch.manual_seed(seed)
