@@ -12,22 +12,18 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 logger = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 32 * 2**10
-_MAX_PIPELINED = 8
-"""Requests that may wait for the answer before theirs; then nothing more is read."""
-_MOST_PIPELINED = 1000
-"""As many may have come in what was read last. No client sends more."""
+_PAUSE_ABOVE = 8
+"""Requests that may wait for the answer before theirs; while there are more, nothing more is read."""
+_CUT_OFF_ABOVE = 1000
+"""As many may have come in what was read before the pause. No client sends more."""
 MIN_READ_BYTES = 256 * 2**10
 """What a client has to read of its answer in each `send_timeout_s`: byte by byte it could keep 10 MB here for days."""
 
 
-def protocol(head_timeout_s: float, read_timeout_s: float) -> type[HttpToolsProtocol]:
-    """The protocol with its time limits, as `uvicorn.Config` wants it: a class."""
-
-    class Protocol(LimitedProtocol):
-        timeout_s = head_timeout_s
-        send_timeout_s = read_timeout_s
-
-    return Protocol
+def protocol(receive_timeout_s: float, send_timeout_s: float) -> type[HttpToolsProtocol]:
+    """The protocol with its time limits (`Settings`), as `uvicorn.Config` wants it: a class."""
+    limits = {"receive_timeout_s": receive_timeout_s, "send_timeout_s": send_timeout_s}
+    return type("Protocol", (LimitedProtocol,), limits)
 
 
 class _Flow(FlowControl):
@@ -38,7 +34,7 @@ class _Flow(FlowControl):
         self._pipeline = pipeline
 
     def resume_reading(self) -> None:
-        if len(self._pipeline) <= _MAX_PIPELINED:
+        if len(self._pipeline) <= _PAUSE_ABOVE:
             super().resume_reading()
 
 
@@ -71,7 +67,7 @@ class LimitedProtocol(HttpToolsProtocol):
     What is refused here is no HTTP request yet: no route, no surface, so errors have our own envelope.
     """
 
-    timeout_s: float
+    receive_timeout_s: float
     send_timeout_s: float
     _refusal: tuple[int, str, str] | None = None
     _num_head_bytes = 0
@@ -173,7 +169,7 @@ class LimitedProtocol(HttpToolsProtocol):
             super().on_headers_complete()
             if self.pipeline:
                 self.flow.resume_reading()  # who doesn't read can't see that the client has left
-            if len(self.pipeline) > _MOST_PIPELINED:
+            if len(self.pipeline) > _CUT_OFF_ABOVE:
                 logger.warning("a client has sent %d requests ahead of their answers: cut off", len(self.pipeline))
                 self.transport.abort()
                 raise ValueError("too many requests")  # the parser stops
@@ -217,7 +213,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """
         is_answering = self.cycle is not None and not self.cycle.response_complete
         if self._timer is None and not is_answering:
-            self._timer = self.loop.call_later(self.timeout_s, self._on_slow_request)
+            self._timer = self.loop.call_later(self.receive_timeout_s, self._on_slow_request)
 
     def _expect_reader(self) -> None:
         self._num_unread_bytes = self.transport.get_write_buffer_size()
