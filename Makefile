@@ -1,6 +1,7 @@
 # make setup   .venv with everything in it        make serve   serve the bundled model on 127.0.0.1:8000
 # make test    the whole test suite               make lint    ruff and mypy
 # make bench   speed on this machine              make weights MODEL=gpt2   download a checkpoint
+# make bench-peers   install what bench then compares with
 # make test-gpu  the tests that need a CUDA device
 # make test-cluster  the tests with several Ray nodes on this machine; installs Ray
 # make playground   rebuild the page at / from its sources; needs Node 20.19 or newer
