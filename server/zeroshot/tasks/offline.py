@@ -130,12 +130,14 @@ class _FileRun:
                 raise InvalidRequest(f"{source} can't be read and written at once: choose another --output.")
             items = [line for line in source.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines() if line.strip()]
             content = target.read_bytes() if target.exists() else b""
-            num_whole_bytes = content.rfind(b"\n") + 1
-            results = [json.loads(line) for line in content[:num_whole_bytes].splitlines()]
-        except (OSError, ValueError, RecursionError) as error:
+        except OSError as error:
             raise InvalidRequest(f"{source} -> {target}: {error}") from None
-        if not all(map(_is_result, results)) or not _begins_a_result(content[num_whole_bytes:]):
-            raise InvalidRequest(f"{target} is there already and holds something else than results of a task.")
+        num_whole_bytes = content.rfind(b"\n") + 1
+        results = _results(content[:num_whole_bytes])
+        if results is None or not _begins_a_result(content[num_whole_bytes:]):
+            raise InvalidRequest(
+                f"{target} is there already and holds something else than results of a task: choose another --output."
+            )
         if len(results) > len(items):
             raise InvalidRequest(
                 f"{target} has {len(results)} results, {source} only {len(items)} lines: another file's?"
@@ -146,6 +148,15 @@ class _FileRun:
         except OSError as error:
             raise InvalidRequest(f"{target} can't be written: {error.strerror}") from None
         return cls(items, target, len(results), sum("error" in result for result in results))
+
+
+def _results(lines: bytes) -> list[dict[str, Any]] | None:
+    """One a line; None if anything else is among them."""
+    try:
+        values = [json.loads(line) for line in lines.splitlines()]
+    except (ValueError, RecursionError):
+        return None
+    return values if all(map(_is_result, values)) else None
 
 
 def _is_result(value: Any) -> bool:
