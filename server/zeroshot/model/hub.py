@@ -23,10 +23,14 @@ def fetch_model(name: str, weights_dir: Path) -> Path:
 
 def find_model(name: str, weights_dir: Path) -> Path | None:
     """The folder of a model that is here: `name` itself if it is one, or `weights_dir/name`."""
-    for folder in (Path(name), weights_dir / name.replace("/", "--")):
+    for folder in _places(name, weights_dir):
         if (folder / "config.json").is_file():
             return folder.resolve()
     return None
+
+
+def _places(name: str, weights_dir: Path) -> tuple[Path, Path]:
+    return Path(name), weights_dir / name.replace("/", "--")
 
 
 def download_model(name: str, weights_dir: Path) -> Path:
@@ -40,7 +44,7 @@ def download_model(name: str, weights_dir: Path) -> Path:
 
     from zeroshot.model.progress import ProgressLines
 
-    folder = weights_dir / name.replace("/", "--")
+    _, folder = _places(name, weights_dir)
     partial = folder.with_name(f".{folder.name}.partial")
     try:
         # Once: the calls that fetch files try five times, half a minute where there is no network.
@@ -51,22 +55,23 @@ def download_model(name: str, weights_dir: Path) -> Path:
         snapshot_download(name, local_dir=partial, allow_patterns=_FILES, tqdm_class=progress)
     except (RepositoryNotFoundError, GatedRepoError):
         raise UnknownModel(
-            f"There is no model {name!r}: not a folder, not in {weights_dir}, and not on the Hugging Face hub. "
-            f"{_what_is_in(weights_dir)}"
+            f"There is no model {name!r}: not a checkpoint's folder, not in {weights_dir}, and not on the Hugging Face "
+            f"hub. {_what_is_here(name, weights_dir)}"
         ) from None
     except HFValidationError:
         if Path(name).is_dir():
             raise WeightsError(f"{name} is not a checkpoint: the folder has no config.json.") from None
         raise UnknownModel(
             f"There is no model {name!r}: no such folder, nothing of that name in {weights_dir}, "
-            f"and the Hugging Face hub has no such names. {_what_is_in(weights_dir)}"
+            f"and the Hugging Face hub has no such names. {_what_is_here(name, weights_dir)}"
         ) from None
     except WeightsError:
         raise
     except Exception as error:  # the hub's library lets the errors of whichever HTTP library it uses through
         raise WeightsError(
             f"{name} is not in {weights_dir} and the Hugging Face hub can't be reached ({error}). "
-            f"Run `zeroshot download {name}` where there is a network, or pass a folder. {_what_is_in(weights_dir)}"
+            f"Run `zeroshot download {name}` where there is a network, or pass a folder. "
+            f"{_what_is_here(name, weights_dir)}"
         ) from error
     try:
         partial.rename(folder)
@@ -75,6 +80,10 @@ def download_model(name: str, weights_dir: Path) -> Path:
     return folder.resolve()
 
 
-def _what_is_in(weights_dir: Path) -> str:
+def _what_is_here(name: str, weights_dir: Path) -> str:
+    folders = [folder for folder in _places(name, weights_dir) if folder.is_dir()]
     names = sorted(config.parent.name for config in weights_dir.glob("[!.]*/config.json"))
-    return f"{weights_dir} has {', '.join(names) or 'no model'}."
+    return (
+        "".join(f"The folder {folder} has no config.json. " for folder in folders)
+        + f"{weights_dir} has {', '.join(names) or 'no model'}."
+    )

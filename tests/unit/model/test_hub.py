@@ -146,3 +146,10 @@ def test_a_name_that_the_hub_does_not_know(hub: Hub, tmp_path: Path) -> None:
     assert "UnknownModel" in result.stderr
     assert "not on the Hugging Face hub" in result.stderr
     assert f"{tmp_path} has no model." in result.stderr
+
+
+def test_a_folder_that_is_no_checkpoint_is_named(hub: Hub, tmp_path: Path) -> None:
+    """Its name could also be one on the hub, which is asked first."""
+    (tmp_path / "mine").mkdir()
+    result = download(hub, tmp_path, name="mine")
+    assert f"The folder {tmp_path / 'mine'} has no config.json." in result.stderr
