@@ -73,10 +73,12 @@ def test_leaving_the_page_frees_the_engine_too(page: Any, server: Any) -> None:
     page.get_by_text("More settings").click()
     page.get_by_label("Go on after end of text").check()
     set_number(page, "Side by side", "3")
+    tokens_before = server.health()["engine"]["generation_tokens_total"]
     page.get_by_role("button", name="Continue").click()
     server.wait_until(lambda health: health["engine"]["num_running"] == 3)
     page.goto("about:blank")
-    server.wait_until_idle()
+    health = server.wait_until_idle()
+    assert health["engine"]["generation_tokens_total"] - tokens_before < 3 * 1000
 
 
 def test_several_side_by_side_are_the_api_s_and_the_seed_brings_them_back(page: Any, server: Any) -> None:

@@ -85,11 +85,14 @@ def test_asynchronous_streams_side_by_side(server: Any, model_name: str) -> None
     assert len(set(asyncio.run(texts()))) == 4
 
 
-def test_leaving_a_stream(client: Any, model_name: str) -> None:
+def test_leaving_a_stream(client: Any, server: Any, model_name: str) -> None:
+    tokens_before = server.health()["engine"]["generation_tokens_total"]
     with client.completions.create(
         model=model_name, prompt=PROMPT, max_tokens=900, stream=True, extra_body={"ignore_eos": True}
     ) as stream:
         next(iter(stream))
+    health = server.wait_until_idle()
+    assert health["engine"]["generation_tokens_total"] - tokens_before < 900
 
 
 @pytest.mark.parametrize(

@@ -188,10 +188,12 @@ def test_neighbours_get_what_they_get_alone(server: Any) -> None:
 
 
 def test_leaving_in_the_middle(server: Any) -> None:
+    tokens_before = server.health()["engine"]["generation_tokens_total"]
     body = {"prompt": PROMPT, "structured_outputs": {"regex": "[a-z ]{1,1000}x"}, "max_tokens": 900, "stream": True}
     with server.http.stream("POST", "/v1/completions", json=body) as response:
         next(response.iter_lines())
-    server.wait_until_idle()
+    health = server.wait_until_idle()
+    assert health["engine"]["generation_tokens_total"] - tokens_before < 900
 
 
 HOSTILE = [

@@ -48,14 +48,14 @@ def post_in_background(pool: ThreadPoolExecutor, server: Any, body: dict[str, An
 @pytest.mark.parametrize("num_clients", [1, 20])
 def test_a_client_that_leaves_frees_its_blocks(server: Any, is_stream: bool, num_clients: int) -> None:
     server.wait_until_idle()
-    steps_before = server.health()["engine"]["generation_tokens_total"]
+    tokens_before = server.health()["engine"]["generation_tokens_total"]
     connections = [raw_request(server, LONG | {"stream": is_stream, "seed": i}) for i in range(num_clients)]
     server.wait_until(lambda health: health["engine"]["num_running"] == num_clients)
     for connection in connections:
         connection.close()
     health = server.wait_until_idle()
     # It stopped because they left, not because they were done.
-    assert health["engine"]["generation_tokens_total"] - steps_before < 1000 * num_clients
+    assert health["engine"]["generation_tokens_total"] - tokens_before < 1000 * num_clients
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
