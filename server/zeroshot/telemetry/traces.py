@@ -34,7 +34,7 @@ class Tracer:
         """Sends spans in the background, over OTLP/HTTP. Raises SettingsError if the extra is not installed."""
         try:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-            from opentelemetry.sdk.resources import Resource
+            from opentelemetry.sdk.resources import OTELResourceDetector, Resource
             from opentelemetry.sdk.trace import TracerProvider
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
         except ImportError:
@@ -42,7 +42,9 @@ class Tracer:
                 "OTEL_EXPORTER_OTLP_ENDPOINT asks for traces; they need, in a checkout, "
                 "`pip install -c constraints.txt -e '.[otel]'`."
             ) from None
-        provider = TracerProvider(resource=Resource({"service.name": SERVICE_NAME}).merge(Resource.create()))
+        # Only what the variables say goes before our name: `create` has a name of its own for a service without one.
+        resource = Resource.create({"service.name": SERVICE_NAME}).merge(OTELResourceDetector().detect())
+        provider = TracerProvider(resource=resource)
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         return cls(provider, model_name)
 
