@@ -118,8 +118,7 @@ def _description(file: PromptFile) -> str:
         (f"Style `{style}`:\n" if file.styles else "Prompt:\n") + f"```text\n{wording.template}\n```"
         for style, wording in file.wordings.items()
     )
-    paper = f"Follows {file.paper}" if file.paper else ""
-    return "\n\n".join(part for part in (file.description.strip(), wordings, paper) if part)
+    return "\n\n".join(part for part in (file.description.strip(), wordings, file.paper) if part)
 
 
 def _example_response(task: Task) -> dict[str, Any] | None:
