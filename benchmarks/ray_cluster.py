@@ -8,9 +8,12 @@ from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-import ray
-from ray import serve
-from ray.cluster_utils import Cluster
+try:
+    import ray
+    from ray import serve
+    from ray.cluster_utils import Cluster
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}: install Ray; in a checkout: pip install -c constraints.txt -e '.[cluster]'") from None
 
 from zeroshot.cluster.application import app
 
