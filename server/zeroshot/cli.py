@@ -183,7 +183,7 @@ def deploy(
         **parse_settings(setting or []),
     }
     deploy_on_ray(arguments, address=address, name=name, host=host, port=port)
-    console.print(f"{name} serves {escape(model)} on {_url(host, port)}", highlight=False)
+    console.print(escape(f"{name} serves {model} on {_url(host, port)}"), highlight=False)
 
 
 @app.command(epilog="Example: zeroshot download gpt2-medium")
@@ -191,7 +191,7 @@ def download(name: Annotated[str, typer.Argument(help="gpt2, gpt2-xl, distilgpt2
     """Fetch a checkpoint from the Hugging Face hub into model_weights/. Resumes an interrupted download."""
     settings = _settings()
     folder = fetch_model(name, settings.weights_dir)
-    console.print(f"{name} is in {folder}. Serve it: zeroshot serve --model {name}")
+    console.print(escape(f"{name} is in {folder}. Serve it: zeroshot serve --model {name}"))
 
 
 @app.command(epilog="Example: zeroshot generate 'It was a dark night, and' --max-tokens 40")
@@ -263,7 +263,8 @@ def task(
             settings, folder, name, source, target, on_done=lambda done, total: update(completed=done, total=total)
         )
         num_errors = asyncio.run(work)
-    console.print(f"{target}: done; lines that are errors: {num_errors}" if num_errors else f"{target}: done")
+    errors = f"; lines that are errors: {num_errors}" if num_errors else ""
+    console.print(escape(f"{target}: done{errors}"))
 
 
 @app.command(epilog="Example: zeroshot selfcheck --model gpt2")
@@ -338,7 +339,7 @@ def evaluate(
     for note in tables.notes(report):
         typer.echo(f"* {note}")
     for path in files.write(report, output) if output is not None else []:
-        console.print(str(path), highlight=False)
+        console.print(escape(str(path)), highlight=False)
 
 
 def main() -> None:

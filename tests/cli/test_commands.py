@@ -84,11 +84,13 @@ def test_task_with_a_wrong_input_exits_with_1(model: Any) -> None:
 
 
 def test_task_on_a_file_keeps_order_and_takes_up_an_interrupted_run(model: Any, tmp_path: Path) -> None:
-    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source, target = tmp_path / "in.jsonl", tmp_path / "[out].jsonl"
     items = [{"text": f"Review number {i}."} if i != 3 else {"txt": "wrong"} for i in range(8)]
     source.write_text("\n".join(map(json.dumps, items)))
     arguments = ["task", "sentiment", "--input", str(source), "--output", str(target), "--model", str(model.folder)]
-    assert zeroshot(*arguments, "--prompts", str(PROMPTS)).returncode == 0
+    first = zeroshot(*arguments, "--prompts", str(PROMPTS))
+    assert first.returncode == 0
+    assert f"{target}:done" in "".join(first.stderr.split())
     whole = target.read_text().splitlines()
     results = [json.loads(line) for line in whole]
     assert ["error" in result for result in results] == [i == 3 for i in range(8)]
