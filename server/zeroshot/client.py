@@ -65,6 +65,7 @@ class EngineClient(ModelClient):
         self._client_id = uuid.uuid4().bytes
         self._mailboxes: dict[str, Mailbox] = {}
         self._timelines: dict[str, Timeline] = {}
+        self._refusal: ZeroshotError | None = None
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
 
     @property
@@ -176,6 +177,11 @@ class EngineClient(ModelClient):
     def share_among(self, num_callers: int) -> None:
         self.admission.share_among(num_callers)
 
+    def check(self, request: GenerateRequest) -> None:
+        if self._refusal is not None:
+            raise self._refusal
+        super().check(request)
+
     def check_room(self, requests: Sequence[GenerateRequest]) -> None:
         for request in requests:
             self.check(request)
@@ -241,8 +247,12 @@ class EngineClient(ModelClient):
             totals=self._totals,
         )
 
-    def end_all(self, error: ZeroshotError) -> None:
-        """Every request that is running or waiting ends with this error."""
+    def refuse_all(self, error: ZeroshotError) -> None:
+        """Every request that is running or waiting ends with this error, and so does each that comes after them."""
+        self._refusal = error
+        self._end_all(error)
+
+    def _end_all(self, error: ZeroshotError) -> None:
         for mailbox in self._mailboxes.values():
             mailbox.fail(error)
 
@@ -250,11 +260,11 @@ class EngineClient(ModelClient):
         if self.status == "ready":
             self.status = "restarting"
         self.stats = EngineStats()
-        self.end_all(EngineRestarting(f"The engine {reason} and is being restarted. Send the request again."))
+        self._end_all(EngineRestarting(f"The engine {reason} and is being restarted. Send the request again."))
 
     def _engine_has_refused(self) -> None:
         self.status = "refused"
-        self.end_all(EngineUnavailable(REFUSED))
+        self._end_all(EngineUnavailable(REFUSED))
 
 
 def _pace(params: SamplingParams, is_patient: bool) -> tuple[bool, bool]:

@@ -107,14 +107,14 @@ class DrainingServer(uvicorn.Server):
             is_late = time.monotonic() >= self._deadline
             if is_late and self._drain.num_requests:
                 message = f"The server is stopping, and the request did not finish within {self._drain_timeout_s:g} s."
-                self._client.end_all(Draining(message))
+                self._client.refuse_all(Draining(message))
             self.should_exit = is_late or not self._drain.num_requests
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: Any = None) -> None:
         """uvicorn skips the lifespan's end when forced; the engine process must end all the same."""
         if self.force_exit:
-            self._client.end_all(Draining("The server was stopped."))
+            self._client.refuse_all(Draining("The server was stopped."))
         await super().shutdown(sockets)
         if self.force_exit:
             await self.lifespan.shutdown()

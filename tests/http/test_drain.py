@@ -68,6 +68,21 @@ def test_what_takes_too_long_ends_with_an_error_that_says_why(start_server: Star
         engine.wait(timeout=10)
 
 
+def test_what_is_left_of_a_batch_is_told_so_too(start_server: StartServer) -> None:
+    with start_server(ZEROSHOT_DRAIN_TIMEOUT_S="0.5") as server, ThreadPoolExecutor(1) as pool:
+        server.wait_until_warm()
+        post = httpx.Client(base_url=server.url, timeout=60).post
+        items = [{"text": "On and on", "max_tokens": 1000} for _ in range(256)]
+        batch = pool.submit(post, "/tasks/complete/batch", json={"inputs": items})
+        running(server, 16)
+        server.process.terminate()
+        results = batch.result().json()["results"]
+        assert len(results) == 256
+        assert {result["error"]["code"] for result in results if "error" in result} == {"draining"}
+        assert "0.5 s" in results[-1]["error"]["message"]
+        assert server.process.wait(timeout=30) == 0
+
+
 def test_an_idle_server_ends_at_once(start_server: StartServer) -> None:
     with start_server() as server, httpx.Client(base_url=server.url) as kept_alive:
         assert kept_alive.get("/health/live").status_code == 200
