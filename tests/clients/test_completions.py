@@ -87,6 +87,13 @@ def test_four_kinds_of_prompt(server: Any, prompt: Any) -> None:
     assert texts[-2:] == [choice["text"] for choice in alone["choices"]]
 
 
+def test_the_same_prompt_twice_gets_two_texts_unless_a_seed_says_otherwise(server: Any) -> None:
+    bodies = [{"prompt": [PROMPT] * 4, "max_tokens": 8}, {"prompt": [[1026, 373]] * 4, "max_tokens": 8, "stream": True}]
+    assert len({choice["text"] for choice in complete(server, **bodies[0])["choices"]}) == 4
+    assert len({choice["text"] for choice in joined(stream(server, **bodies[1])).values()}) == 4
+    assert len({choice["text"] for choice in complete(server, **bodies[0], seed=5)["choices"]}) == 1
+
+
 @pytest.mark.parametrize("max_tokens", [0, 1, 5])
 @pytest.mark.parametrize("prompt", ["Grüße aus 東京 👩‍👩‍👧<|endoftext|>again", [464], [50256, 47249, 240]], ids=str)
 def test_echoed_logprobs_are_hugging_faces(server: Any, gpt2_checkpoint: Any, prompt: Any, max_tokens: int) -> None:

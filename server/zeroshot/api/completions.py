@@ -91,7 +91,6 @@ class _Call:
         self.body, self.client = body, client
         self.frame = Frame("text_completion", "cmpl", client)
         self.grammar = body.grammar()
-        self.seed = secrets.randbelow(MAX_SEED) if body.engine_seed is None else body.engine_seed
         requests = [self._request(index, token_ids) for index, token_ids in enumerate(prompts)]
         self.generation = generation_of(client, requests, body.choices)
         self.format = ChoiceFormat(
@@ -148,7 +147,8 @@ class _Call:
             num_prompt_tokens=len(token_ids),
             max_tokens=body.max_tokens,
             default_max_tokens=_default_max_tokens(body, self.client, self.grammar),
-            seed=self.seed,
+            # Without one each prompt gets its own, or the same prompt twice would get the same text twice.
+            seed=secrets.randbelow(MAX_SEED) if body.engine_seed is None else body.engine_seed,
             logprobs=0 if body.logprobs is None and body.num_generated > body.n else body.logprobs,
             prompt_logprobs=body.logprobs if body.echo else None,
             grammar=self.grammar,
