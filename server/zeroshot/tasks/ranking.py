@@ -55,7 +55,11 @@ class Ranker:
         # In a thread: tokenising long inputs takes tens of milliseconds, in which no other request would move.
         prompt, candidates = await asyncio.to_thread(self._candidates, client, template, request, values, labels)
         scored = await score(client, candidates)
-        prior_prompts = self._prior_prompts(calibration, template, values)
+        longest = max(len(candidate.target_ids) for candidate in candidates)
+        context = Context(client.tokenizer, client.max_model_len, reserved=longest)
+        prior_prompts = await asyncio.to_thread(
+            self._prior_prompts, calibration, template, prompt.values, context, truncate=request.truncate
+        )
         priors, fresh = await self._score_priors(client, prior_prompts, labels)
 
         own = [item.value(length_norm=length_norm) for item in scored]
@@ -128,11 +132,21 @@ class Ranker:
             candidates.append(Candidate([client.eos_token_id], before + after) if is_full else Candidate(before, after))
         return prompt, candidates
 
-    def _prior_prompts(self, calibration: Calibration, template: Template, values: Mapping[str, str]) -> list[str]:
+    def _prior_prompts(
+        self,
+        calibration: Calibration,
+        template: Template,
+        values: Mapping[str, str],
+        context: Context,
+        *,
+        truncate: bool,
+    ) -> list[str]:
         match calibration:
             case "contextual":
-                free = [dict.fromkeys(self.file.content_inputs, text) for text in CONTENT_FREE]
-                return [template.render({**values, **replaced}).text for replaced in free]
+                free = [{**values, **dict.fromkeys(self.file.content_inputs, text)} for text in CONTENT_FREE]
+                # "[MASK]" may be longer than what it stands for, and so the prompt too long again.
+                prompts = [fit_prompt(self.file, template, each, context, truncate=truncate) for each in free]
+                return [prompt.rendered.text for prompt in prompts]
             case "pmi_dc":
                 return [self.output.premise or template.text_after_last_field.lstrip()]
             case "none":

@@ -120,6 +120,16 @@ def test_contextual_calibration_is_that_of_the_paper(
     assert result.calibration == "contextual"
 
 
+def test_calibration_reads_an_input_as_it_was_cut(
+    make_task: Callable[[str], Task], run: Callable[..., Any], client: Any
+) -> None:
+    text = MOOD.replace("truncate: right}", "}\n  notes: {type: string, default: None, truncate: right}")
+    task = make_task(text.replace("Review:", "Notes: {notes}\\nReview:"))
+    result = run(task, text="Good.", notes="word " * 1000, calibration="contextual", truncate=True, explain=True)
+    assert result.explain.truncated.field == "notes"
+    assert max(len(request.prompt_token_ids) for request in client.requests) <= client.max_model_len
+
+
 def test_pmi_dc_divides_by_the_domain_premise(
     mood: Task, run: Callable[..., Any], hf: GPT2LMHeadModel, tokenizer: Tokenizer
 ) -> None:
