@@ -6,11 +6,13 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -106,6 +108,25 @@ def test_task_on_a_file_keeps_order_and_takes_up_an_interrupted_run(model: Any, 
     refused = zeroshot(*arguments, "--prompts", str(PROMPTS))
     assert refused.returncode == 1
     assert "another file's?" in " ".join(refused.stderr.split())
+
+
+def test_task_on_a_file_goes_on_when_the_engine_is_lost(model: Any, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"text": "On and on", "max_tokens": 40}\n' * 200)
+    arguments = ["task", "complete", "--input", str(source), "--output", str(target), "--model", str(model.folder)]
+    command = [sys.executable, "-m", "zeroshot", *arguments, "--prompts", str(PROMPTS)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not (target.exists() and target.read_bytes().count(b"\n") > 5):
+            assert process.poll() is None
+            time.sleep(0.02)
+        children = psutil.Process(process.pid).children()
+        next(child for child in children if "zeroshot.engine.process" in child.cmdline()).kill()
+        _, messages = process.communicate(timeout=120)
+    assert process.returncode == 0, messages
+    assert "starting another" in messages
+    results = [json.loads(line) for line in target.read_text().splitlines()]
+    assert len(results) == 200
+    assert [result["error"] for result in results if "error" in result] == []
 
 
 def test_task_says_what_is_wrong_with_its_files_before_it_loads_a_model(model: Any, tmp_path: Path) -> None:

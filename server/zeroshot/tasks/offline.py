@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from zeroshot.client import EngineClient
-from zeroshot.errors import InvalidRequest, ValidationFailed, ZeroshotError
+from zeroshot.errors import EngineRestarting, InvalidRequest, ValidationFailed, ZeroshotError
 from zeroshot.model_client import ModelClient
 from zeroshot.settings import Settings
 from zeroshot.tasks.catalog import Catalog
@@ -22,6 +22,8 @@ from zeroshot.tasks.task import Task
 
 _IN_FLIGHT = 64
 _NO_LIMIT = 2**31
+_MAX_TRIES = 3
+"""Of a line whose engine has ended, perhaps because of another line: an error that is written stays."""
 
 
 async def run_once(settings: Settings, model_folder: Path, name: str, pairs: list[str]) -> dict[str, Any]:
@@ -42,7 +44,7 @@ async def run_file(
     """
     run = _FileRun.resume(source, target)  # before a model is loaded for nothing
     async with local_engine(settings, model_folder, task=name) as (catalog, client):
-        return await _run_remaining(catalog.get(name), client, run, on_done)
+        return await _run_remaining(catalog.get(name), client, run, settings.engine_start_timeout_s, on_done)
 
 
 @asynccontextmanager
@@ -92,6 +94,16 @@ async def run_item(task: Task, client: ModelClient, item: str | bytes) -> dict[s
     except ZeroshotError as error:
         return error.as_body()
     return result.as_body()
+
+
+async def _run_line(task: Task, client: ModelClient, item: bytes, start_timeout_s: float) -> dict[str, Any]:
+    """As `run_item`, but again if the engine was lost meanwhile. Raises EngineUnavailable if no other gets ready."""
+    for _ in range(_MAX_TRIES - 1):
+        result = await run_item(task, client, item)
+        if "error" not in result or result["error"]["code"] != EngineRestarting.code:
+            return result
+        await client.wait_until_ready(start_timeout_s)
+    return await run_item(task, client, item)
 
 
 def _refusal(error: ValidationError) -> ValidationFailed:
@@ -168,7 +180,9 @@ def _begins_a_result(line: bytes) -> bool:
     return any(line.startswith(start[: len(line)]) for start in (b'{"output": ', b'{"error": '))
 
 
-async def _run_remaining(task: Task, client: ModelClient, run: _FileRun, on_done: Callable[[int, int], None]) -> int:
+async def _run_remaining(
+    task: Task, client: ModelClient, run: _FileRun, start_timeout_s: float, on_done: Callable[[int, int], None]
+) -> int:
     """Append the results that are missing, in order, many in flight. Returns how many of all are errors."""
     num_done, num_errors = run.num_done, run.num_errors
     on_done(num_done, len(run.items))
@@ -177,7 +191,7 @@ async def _run_remaining(task: Task, client: ModelClient, run: _FileRun, on_done
     with run.target.open("a", encoding="utf-8") as output:
         while True:
             while len(running) < _IN_FLIGHT and (item := next(waiting, None)) is not None:
-                running.append(asyncio.create_task(run_item(task, client, item)))
+                running.append(asyncio.create_task(_run_line(task, client, item, start_timeout_s)))
             if not running:
                 return num_errors
             result = await running.popleft()
