@@ -126,6 +126,19 @@ def test_hung_engine_is_replaced(start_server: StartServer) -> None:
         assert server.generate(prompt="after", max_tokens=3)["choices"]
 
 
+def test_a_server_that_was_stopped_itself_does_not_take_the_engine_for_hung(start_server: StartServer) -> None:
+    with start_server(ZEROSHOT_ENGINE_HANG_TIMEOUT_S="1") as server, ThreadPoolExecutor(1) as pool:
+        request = post_in_background(pool, server, LONG)
+        server.wait_until(lambda health: health["engine"]["num_running"] == 1)
+        processes = [server.process.pid, engine_pid(server)]
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for pid in processes:
+                os.kill(pid, number)
+            time.sleep(2)
+        assert request.result().status_code == 200
+        assert server.health()["engine_restarts"] == 0
+
+
 def test_a_full_queue_answers_429_and_says_when_to_retry(start_server: StartServer) -> None:
     with start_server(ZEROSHOT_MAX_QUEUED_SEQS="4") as server:
         server.wait_until_warm()

@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 _FIRST_BACKOFF_S = 0.1
 _MAX_BACKOFF_S = 10.0
 _WATCH_INTERVAL_S = 0.05
+_ASLEEP_S = 1.0
+"""Between two looks at the engine. A longer time was not the engine's silence: this process was stopped itself, as
+Ctrl-Z and a paused container do it."""
 
 
 def start_process() -> "subprocess.Popen[bytes]":
@@ -118,12 +121,17 @@ class EngineSupervisor:
 
     async def _watch(self) -> str:
         """Returns what went wrong, once something has. An engine that is loading is silent, and can hang too."""
-        started_at = time.monotonic()
+        started_at = looked_at = time.monotonic()
         while True:
             await asyncio.sleep(_WATCH_INTERVAL_S)
+            now = time.monotonic()
+            if now - looked_at > _ASLEEP_S:
+                started_at += now - looked_at
+                if self._last_heard is not None:
+                    self._last_heard = now
+            looked_at = now
             if self.process is None or self.process.poll() is not None:
                 return f"ended with exit code {self.process.returncode if self.process else 'unknown'}"
-            now = time.monotonic()
             if self._last_heard is None and now - started_at > self._start_timeout_s:
                 return f"was not ready after {self._start_timeout_s:g} s"
             if self._last_heard is not None and now - self._last_heard > self._hang_timeout_s:
