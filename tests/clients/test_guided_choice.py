@@ -64,6 +64,17 @@ def test_a_stream_says_the_same(server: Any) -> None:
     assert response.text.endswith("data: [DONE]\n\n")
 
 
+def test_only_log_probabilities_that_are_in_the_answer_count(server: Any) -> None:
+    many = {"structured_outputs": {"choice": [f" {number}" for number in range(250)]}}
+    assert complete(server, prompt=[10] * 600, **many)["usage"]["completion_tokens"] >= 1
+    body = {"prompt": [[10] * 5] * 32, "logprobs": 5, "structured_outputs": {"choice": [" yes", " no"]}}
+    assert len(complete(server, **body)["choices"]) == 32
+    for is_stream in (False, True):
+        long = body | {"prompt": PROMPT, "structured_outputs": {"choice": [" a" * 900]}, "n": 128, "stream": is_stream}
+        response = server.http.post("/v1/completions", json=long)
+        assert (response.status_code, response.json()["error"]["param"]) == (400, "logprobs")
+
+
 def test_choices_that_do_not_fit_name_the_prompts_field(server: Any) -> None:
     text = " a" * 1000
     choices = {"structured_outputs": {"choice": [" a" * 40]}}

@@ -22,14 +22,16 @@ class Generation:
     """One HTTP request's GenerateRequests. Counts tokens as their deltas pass."""
 
     def __init__(self, client: ModelClient, requests: list[GenerateRequest]) -> None:
-        """Raises InvalidRequest for an answer that would be too large."""
-        _check_size_of_answer(requests)
         self.client, self.requests = client, requests
         self.completion_tokens = 0
         self._cached_tokens = 0
 
     async def complete(self) -> list[list[Completion]]:
-        """Each request's choices, in order. If one request fails, the others are aborted."""
+        """Each request's choices, in order. If one request fails, the others are aborted.
+
+        Raises InvalidRequest for an answer that would be too large.
+        """
+        check_size_of_answer(self.requests)
         self.client.check_room(self.requests)
         completions = await together(self.client.complete(request) for request in self.requests)
         for choices in completions:
@@ -38,7 +40,11 @@ class Generation:
         return completions
 
     def deltas(self) -> AsyncGenerator[tuple[int, ChoiceDelta], None]:
-        """(request number, delta) of all requests, merged as they come. Leaving early aborts the rest."""
+        """(request number, delta) of all requests, merged as they come. Leaving early aborts the rest.
+
+        Raises InvalidRequest for an answer that would be too large.
+        """
+        check_size_of_answer(self.requests)
         return self._merged() if len(self.requests) > 1 else self._single()
 
     async def _single(self) -> AsyncGenerator[tuple[int, ChoiceDelta], None]:
@@ -93,14 +99,16 @@ class Generation:
             self._cached_tokens += delta.num_cached_tokens
 
 
-def _check_size_of_answer(requests: list[GenerateRequest]) -> None:
+def check_size_of_answer(requests: list[GenerateRequest]) -> None:
+    """Raises InvalidRequest for more log-probabilities than are written."""
     total = 0
     for request in requests:
         params = request.sampling_params
         if params.logprobs is not None:
             total += request.n * params.max_tokens * (1 + params.logprobs)
         if params.prompt_logprobs is not None:
-            total += request.n * len(request.prompt_token_ids) * (1 + params.prompt_logprobs)
+            num_scored = len(request.prompt_token_ids) - params.prompt_logprobs_start
+            total += request.n * num_scored * (1 + params.prompt_logprobs)
     if total > MAX_LOGPROBS_PER_ANSWER:
         raise InvalidRequest(
             f"The answer would hold up to {total} log-probabilities (prompts x n x tokens x (1 + alternatives)), more "

@@ -8,7 +8,9 @@ import math
 import random
 from collections.abc import AsyncGenerator
 
-from zeroshot.api.generation import Generation
+import msgspec
+
+from zeroshot.api.generation import Generation, check_size_of_answer
 from zeroshot.api.prompts import MAX_SEQS_PER_REQUEST, MAX_TOKEN_BYTES
 from zeroshot.api.threads import in_thread
 from zeroshot.errors import ContextLengthExceeded, InvalidRequest
@@ -47,10 +49,7 @@ class ChoiceGeneration(Generation):
     def __init__(
         self, client: ModelClient, requests: list[GenerateRequest], choices: list[str], *, prompt_field: str
     ) -> None:
-        """prompt_field: where the prompts came from; errors name it.
-
-        Raises InvalidRequest for an answer that would be too large.
-        """
+        """prompt_field: where the prompts came from; errors name it."""
         super().__init__(client, requests)
         self._texts = choices
         self._prompt_field = prompt_field
@@ -62,6 +61,7 @@ class ChoiceGeneration(Generation):
         self._choices = list(zip(self._texts, token_ids, strict=True))
         for request in self.requests:
             self._check(request)
+        check_size_of_answer([_with_max_tokens(request, max(map(len, token_ids))) for request in self.requests])
         numbers = range(len(self._choices))
         scoring = [self._scoring_request(request, number) for request in self.requests for number in numbers]
         scored = [scores[0] for scores in await Generation(self.client, scoring).complete()]
@@ -142,3 +142,8 @@ class ChoiceGeneration(Generation):
             finish_reason="stop",
             num_cached_tokens=scored.num_cached_tokens,
         )
+
+
+def _with_max_tokens(request: GenerateRequest, max_tokens: int) -> GenerateRequest:
+    params = msgspec.structs.replace(request.sampling_params, max_tokens=max_tokens)
+    return msgspec.structs.replace(request, sampling_params=params)
