@@ -57,6 +57,15 @@ def test_a_process_that_nobody_tells_what_to_load_ends() -> None:
     assert process.wait(timeout=60) == 0
 
 
+def test_ctrl_c_does_not_end_an_engine_that_still_imports() -> None:
+    """It goes to the whole group: whether the engine ends is the server's to decide."""
+    process = start_process()
+    process.send_signal(signal.SIGINT)
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(timeout=60) == 0
+
+
 def test_a_process_that_was_started_ahead_is_the_first_engine(checkpoint: Callable[..., Any]) -> None:
     process = start_process()
 

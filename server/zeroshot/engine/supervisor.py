@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,12 @@ Ctrl-Z and a paused container do it."""
 def start_process() -> "subprocess.Popen[bytes]":
     """An engine that imports torch and then waits to be told what to load. It ends when its parent does."""
     command = [sys.executable, "-m", "zeroshot.engine.process"]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, env=engine_environment())  # noqa: S603 - ours
+    # Ctrl-C goes to the whole group, and would end the import with a traceback. The child inherits what is blocked.
+    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return subprocess.Popen(command, stdin=subprocess.PIPE, env=engine_environment())  # noqa: S603 - ours
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
 
 class EngineSupervisor:
