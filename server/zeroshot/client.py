@@ -92,7 +92,7 @@ class EngineClient(ModelClient):
 
     async def stop(self) -> None:
         await self.supervisor.stop()
-        if self._context is not None:
+        if self._context is not None and not self._context.closed:  # a replica that can't start is stopped twice
             asyncio.get_running_loop().remove_reader(self._outputs.FD)
             self._commands.close(linger=0)
             self._outputs.close(linger=0)
