@@ -12,10 +12,11 @@ from zeroshot.evaluation.protocol import Scorer
 
 _TIMEOUT_S = 600.0
 _MAX_TRIES = 20
+_TRY_AGAIN = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
 
 
 class HttpBackend:
-    """`Backend` over HTTP. A full server (429) is asked again after the time it names."""
+    """`Backend` over HTTP. A server that is full (429) or has lost its engine (503) is asked again after a while."""
 
     mode = "over HTTP"
     max_in_flight = 32
@@ -31,7 +32,7 @@ class HttpBackend:
                 response = await self._http.post(f"/tasks/{name}", json=body)
             except httpx.HTTPError as error:
                 raise ZeroshotError(f"task {name}: the server is gone: {error!r}") from None
-            if response.status_code != httpx.codes.TOO_MANY_REQUESTS:
+            if response.status_code not in _TRY_AGAIN:
                 break
             await asyncio.sleep(float(response.headers.get("retry-after", 1)))
         answer = _json_object(response)

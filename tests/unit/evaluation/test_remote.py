@@ -22,7 +22,8 @@ def ask(*responses: httpx.Response) -> dict:
 
 def test_a_full_server_is_asked_again():
     full = httpx.Response(429, headers={"retry-after": "0"}, json={"error": {"message": "full"}})
-    assert ask(full, full, httpx.Response(200, json={"output": "x"})) == {"output": "x"}
+    lost = httpx.Response(503, headers={"retry-after": "0"}, json={"error": {"message": "restarting"}})
+    assert ask(full, lost, full, httpx.Response(200, json={"output": "x"})) == {"output": "x"}
 
 
 @pytest.mark.parametrize(
