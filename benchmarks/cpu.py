@@ -8,6 +8,9 @@ The rounds are interleaved (each system once, then again) and medians compared, 
 taken within one call. Whichever is not measured is idle. Prompt 32 tokens, output 64, greedy. "prefill" is one prompt
 of 512 tokens and one token of output.
 
+This server guesses no tokens here, as the peers don't: what a random model writes repeats itself, and the guesses would
+be right. `speculative.py` has what they gain.
+
 First this server's KV cache is filled once, as it is when a server has been up for a while: a virtual machine may get
 its memory from its host page by page as it is touched, 2 MB in 5 ms, and the peers have touched theirs after a round.
 """
@@ -88,7 +91,8 @@ def measure(checkpoint: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         urls: dict[str, str] = {}
         for dtype in sorted({SERVED[name][0] for name in names if name in SERVED}):
             started = time.perf_counter()
-            server = running_server(checkpoint, "--dtype", dtype, "--threads", str(arguments.threads))
+            options = ("--dtype", dtype, "--threads", str(arguments.threads))
+            server = running_server(checkpoint, *options, ZEROSHOT_SPECULATIVE_NGRAM="0")
             urls[dtype] = stack.enter_context(server)
             seconds_to_ready[dtype] = round(time.perf_counter() - started, 1)
         systems: dict[str, Measured] = {

@@ -54,7 +54,9 @@ class EngineAlone:
     """
 
     def __init__(self, checkpoint: Path, dtype: DType, threads: int) -> None:
-        settings = EngineSettings(model_folder=checkpoint, dtype=dtype, device="cpu", num_threads=threads)
+        settings = EngineSettings(
+            model_folder=checkpoint, dtype=dtype, device="cpu", num_threads=threads, speculative_ngram=0
+        )
         self._process = ProcessPoolExecutor(
             1, mp_context=multiprocessing.get_context("spawn"), initializer=_load, initargs=(settings,)
         )

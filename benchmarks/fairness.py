@@ -52,7 +52,9 @@ def main() -> None:
 
 def measure(checkpoint: Path, budget: int | None, arguments: argparse.Namespace) -> dict[str, Any]:
     """Milliseconds between tokens, and how long prompts took, at this step budget. None: the default."""
-    environment = {} if budget is None else {"ZEROSHOT_MAX_NUM_BATCHED_TOKENS": str(budget)}
+    environment = {"ZEROSHOT_SPECULATIVE_NGRAM": "0"}  # else several tokens may come at once
+    if budget is not None:
+        environment["ZEROSHOT_MAX_NUM_BATCHED_TOKENS"] = str(budget)
     with running_server(checkpoint, **environment) as url:
         asyncio.run(run_load(url, 2.0, 0))  # warm up
         alone, _ = asyncio.run(run_load(url, arguments.seconds, 0))

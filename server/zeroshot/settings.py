@@ -50,8 +50,12 @@ class SharedSettings(BaseModel):
         default="auto",
         description="auto: the model's, or fp16 beside int8; fp32, fp16: CPU; fp8: half of bf16's memory, GPU.",
     )
-    speculative_ngram: int = Field(
-        default=0, ge=0, le=8, description="Guess a single stream's tokens from n-grams of its text. 0: don't."
+    speculative_ngram: int | None = Field(
+        default=None,
+        ge=0,
+        le=8,
+        description="Guess what follows phrases of so many tokens that have stood in the text before. 0: don't. "
+        "Default: 2 by the CPU's C++ kernels, else 0.",
     )
     speculative_model: str | None = Field(
         default=None, description="Guess a single stream's tokens with this smaller model, named as `model` is."

@@ -32,7 +32,7 @@ def dtype(request):
 
 @pytest.fixture(scope="module")
 def plain(small, load_engine, dtype):
-    return load_engine(small.folder, kv_cache_tokens=2048, dtype=dtype)
+    return load_engine(small.folder, kv_cache_tokens=2048, dtype=dtype, speculative_ngram=0)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_greedy_guesses_are_what_hugging_face_generates(drafts):
         prompt = torch.tensor([[5, 9, 100, 42]])
         expected = draft.model.generate(prompt, max_new_tokens=NUM_TOKENS, do_sample=False)[0, 4:].tolist()
         sequence = sequence_of(prompt[0].tolist(), temperature=0.0, ignore_eos=True)
-        assert list(draft_of(draft.folder)(sequence)) == expected
+        assert list(draft_of(draft.folder)(sequence, NUM_TOKENS)) == expected
 
 
 @settings(max_examples=20)
@@ -110,7 +110,7 @@ def test_what_it_has_read_before_makes_no_difference(drafts, texts, temperature)
     used = draft_of(drafts["another"].folder)
     for text in texts:
         fresh, sequence = draft_of(drafts["another"].folder), sequence_of(text, temperature=temperature)
-        assert used(sequence) == fresh(sequence)
+        assert used(sequence, NUM_TOKENS) == fresh(sequence, NUM_TOKENS)
         assert sequence.token_ids == text
 
 
@@ -127,24 +127,25 @@ def test_what_it_has_read_of_one_key_is_read_again_for_another(drafts, monkeypat
         num_read.clear()
         sequence = sequence_of([1, 2, 3] * 10)
         sequence.cache_salt = salt
-        draft(sequence)
+        draft(sequence, NUM_TOKENS)
         assert num_read[0] == expected
 
 
 def test_it_guesses_no_further_than_its_positions_and_the_request_go(drafts):
     draft = draft_of(drafts["another"].folder)
-    assert len(draft(sequence_of([1] * 61, ignore_eos=True))) == NUM_TOKENS
-    assert len(draft(sequence_of([1] * 63, ignore_eos=True))) == 2
-    assert len(draft(sequence_of([1] * 64, ignore_eos=True))) == 1
-    assert draft(sequence_of([1] * 65, ignore_eos=True)) == ()
-    assert len(draft(sequence_of([1, 2], ignore_eos=True, max_tokens=3))) == 2
-    assert draft(sequence_of([1, 2], max_tokens=1)) == ()
+    assert len(draft(sequence_of([1] * 61, ignore_eos=True), NUM_TOKENS)) == NUM_TOKENS
+    assert len(draft(sequence_of([1] * 63, ignore_eos=True), NUM_TOKENS)) == 2
+    assert len(draft(sequence_of([1] * 64, ignore_eos=True), NUM_TOKENS)) == 1
+    assert draft(sequence_of([1] * 65, ignore_eos=True), NUM_TOKENS) == ()
+    assert len(draft(sequence_of([1, 2], ignore_eos=True, max_tokens=3), NUM_TOKENS)) == 2
+    assert draft(sequence_of([1, 2], max_tokens=1), NUM_TOKENS) == ()
+    assert len(draft(sequence_of([1, 2], ignore_eos=True), 3)) == 3
 
 
 def test_it_stops_where_the_request_would(drafts):
     draft = draft_of(drafts["itself"].folder)
-    first, *_ = draft(sequence_of([1, 2, 3]))
-    assert draft(sequence_of([1, 2, 3], stop_token_ids=(first,))) == (first,)
+    first, *_ = draft(sequence_of([1, 2, 3]), NUM_TOKENS)
+    assert draft(sequence_of([1, 2, 3], stop_token_ids=(first,)), NUM_TOKENS) == (first,)
 
 
 def test_two_streams_are_decoded_one_by_one_until_one_is_left(plain, engines, run, request_of):
@@ -171,7 +172,7 @@ def test_nan_in_the_draft_is_no_guess(drafts):
     draft = draft_of(drafts["another"].folder)
     ln_f = draft._runner.model.ln_f
     ln_f.weight = ln_f.weight * torch.nan
-    assert draft(sequence_of([1, 2, 3])) == ()
+    assert draft(sequence_of([1, 2, 3]), NUM_TOKENS) == ()
 
 
 def test_a_draft_that_fails_is_left_alone(small, drafts, load_engine, run, request_of, monkeypatch, caplog):
@@ -183,7 +184,7 @@ def test_a_draft_that_fails_is_left_alone(small, drafts, load_engine, run, reque
         calls.append(1)
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(engine.scheduler.guess._runner.model, "forward", fail)
+    monkeypatch.setattr(engine.scheduler.guessing.guess._runner.model, "forward", fail)
     request = request_of("a", [1, 2, 3], max_tokens=20)
     with caplog.at_level(logging.ERROR):
         assert run(engine, request)["a", 0].token_ids == run(plain, request)["a", 0].token_ids

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zeroshot.engine.sequence import Sequence
-from zeroshot.engine.speculative import MAX_GUESSED, look_up
+from zeroshot.engine.speculative import look_up
 from zeroshot.types import SamplingParams
 
 KINDS = [
@@ -31,7 +31,7 @@ def dtype(request):
 
 @pytest.fixture(scope="module")
 def plain(small, load_engine, dtype):
-    return load_engine(small.folder, kv_cache_tokens=2048, dtype=dtype)
+    return load_engine(small.folder, kv_cache_tokens=2048, dtype=dtype, speculative_ngram=0)
 
 
 @pytest.fixture(scope="module", params=[1, 3])
@@ -54,23 +54,31 @@ def assert_same(found, expected, engine):
 
 
 def test_what_is_guessed_followed_the_newest_tokens_the_last_time():
-    assert look_up(sequence_of([1, 2, 3, 9, 1, 2, 3, 4, 5, 1, 2, 3]), 3) == (4, 5, 1, 2, 3, 4)
-    assert look_up(sequence_of([8, 2, 3, 4, 5, 1, 2, 3]), 3) == (4, 5, 1, 2, 3, 4), "two of them will do"
-    assert look_up(sequence_of([8, 9, 3, 4, 5, 1, 2, 3]), 3) == (), "one is not enough"
-    assert look_up(sequence_of([8, 9, 3, 4, 5, 1, 2, 3]), 1) == (4, 5, 1, 2, 3, 4), "unless it was asked for"
-    assert look_up(sequence_of([7, 7, 7, 7]), 2) == (7,) * 6
-    assert look_up(sequence_of([1, 2]), 3) == ()
+    assert look_up(sequence_of([1, 2, 3, 9, 1, 2, 3, 4, 5, 1, 2, 3]), 7, ngram=2) == (4, 5, 1), "three: as many"
+    assert look_up(sequence_of([1, 2, 3, 9, 1, 2, 3, 4, 5, 1, 2, 3]), 2, ngram=2) == (4, 5)
+    assert look_up(sequence_of([8, 2, 3, 4, 5, 1, 2, 3]), 7, ngram=2) == (4, 5)
+    assert look_up(sequence_of([8, 2, 3, 4, 5, 1, 2, 3]), 7, ngram=3) == (), "two are not enough"
+    assert look_up(sequence_of([8, 9, 3, 4, 5, 1, 2, 3]), 7, ngram=1) == (4,)
+    assert look_up(sequence_of([7, 7, 7, 7]), 7, ngram=2) == (7,) * 3, "on into the guesses"
+    assert look_up(sequence_of([1, 2] * 9), 7, ngram=2) == (1, 2, 1, 2, 1, 2, 1)
+    assert look_up(sequence_of([1, 2]), 7, ngram=3) == ()
 
 
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(1, 5), st.integers(0, 12))
-def test_a_guess_goes_on_as_the_text_did_and_fits(token_ids, ngram, left):
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(1, 5), st.integers(0, 8), st.integers(0, 12))
+def test_a_guess_goes_on_as_the_text_did_and_fits(token_ids, ngram, most, left):
     max_tokens = len(token_ids) - 1 + left
-    guessed = look_up(sequence_of(token_ids, max_tokens), ngram)
-    assert len(guessed) <= min(MAX_GUESSED, max(0, left - 1))
+    guessed = look_up(sequence_of(token_ids, max_tokens), most, ngram=ngram)
+    assert len(guessed) <= min(most, max(0, left - 1))
+    text = [*token_ids, *guessed]
+
+    def stood_before(start, end):
+        return any(text[i : i + end - start] == text[start:end] for i in range(max(0, start)))
+
+    num_tokens = len(token_ids)
     if guessed:
-        size, text = min(ngram, 2), [*token_ids, *guessed]
-        pieces = [text[i : i + size + len(guessed)] for i in range(len(token_ids) - size)]
-        assert text[len(token_ids) - size :] in pieces
+        assert stood_before(num_tokens - max(ngram, len(guessed)), len(text))
+    elif most and left > 1:
+        assert not stood_before(num_tokens - ngram, num_tokens)
 
 
 @settings(max_examples=25)
@@ -90,15 +98,37 @@ def test_text_that_repeats_itself_takes_fewer_steps(speculative, run, request_of
     assert len(run(speculative, request)["a", 0].token_ids) == 100
     after = speculative.stats()
     num_steps = after.steps_total - before.steps_total
-    assert num_steps <= 20, "seven a step, once it is known what comes"
+    assert num_steps <= 20, "eight a step, once it is known what comes"
     num_accepted = after.accepted_tokens_total - before.accepted_tokens_total
     assert num_accepted == 100 - num_steps, "a step draws one token and one more after each right guess"
-    assert num_accepted <= after.guessed_tokens_total - before.guessed_tokens_total <= num_accepted + 6
+    assert num_accepted <= after.guessed_tokens_total - before.guessed_tokens_total <= num_accepted + 7
 
 
-def test_two_streams_are_decoded_one_by_one_until_one_is_left(plain, speculative, run, request_of):
-    requests = [request_of(str(i), [i, 2, 3], max_tokens=20 + 40 * i, repetition_penalty=0.3) for i in range(2)]
-    expected = run(plain, *requests)
-    assert {k: r.token_ids for k, r in run(speculative, *requests).items()} == {
-        k: r.token_ids for k, r in expected.items()
-    }
+@settings(max_examples=15)
+@given(
+    prompts=st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=20), min_size=2, max_size=6),
+    kinds=st.lists(st.sampled_from(KINDS), min_size=6, max_size=6),
+)
+def test_so_they_are_with_several_streams(plain, speculative, run, request_of, prompts, kinds):
+    requests = [
+        request_of(str(i), prompt, max_tokens=10 + 8 * i, **kind)
+        for i, (prompt, kind) in enumerate(zip(prompts, kinds, strict=False))
+    ]
+    expected, found = run(plain, *requests), run(speculative, *requests)
+    assert found.keys() == expected.keys()
+    for key in expected:
+        assert_same(found[key], expected[key], plain)
+
+
+def test_the_cpus_kernels_guess_unless_told_not_to(small, load_engine, plain, run, request_of):
+    engine = load_engine(small.folder, kv_cache_tokens=2048, dtype="fp32")
+    requests = [request_of(str(i), [1, 2, 3], max_tokens=50, logit_bias={7: 1000.0}) for i in range(4)]
+    assert all(result.token_ids == [7] * 50 for result in run(engine, *requests).values())
+    stats = engine.stats()
+    if engine.model.layer_loop is None:
+        assert stats.guessed_tokens_total == 0
+    else:
+        assert stats.steps_total < 30, "for four streams one token each is guessed"
+        assert stats.accepted_tokens_total > 80
+    run(plain, *requests)
+    assert plain.stats().guessed_tokens_total == 0

@@ -41,9 +41,10 @@ class Draft:
         """Of that sequence: how long a guess takes must not tell one key about another's prompt."""
         self._has_failed = False
 
-    def __call__(self, sequence: Sequence) -> tuple[int, ...]:
+    def __call__(self, sequence: Sequence, most: int) -> tuple[int, ...]:
         """Never raises: a request is as well off without guesses."""
-        count = min(num_guessable(sequence, self._num_tokens), self._num_positions - sequence.num_tokens + 1)
+        most = min(most, self._num_tokens, self._num_positions - sequence.num_tokens + 1)
+        count = num_guessable(sequence, most)
         if count <= 0 or self._has_failed:
             return ()
         try:

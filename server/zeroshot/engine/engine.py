@@ -11,7 +11,7 @@ import time
 
 import msgspec
 
-from zeroshot.engine.assembly import make_guess, make_runner, step_budget
+from zeroshot.engine.assembly import make_guessing, make_runner, step_budget
 from zeroshot.engine.beam_sequences import begin_search, continue_search
 from zeroshot.engine.beams import BeamSearch, Candidate
 from zeroshot.engine.block_manager import BlockManager
@@ -56,7 +56,7 @@ class Engine:
             max_num_seqs=settings.max_num_seqs,
             max_num_batched_tokens=budget.max_num_batched_tokens,
             max_prompt_tokens_beside_decodes=budget.max_prompt_tokens_beside_decodes,
-            guess=make_guess(model, settings, draft),
+            guessing=make_guessing(model, settings, draft),
         )
         self._sequences: dict[str, list[Sequence]] = {}
         self._outputs: dict[tuple[str, int], TokenOutput] = {}

@@ -1,5 +1,7 @@
 """The `Runner` of a CPU: one forward pass a step, and everything is done when `execute` returns."""
 
+from itertools import islice
+
 import torch
 
 from zeroshot.engine.batch import Batch, PromptScores, build_batch
@@ -42,17 +44,15 @@ class ModelRunner:
         hidden = hidden[batch.sampled_rows]
         if not any(batch.guessed):
             return list(zip(batch.sampled, draw(self.model, hidden, batch.sampled), strict=True))
-        drawn: list[tuple[Sequence, SampledToken]] = []
-        rows = torch.split(hidden, [1 + len(guessed) for guessed in batch.guessed])
-        for sequence, guessed, of_sequence in zip(batch.sampled, batch.guessed, rows, strict=True):
-            drawn += [(sequence, token) for token in self._check(of_sequence, sequence, guessed)]
-        return drawn
-
-    def _check(self, hidden: torch.Tensor, sequence: Sequence, guessed: tuple[int, ...]) -> list[SampledToken]:
-        """hidden: [1 + len(guessed), n_embd]. One token, and another after each guess that was right."""
-        if is_plain_greedy(sequence):
-            return up_to_first_wrong(greedy_tokens(*self.model.greedy(hidden)), guessed)
-        return drawn_of(self.model.compute_logits(hidden), sequence, guessed, self.model.config.eos_token_id)
+        # All rows at once: the LM head's weights are read for each call.
+        if all(map(is_plain_greedy, batch.sampled)):
+            rows = iter(greedy_tokens(*self.model.greedy(hidden)))
+            drawn = [up_to_first_wrong(list(islice(rows, 1 + len(guess))), guess) for guess in batch.guessed]
+        else:
+            logits = torch.split(self.model.compute_logits(hidden), [1 + len(guess) for guess in batch.guessed])
+            eos_token_id = self.model.config.eos_token_id
+            drawn = [drawn_of(*item, eos_token_id) for item in zip(logits, batch.sampled, batch.guessed, strict=True)]
+        return [(sequence, token) for sequence, tokens in zip(batch.sampled, drawn, strict=True) for token in tokens]
 
     def _score(self, hidden: torch.Tensor, scores: PromptScores) -> list[TokenLogprob | None]:
         num_top = scores.sequence.sampling_params.prompt_logprobs or 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from zeroshot.engine.block_manager import BlockManager
 from zeroshot.engine.sequence import Sequence
-from zeroshot.engine.speculative import Guess
+from zeroshot.engine.speculative import Guessing
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +43,14 @@ class Scheduler:
         max_num_seqs: int,
         max_num_batched_tokens: int,
         max_prompt_tokens_beside_decodes: int | None = None,
-        guess: Guess | None = None,
+        guessing: Guessing | None = None,
     ) -> None:
-        """max_prompt_tokens_beside_decodes: None for as many as the step has room for."""
+        """max_prompt_tokens_beside_decodes: None for as many as the step has room for. guessing: None for none."""
         self.block_manager = block_manager
         self.max_num_seqs = max_num_seqs
         self.max_num_batched_tokens = max_num_batched_tokens
         self.max_prompt_tokens_beside_decodes = max_prompt_tokens_beside_decodes or max_num_batched_tokens
-        self.guess = guess
-        """Decode a single stream speculatively. None: don't."""
+        self.guessing = guessing
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
 
@@ -61,18 +60,17 @@ class Scheduler:
 
     @property
     def may_guess(self) -> bool:
-        """For a single stream: with more at once the weights are read for all of them, and guesses take their time."""
-        return self.guess is not None and len(self.running) == 1 and not self.waiting
+        """Where few streams run, and nobody waits for the step to end."""
+        return self.guessing is not None and 0 < len(self.running) <= self.guessing.max_seqs and not self.waiting
 
     def add(self, sequence: Sequence) -> None:
         self.waiting.append(sequence)
 
     def schedule(self) -> list[ScheduledSequence]:
         """The next step: decoding sequences first, then prefills. Empty only if there is no work."""
+        if self.guessing and self.may_guess and all(sequence.is_decoding for sequence in self.running):
+            return self._decodes_and_guesses(self.guessing)
         budget = self.max_num_batched_tokens
-        if self.guess and self.may_guess and self.running[0].is_decoding:
-            guessed = self.guess(self.running[0])
-            return [ScheduledSequence(self.running[0], 1, guessed[: budget - 1])]
         decodes: list[ScheduledSequence] = []
         prefills: list[ScheduledSequence] = []
         for sequence in self.running:
@@ -87,6 +85,10 @@ class Scheduler:
                 budget -= prefills[-1].num_tokens
         prefills += self._admit(budget)
         return decodes + prefills
+
+    def _decodes_and_guesses(self, guessing: Guessing) -> list[ScheduledSequence]:
+        most = min(guessing.max_rows, self.max_num_batched_tokens) // len(self.running) - 1
+        return [ScheduledSequence(sequence, 1, guessing.guess(sequence, most)) for sequence in self.running]
 
     def _admit(self, budget: int) -> list[ScheduledSequence]:
         admitted: list[ScheduledSequence] = []

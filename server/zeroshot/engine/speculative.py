@@ -1,4 +1,4 @@
-"""Speculative decoding: guess a single stream's next tokens, run them all in one step, keep what holds.
+"""Speculative decoding: guess a stream's next tokens, run them all in one step, keep what holds.
 
 Checking takes no new rule, since this sampler is a function of the logits and of (seed, choice, position, token id): it
 draws at each guessed position what it would have drawn anyway, and the guess holds while it was that very token. So the
@@ -9,24 +9,33 @@ runs it in the same step as the newest token, and `sampler.py` says how much of 
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from zeroshot.engine.sequence import Sequence
 from zeroshot.settings import EngineSettings
 
-Guess = Callable[[Sequence], tuple[int, ...]]
-"""The tokens that may come next in a sequence, often none. Never raises."""
+Guess = Callable[[Sequence, int], tuple[int, ...]]
+"""(a sequence, n) -> at most n tokens that may come next in it, often none. Never raises."""
 
-MAX_GUESSED = 6
-"""By prompt lookup: a step then reads its weights once for seven rows."""
+LOOKUP_ROWS = 8
+"""Of a step: newest tokens, and guesses from the text. A CPU multiplies as many with one reading of its weights, which
+takes little longer than one row; on a GPU the fused kernels take no more."""
 
-_MIN_NGRAM = 2  # after a single token nearly anything may follow
+
+@dataclass(frozen=True, slots=True)
+class Guessing:
+    guess: Guess
+    max_rows: int
+    """Of a step: the newest tokens of all streams, and what is guessed to follow them."""
+    max_seqs: int
+    """Streams: with more at once the weights are read for all of them anyway, and guesses take their time."""
 
 
 def most_guessed(settings: EngineSettings) -> int:
-    """How many tokens a step may carry beside a sequence's newest one."""
+    """How many tokens a step may carry beside a sequence's newest one, where that has to be known beforehand."""
     if settings.speculative_model is not None:
         return settings.speculative_tokens
-    return MAX_GUESSED if settings.speculative_ngram else 0
+    return LOOKUP_ROWS - 1 if settings.speculative_ngram else 0
 
 
 def max_decode_rows(settings: EngineSettings) -> int:
@@ -41,19 +50,22 @@ def num_guessable(sequence: Sequence, most: int) -> int:
     return max(0, min(most, sequence.max_num_tokens - sequence.num_tokens - 1))
 
 
-def look_up(sequence: Sequence, ngram: int) -> tuple[int, ...]:
-    """What followed the last time that the newest few tokens stood together (Saxena 2023, "Prompt lookup decoding").
+def look_up(sequence: Sequence, most: int, *, ngram: int) -> tuple[int, ...]:
+    """What followed the last time that the newest tokens stood together (Saxena 2023, "Prompt lookup decoding").
 
-    ngram: how many of the newest tokens must have stood together before; if they have not, fewer are tried, down to 2.
+    As many tokens as the phrase that stood there is long, if it has `ngram` or more: text that has repeated itself for
+    long will go on so, and other text is held up by few wrong guesses.
     """
-    count = num_guessable(sequence, MAX_GUESSED)
+    count = num_guessable(sequence, most)
     if count == 0:
         return ()
-    tokens = sequence.token_ids
-    for size in range(ngram, min(ngram, _MIN_NGRAM) - 1, -1):
-        newest = tokens[-size:]
-        for end in range(len(tokens) - 1, size - 1, -1):
-            if tokens[end - 1] == newest[-1] and tokens[end - size : end] == newest:
-                period = len(tokens) - end
-                return tuple(tokens[end + i % period] for i in range(count))
-    return ()
+    text = sequence.token_ids[::-1]  # the newest first
+    try:
+        distance = text.index(text[0], 1)
+        while text[distance : distance + ngram] != text[:ngram]:
+            distance = text.index(text[0], distance + 1)
+    except ValueError:  # they stand together for the first time
+        return ()
+    longest = min(count, len(text) - distance)
+    size = next((i for i in range(ngram, longest) if text[i] != text[distance + i]), max(ngram, longest))
+    return tuple(text[distance - 1 - i % distance] for i in range(min(size, count)))

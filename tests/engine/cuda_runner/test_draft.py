@@ -23,7 +23,7 @@ def dtype():
 def test_all_that_it_has_guessed_it_has_read(engines, step, request_of):  # noqa: F811
     """A guess that holds as a whole leaves it one new token, which a recorded step reads."""
     engine, results = engines["itself"], {}
-    draft = engine.scheduler.guess
+    draft = engine.scheduler.guessing.guess
     engine.add_request(request_of("a", [1, 2, 3], max_tokens=60, ignore_eos=True))
     for _ in range(5):
         step(engine, results)
@@ -37,8 +37,8 @@ def test_all_that_it_has_guessed_it_has_read(engines, step, request_of):  # noqa
 def test_a_draft_of_fewer_positions_guesses_up_to_the_last_of_them(engines, run, request_of, caplog):  # noqa: F811
     """Its last guess stands behind them: drawn, never run."""
     engine = engines["another"]
-    num_positions = engine.scheduler.guess._num_positions
+    num_positions = engine.scheduler.guessing.guess._num_positions
     for num_tokens in range(num_positions - 9, num_positions + 1):  # any of its guesses' tokens may be the last
         run(engine, request_of("a", [1] * num_tokens, max_tokens=20, ignore_eos=True))
     assert "the draft model failed" not in caplog.text
-    assert not engine.scheduler.guess._has_failed
+    assert not engine.scheduler.guessing.guess._has_failed

@@ -4,6 +4,7 @@ import pytest
 
 from zeroshot.engine.block_manager import BlockManager
 from zeroshot.engine.scheduler import Scheduler
+from zeroshot.engine.speculative import Guessing
 
 
 @pytest.fixture
@@ -174,3 +175,63 @@ def test_removing_a_waiting_and_a_running_sequence(scheduler_of, sequence_of):
     scheduler.remove(running)
     assert scheduler.block_manager.num_free_blocks == 4
     assert not scheduler.has_work
+
+
+class TestGuesses:
+    @pytest.fixture
+    def asked(self):
+        return []
+
+    @pytest.fixture
+    def guessing(self, asked):
+        def guess(sequence, most):
+            """As many as it may; `asked` knows for which sequences."""
+            asked.append((sequence, most))
+            return (7,) * most
+
+        return Guessing(guess, max_rows=8, max_seqs=3)
+
+    def decoding(self, scheduler, sequence_of, count, max_tokens=20):
+        sequences = [sequence_of(range(5), max_tokens) for _ in range(count)]
+        for sequence in sequences:
+            scheduler.add(sequence)
+        while not all(sequence.is_decoding for sequence in sequences):
+            run(scheduler)
+        return sequences
+
+    @pytest.mark.parametrize(("num_seqs", "each"), [(1, 7), (2, 3), (3, 1)])
+    def test_few_streams_share_a_steps_rows(self, scheduler_of, sequence_of, guessing, asked, num_seqs, each):
+        scheduler = scheduler_of(guessing=guessing)
+        sequences = self.decoding(scheduler, sequence_of, num_seqs)
+        scheduled = scheduler.schedule()
+        assert [(item.sequence, item.num_tokens, item.guessed) for item in scheduled] == [
+            (sequence, 1, (7,) * each) for sequence in sequences
+        ]
+        assert asked == [(sequence, each) for sequence in sequences]
+
+    def test_more_streams_are_not_guessed_for(self, scheduler_of, sequence_of, guessing, asked):
+        scheduler = scheduler_of(guessing=guessing)
+        self.decoding(scheduler, sequence_of, 4)
+        assert not scheduler.may_guess
+        assert {item.guessed for item in scheduler.schedule()} == {()}
+        assert asked == []
+
+    def test_nor_is_one_beside_a_prompt_or_a_request_that_waits(self, scheduler_of, sequence_of, guessing, asked):
+        scheduler = scheduler_of(guessing=guessing)
+        (stream,) = self.decoding(scheduler, sequence_of, 1)
+        prompt = sequence_of(range(40), 1)
+        scheduler.add(prompt)
+        assert not scheduler.may_guess
+        assert run(scheduler) == [(stream, 1), (prompt, 15)]
+        assert run(scheduler) == [(stream, 1), (prompt, 15)]
+        assert asked == []
+
+    def test_a_step_holds_no_more_than_its_budget(self, scheduler_of, sequence_of, guessing):
+        scheduler = scheduler_of(guessing=guessing, max_num_batched_tokens=5, max_num_seqs=4)
+        self.decoding(scheduler, sequence_of, 2)
+        assert [len(item.guessed) for item in scheduler.schedule()] == [1, 1]
+
+    def test_without_work_there_is_nothing_to_guess(self, scheduler_of, guessing):
+        scheduler = scheduler_of(guessing=guessing)
+        assert not scheduler.may_guess
+        assert scheduler.schedule() == []
