@@ -2,11 +2,14 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
+
+from zeroshot.engine.messages import HEARTBEAT_S
 
 LONG = {"prompt": "On and on", "max_tokens": 1000, "ignore_eos": True, "logprobs": 5}
 Figures = dict[tuple[str, ...], float]
@@ -17,7 +20,12 @@ def growth(before: Figures, after: Figures, name: str, *labels: str) -> float:
 
 
 def settled(server: Any) -> Figures:
-    """Once the engine is idle and has said so: its figures come with its heartbeat."""
+    """Once the engine is idle and has said so: its figures come with its heartbeat.
+
+    The next one: a request that was left may have got a token since the last.
+    """
+    server.wait_until_idle()
+    time.sleep(2 * HEARTBEAT_S)
     server.wait_until_idle()
     figures: Figures = server.metrics()
     return figures
