@@ -30,7 +30,8 @@ from tests.support.server import Server, run_server
 HANG_TIMEOUT_S = 2.0
 POISONED_TOKEN = 777
 HEALTHY = {"prompt": "a healthy request", "max_tokens": 4, "temperature": 0}
-LONG = {"prompt": "On and on", "max_tokens": 1000, "ignore_eos": True}
+LONG = {"prompt": "On and on", "max_tokens": 1000, "ignore_eos": True, "logit_bias": {POISONED_TOKEN: -100}}
+"""Nor may it draw that token: one request in fifty did."""
 
 
 def main() -> None:
