@@ -340,6 +340,9 @@ def evaluate(
         typer.echo(f"* {note}")
     for path in files.write(report, output) if output is not None else []:
         console.print(escape(str(path)), highlight=False)
+    statuses = {outcome.status for outcome in report.outcomes}
+    if "failed" in statuses or "measured" not in statuses:
+        raise typer.Exit(1)
 
 
 def main() -> None:

@@ -305,3 +305,16 @@ def test_a_wrong_setting_is_named(model: Any, arguments: list[str], environment:
     assert "Error:" in result.stderr
     assert "dtype" in result.stderr or "max_num" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("datasets", "exit_code"),
+    [("wikitext2-raw,lambada", 0), ("wikitext2-raw,books", 1), ("lambada", 1)],
+    ids=["one is skipped", "one fails", "nothing is measured"],
+)
+def test_evals_exit_code(model: Any, tmp_path: Path, datasets: str, exit_code: int) -> None:
+    (tmp_path / "wikitext2_raw_test.txt").write_text("A short text that goes on and on. " * 20)
+    (tmp_path / "books_heldout.jsonl").write_text("no JSON\n")
+    result = zeroshot("eval", "--data", str(tmp_path), "--datasets", datasets, "--model", str(model.folder))
+    assert result.returncode == exit_code, result.stderr
+    assert "Traceback" not in result.stderr
