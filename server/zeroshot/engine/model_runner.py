@@ -50,8 +50,8 @@ class ModelRunner:
             drawn = [up_to_first_wrong(list(islice(rows, 1 + len(guess))), guess) for guess in batch.guessed]
         else:
             logits = torch.split(self.model.compute_logits(hidden), [1 + len(guess) for guess in batch.guessed])
-            eos_token_id = self.model.config.eos_token_id
-            drawn = [drawn_of(*item, eos_token_id) for item in zip(logits, batch.sampled, batch.guessed, strict=True)]
+            how = (self.model.config.eos_token_id, self.model.backend.draw)
+            drawn = [drawn_of(*item, *how) for item in zip(logits, batch.sampled, batch.guessed, strict=True)]
         return [(sequence, token) for sequence, tokens in zip(batch.sampled, drawn, strict=True) for token in tokens]
 
     def _score(self, hidden: torch.Tensor, scores: PromptScores) -> list[TokenLogprob | None]:
@@ -68,7 +68,7 @@ def draw(model: GPT2, hidden: torch.Tensor, sequences: list[Sequence]) -> list[S
     """Each sequence's next token. hidden: [num_seqs, n_embd], the final states of their newest tokens."""
     if all(map(is_plain_greedy, sequences)):
         return greedy_tokens(*model.greedy(hidden))
-    return sample(model.compute_logits(hidden), sequences, model.config.eos_token_id)
+    return sample(model.compute_logits(hidden), sequences, model.config.eos_token_id, model.backend.draw)
 
 
 def _not_finite(last_hidden: torch.Tensor, sequences: list[Sequence]) -> list[Sequence]:

@@ -1,5 +1,6 @@
 """Logits -> the next token of each sequence, and log-probabilities where they were asked for."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,9 @@ from torch import Tensor
 from zeroshot.engine.sequence import Sequence
 from zeroshot.types import TokenLogprob
 from zeroshot_kernels.sampling.reference import apply_penalties, sample_reference
+
+Draw = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(logits, temperatures, seeds, choices, positions) -> token ids: `Backend.draw`."""
 
 MIN_LOGPROB = -9999.0
 """What -inf is sent as: JSON has no infinity."""
@@ -23,15 +27,44 @@ class SampledToken:
     """For a beam search: the best tokens with their log-probabilities, penalties and bias included."""
 
 
-def sample(logits: Tensor, sequences: list[Sequence], eos_token_id: int) -> list[SampledToken]:
-    """logits: [num_seqs, vocab_size] float32, raw. One SampledToken for each sequence, in order."""
+def sample(
+    logits: Tensor, sequences: list[Sequence], eos_token_id: int, draw: Draw | None = None
+) -> list[SampledToken]:
+    """logits: [num_seqs, vocab_size] float32, raw. One SampledToken for each sequence, in order.
+
+    draw: by which those are drawn together that need nothing but a temperature. None: each is drawn alone.
+    """
     are_finite = torch.isfinite(logits.sum(-1))
     if all(map(is_plain_greedy, sequences)):
         return greedy_tokens(logits.argmax(-1), are_finite)
+    finite = are_finite.tolist()
+    drawn: dict[int, int] = {}
+    if draw is not None:
+        together = [i for i, sequence in enumerate(sequences) if finite[i] and _is_plain_draw(sequence)]
+        drawn = _draw_together(draw, logits, sequences, together)
     return [
-        _sample_row(row, sequence, eos_token_id) if is_finite else SampledToken(None)
-        for row, sequence, is_finite in zip(logits, sequences, are_finite.tolist(), strict=True)
+        _sample_row(logits[i], sequence, eos_token_id, drawn.get(i)) if finite[i] else SampledToken(None)
+        for i, sequence in enumerate(sequences)
     ]
+
+
+def _is_plain_draw(sequence: Sequence) -> bool:
+    params = sequence.sampling_params
+    has_filters = params.top_k > 0 or params.top_p < 1.0 or params.min_p > 0.0
+    is_drawn = params.temperature >= torch.finfo(torch.float32).tiny and sequence.beams is None
+    return is_drawn and not has_filters and not _changes_logits(sequence)
+
+
+def _draw_together(draw: Draw, logits: Tensor, sequences: list[Sequence], rows: list[int]) -> dict[int, int]:
+    """Row -> its token id."""
+    if not rows:
+        return {}
+    chosen = [sequences[row] for row in rows]
+    keys = torch.tensor([[s.sampling_params.seed, s.choice_index, s.num_tokens] for s in chosen]).t().contiguous()
+    temperatures = torch.tensor([s.sampling_params.temperature for s in chosen])
+    if len(rows) < len(logits):
+        logits = logits[rows]
+    return dict(zip(rows, draw(logits, temperatures, *keys).tolist(), strict=True))
 
 
 def greedy_tokens(token_ids: Tensor, are_finite: Tensor) -> list[SampledToken]:
@@ -46,12 +79,14 @@ def up_to_first_wrong(drawn: list[SampledToken], guessed: tuple[int, ...]) -> li
     return drawn[: next(wrong, len(guessed)) + 1]
 
 
-def drawn_of(logits: Tensor, sequence: Sequence, guessed: tuple[int, ...], eos_token_id: int) -> list[SampledToken]:
+def drawn_of(
+    logits: Tensor, sequence: Sequence, guessed: tuple[int, ...], eos_token_id: int, draw: Draw | None = None
+) -> list[SampledToken]:
     """One token, and another after each guess that was right. logits: [1 + len(guessed), vocab_size]."""
     num_tokens, drawn = sequence.num_tokens, []
     try:
         for row in range(len(logits)):
-            (token,) = sample(logits[row : row + 1], [sequence], eos_token_id)
+            (token,) = sample(logits[row : row + 1], [sequence], eos_token_id, draw)
             drawn.append(token)
             if row == len(guessed) or token.token_id != guessed[row]:
                 break
@@ -90,13 +125,19 @@ def _changes_logits(sequence: Sequence) -> bool:
     )
 
 
-def _sample_row(logits: Tensor, sequence: Sequence, eos_token_id: int) -> SampledToken:
+def _sample_row(logits: Tensor, sequence: Sequence, eos_token_id: int, drawn: int | None) -> SampledToken:
+    """drawn: its token, if that is known already."""
     params = sequence.sampling_params
     if sequence.beams is not None:
         return _beam_candidates(logits, sequence, sequence.beams.num_candidates, eos_token_id)
-    adjusted = _adjusted(logits, sequence, eos_token_id) if _changes_logits(sequence) else logits
-    token_id = sample_reference(
-        adjusted,
+    token_id = _drawn_alone(logits, sequence, eos_token_id) if drawn is None else drawn
+    return SampledToken(token_id, None if params.logprobs is None else _logprob(logits, token_id, params.logprobs))
+
+
+def _drawn_alone(logits: Tensor, sequence: Sequence, eos_token_id: int) -> int:
+    params = sequence.sampling_params
+    return sample_reference(
+        _adjusted(logits, sequence, eos_token_id) if _changes_logits(sequence) else logits,
         temperature=params.temperature,
         top_k=params.top_k,
         top_p=params.top_p,
@@ -105,7 +146,6 @@ def _sample_row(logits: Tensor, sequence: Sequence, eos_token_id: int) -> Sample
         choice=sequence.choice_index,
         position=sequence.num_tokens,
     )
-    return SampledToken(token_id, None if params.logprobs is None else _logprob(logits, token_id, params.logprobs))
 
 
 def _beam_candidates(logits: Tensor, sequence: Sequence, count: int, eos_token_id: int) -> SampledToken:

@@ -16,11 +16,13 @@ from zeroshot.model.native_linear import native_linear, native_linear_factory
 from zeroshot.model.ops import Backend, Ops, plain_backend
 from zeroshot_kernels.cpu import attention
 from zeroshot_kernels.cpu.compiler import KernelsUnavailable
+from zeroshot_kernels.cpu.draw import draw
 from zeroshot_kernels.cpu.layer_norm import layer_norm
 from zeroshot_kernels.cpu.library import library
 from zeroshot_kernels.cpu.linear import TILE
 from zeroshot_kernels.decode_attention.reference import decode_attention_reference
 from zeroshot_kernels.prefill_attention.reference import prefill_attention_reference
+from zeroshot_kernels.sampling.reference import sampling_reference
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ def native_backend(*, is_int8: bool) -> Backend:
         kv_block_size=plain.kv_block_size,
         name="C++ kernels",
         layer_loop=native_layer_loop,
+        draw=draw,
         kv_dtype=torch.float16 if is_int8 and attention.converts_half() else None,
     )
 
@@ -87,6 +90,7 @@ def _errors() -> dict[str, float]:
         _greedy_probes(generator),
         _layer_norm_probes(generator),
         _attention_probes(generator),
+        _draw_probes(generator),
     )
     return {op: float((a.double() - b.double()).norm() / b.double().norm()) for op, a, b in probes}
 
@@ -138,3 +142,10 @@ def _attention_probes(generator: torch.Generator) -> Iterator[Probe]:
         prefills = (query, keys, values, tables, [7, 2], lens, 0.2)
         found, expected = attention.prefill_attention(*prefills), prefill_attention_reference(*prefills)
         yield f"prefill_attention{suffix}", found, expected
+
+
+def _draw_probes(generator: torch.Generator) -> Iterator[Probe]:
+    logits, temperatures = torch.randn(5, 100, generator=generator), torch.linspace(0.5, 2.0, 5)
+    keys = torch.randint(1, 1000, (3, 5), generator=generator)
+    expected, _, _ = sampling_reference(logits, temperatures, None, None, None, *keys)
+    yield "draw", draw(logits, temperatures, *keys), expected

@@ -64,6 +64,8 @@ class Backend:
     name: str = "PyTorch"
     layer_loop: Callable[..., Callable[..., Tensor] | None] | None = None
     """The model's layers -> what runs all of them in one call. None, of either: `GPT2.forward` loops over them."""
+    draw: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor] | None = None
+    """What draws tokens of several rows at once, see `zeroshot_kernels/cpu/draw.py`. None: `sample_reference` does."""
     kernels: dict[str, str] = field(default_factory=dict)
     """Op -> "triton", or "reference: " and why. Empty where no kernel was wanted."""
     kv_dtype: torch.dtype | None = None
