@@ -340,8 +340,7 @@ def evaluate(
         typer.echo(f"* {note}")
     for path in files.write(report, output) if output is not None else []:
         console.print(escape(str(path)), highlight=False)
-    statuses = {outcome.status for outcome in report.outcomes}
-    if "failed" in statuses or "measured" not in statuses:
+    if not report.is_success:
         raise typer.Exit(1)
 
 

@@ -63,6 +63,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     stride: int | None
     outcomes: list[Outcome]
 
+    @property
+    def is_success(self) -> bool:
+        """Something was measured and nothing failed."""
+        statuses = {outcome.status for outcome in self.outcomes}
+        return "measured" in statuses and "failed" not in statuses
+
 
 def row(evaluation: Evaluation, measurement: Measurement) -> Row:
     metric = evaluation.metric(measurement.key)
