@@ -58,7 +58,7 @@ def _read(folder: Path, name: str) -> str:
     compressed = folder / f"{name}.gz"
     if compressed.exists():
         return gzip.decompress(compressed.read_bytes()).decode()
-    return (folder / name).read_text(encoding="utf-8")
+    return (folder / name).read_bytes().decode()  # line ends as they are, compressed or not
 
 
 def weights_sha256(model_folder: Path) -> str:
