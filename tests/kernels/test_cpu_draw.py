@@ -5,15 +5,22 @@ from collections import Counter
 
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
-from zeroshot.engine.sampler import sample
-from zeroshot.engine.sequence import Sequence
-from zeroshot.types import SamplingParams
-from zeroshot_kernels.cpu.draw import draw
-from zeroshot_kernels.sampling.reference import sample_reference
+from zeroshot_kernels.cpu.draw import draw as draw_and_check
+from zeroshot_kernels.sampling.reference import filter_candidates, sample_reference
 
 # Where there is a compiler the kernels must be there: a mistake in them is no reason to skip what would find it.
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+
+NO_FILTERS = (None, None, None)
+
+
+def draw(*arguments):
+    token_ids, are_finite = draw_and_check(*arguments)
+    assert are_finite.tolist() == arguments[0].isfinite().all(1).tolist()
+    return token_ids
 
 
 def keys(num_rows, seed):
@@ -23,12 +30,18 @@ def keys(num_rows, seed):
     return [torch.randint(*bounds, (num_rows,), generator=generator) for bounds in ranges]
 
 
-def reference(logits, temperatures, seeds, choices, positions):
-    filters = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
-    rows = zip(logits, *(values.tolist() for values in (temperatures, seeds, choices, positions)), strict=True)
+def filters(num_rows, *, top_k=0, top_p=1.0, min_p=0.0):
+    return torch.full((num_rows,), top_k), torch.full((num_rows,), top_p), torch.full((num_rows,), min_p)
+
+
+def reference(logits, temperatures, top_ks, top_ps, min_ps, *drawn):
+    if top_ks is None:
+        top_ks, top_ps, min_ps = filters(len(logits))
+    names = ("temperature", "top_k", "top_p", "min_p", "seed", "choice", "position")
+    columns = (column.tolist() for column in (temperatures, top_ks, top_ps, min_ps, *drawn))
     return [
-        sample_reference(row, temperature=temperature, seed=seed, choice=choice, position=position, **filters)
-        for row, temperature, seed, choice, position in rows
+        sample_reference(row, **dict(zip(names, values, strict=True)))
+        for row, *values in zip(logits, *columns, strict=True)
     ]
 
 
@@ -36,64 +49,133 @@ def reference(logits, temperatures, seeds, choices, positions):
 @pytest.mark.parametrize("spread", [0.0, 0.1, 1.0, 10.0, 1000.0])
 def test_it_draws_what_the_reference_draws(vocab_size, spread):
     """Also of rows with a gap between them, as the LM head leaves it."""
-    num_rows = 7
+    num_rows = 8
     generator = torch.Generator().manual_seed(vocab_size)
     logits = spread * torch.randn(num_rows, vocab_size + 3, generator=generator)[:, :vocab_size]
-    temperatures = torch.tensor([1e-30, 0.01, 0.5, 1.0, 1.0, 2.0, 1e6])
+    temperatures = torch.tensor([1e-30, 0.01, 0.5, 1.0, 1.0, 2.0, 1e6, 0.0])
     drawn = keys(num_rows, seed=vocab_size)
-    found = draw(logits, temperatures, *drawn)
-    assert found.tolist() == reference(logits, temperatures, *drawn)
+    found = draw(logits, temperatures, *NO_FILTERS, *drawn)
+    assert found.tolist() == reference(logits, temperatures, *NO_FILTERS, *drawn)
     alone = [
-        draw(logits[i : i + 1], temperatures[i : i + 1], *(key[i : i + 1] for key in drawn)) for i in range(num_rows)
+        draw(logits[i : i + 1], temperatures[i : i + 1], *NO_FILTERS, *(key[i : i + 1] for key in drawn))
+        for i in range(num_rows)
     ]
     assert torch.cat(alone).tolist() == found.tolist()
 
 
+FILTERS = [
+    {"top_k": 1},
+    {"top_k": 40},
+    {"top_k": 3500},
+    {"top_k": 49_000},
+    {"top_k": 2**31},
+    {"top_p": 0.5},
+    {"top_p": 0.95},
+    {"top_p": 1e-9},
+    {"top_p": 0.0},
+    {"min_p": 1e-3},
+    {"min_p": 0.5},
+    {"min_p": 1.0},
+    {"top_k": 100, "top_p": 0.7, "min_p": 0.01},
+]
+
+
+@pytest.mark.parametrize("vocab_size", [1, 17, 1000, 50257])
+@pytest.mark.parametrize("filters_on", FILTERS, ids=str)
+def test_filters_leave_what_the_reference_leaves(vocab_size, filters_on):
+    """Rows that are flat, steep, with tokens that are forbidden, and with filters beside rows without."""
+    num_rows = 12
+    generator = torch.Generator().manual_seed(vocab_size)
+    spreads = torch.tensor([0.01, 0.3, 1.0, 3.0, 10.0, 300.0]).repeat(2)[:, None]
+    logits = spreads * torch.randn(num_rows, vocab_size + 5, generator=generator)[:, :vocab_size]
+    logits[1, 1::2] = logits[2, 1:] = -torch.inf
+    temperatures = torch.tensor([1.0, 0.3, 2.0]).repeat(4)
+    on = filters(num_rows, **filters_on)
+    for values, off in zip(on, (0, 1.0, 0.0), strict=True):
+        values[[3, 8]] = off
+    drawn = keys(num_rows, seed=vocab_size)
+    assert draw(logits, temperatures, *on, *drawn).tolist() == reference(logits, temperatures, *on, *drawn)
+
+
+@settings(max_examples=200)
+@given(
+    values=st.lists(st.integers(-12, 12), min_size=1, max_size=120),
+    top_k=st.integers(0, 130),
+    top_p=st.one_of(st.just(1.0), st.floats(0.0, 0.999)),
+    min_p=st.one_of(st.just(0.0), st.floats(0.001, 1.0)),
+    temperature=st.sampled_from([0.125, 0.5, 1.0, 4.0, 16.0]),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_every_draw_is_of_a_token_that_is_kept(values, top_k, top_p, min_p, temperature, seed):
+    """Of many that tie: top-k keeps all that tie with the last one, top-p the first ones."""
+    logits = torch.tensor(values) / 4
+    scaled = (logits - logits.max()) / temperature
+    order = scaled.sort(descending=True, stable=True)
+    kth = order.values[:top_k][-1] if top_k else -torch.inf
+    likely = order.values.double().exp() * (order.values >= kth)
+    before = (likely.cumsum(0) - likely) / likely.sum()
+    assume(top_p == 1.0 or float((before - top_p).abs().min()) > 1e-6)
+    assume(min_p == 0.0 or float((order.values.double().exp() - min_p).abs().min()) > 1e-6)
+    is_kept = (order.values >= kth) & ((before < top_p) | (top_p == 1.0)) & (order.values.double().exp() >= min_p)
+    is_kept[0] = True
+    num_draws = 64
+    positions = torch.arange(1, num_draws + 1)
+    same = torch.zeros(num_draws, dtype=torch.int64)
+    found = draw(
+        logits.expand(num_draws, -1).contiguous(),
+        torch.full((num_draws,), temperature),
+        *filters(num_draws, top_k=top_k, top_p=top_p, min_p=min_p),
+        same + seed,
+        same,
+        positions,
+    )
+    assert {*found.tolist()} <= {*order.indices[is_kept].tolist()}
+
+
 def test_threads_make_no_difference():
-    logits, temperatures, drawn = torch.randn(3, 50257), torch.ones(3), keys(3, seed=1)
+    logits, temperatures, drawn = torch.randn(4, 50257), torch.ones(4), keys(4, seed=1)
+    on = (torch.tensor([0, 40, 0, 0]), torch.tensor([1.0, 0.95, 0.9, 1.0]), torch.tensor([0.0, 0.0, 0.0, 0.1]))
     num_threads = torch.get_num_threads()
     found = []
     for count in (1, 2, 3):
         torch.set_num_threads(count)
-        found.append(draw(logits, temperatures, *drawn).tolist())
+        found.append(draw(logits, temperatures, *on, *drawn).tolist())
     torch.set_num_threads(num_threads)
     assert found[0] == found[1] == found[2]
 
 
-def test_draws_have_the_frequencies_of_the_softmax():
+@pytest.mark.parametrize("filters_on", [{}, {"top_k": 10}, {"top_p": 0.8}, {"min_p": 0.1}], ids=str)
+def test_draws_have_the_frequencies_of_the_filtered_softmax(filters_on):
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
     num_draws, logits = 20_000, torch.linspace(-3, 3, 40)[order]
+    kept = filter_candidates(logits / 1.3, **{"top_k": 0, "top_p": 1.0, "min_p": 0.0} | filters_on)
     positions = torch.arange(1, num_draws + 1)
     same = torch.zeros(num_draws, dtype=torch.int64)
-    found = draw(logits.expand(num_draws, -1).contiguous(), torch.full((num_draws,), 1.3), same + 5, same, positions)
-    counts = torch.tensor([Counter(found.tolist())[token] for token in range(40)]).double()
-    expected = num_draws * (logits.double() / 1.3).softmax(0)
-    chi_square = float(((counts - expected) ** 2 / expected).sum())
-    assert chi_square < 76.1, "one in ten thousand of right samplers has more, with 39 degrees of freedom"
+    found = draw(
+        logits.expand(num_draws, -1).contiguous(),
+        torch.full((num_draws,), 1.3),
+        *filters(num_draws, **filters_on),
+        same + 5,
+        same,
+        positions,
+    )
+    counts = Counter(found.tolist())
+    assert {*counts} <= {*kept.tolist()}
+    expected = num_draws * (logits[kept].double() / 1.3).softmax(0)
+    counts = torch.tensor([counts[token] for token in kept.tolist()])
+    chi_square, degrees = float(((counts - expected) ** 2 / expected).sum()), len(kept) - 1
+    spread = 2 / (9 * degrees)  # Wilson and Hilferty 1931
+    assert chi_square < degrees * (1 - spread + 3.72 * spread**0.5) ** 3, (
+        "one in ten thousand of right samplers is above"
+    )
 
 
-def test_the_sampler_draws_the_same_with_it():
-    """Only what needs a temperature and nothing else is drawn by it; a row that is not finite is not."""
-    asked = [
-        {"temperature": 1.0},
-        {"temperature": 0.0},
-        {"temperature": 0.7, "logprobs": 3},
-        {"temperature": 0.7, "top_k": 5},
-        {"temperature": 0.7, "top_p": 0.5},
-        {"temperature": 0.7, "min_p": 0.1},
-        {"temperature": 0.9, "repetition_penalty": 1.3},
-        {"temperature": 0.9, "min_tokens": 9},
-        {"temperature": 1e-45},
-        {"temperature": 1.0},
-    ]
-    sequences = [Sequence(str(i), i, [1, 2, 3], 3, SamplingParams(seed=i, **params)) for i, params in enumerate(asked)]
-    logits = torch.randn(len(asked), 300)
-    logits[-1, 7] = torch.nan
-    num_drawn = []
-
-    def counted(rows, *arguments):
-        num_drawn.append(len(rows))
-        return draw(rows, *arguments)
-
-    assert sample(logits, sequences, 50256, counted) == sample(logits, sequences, 50256)
-    assert num_drawn == [2]
+@pytest.mark.parametrize("place", [0, 500, 4999])
+@pytest.mark.parametrize("filters_on", [{}, {"top_k": 10}, {"top_p": 0.8}], ids=str)
+def test_rows_without_a_softmax_get_no_token(filters_on, place):
+    logits = torch.randn(5, 5000)
+    logits[0, place], logits[1, place], logits[2, place] = torch.nan, torch.inf, -torch.inf
+    logits[3] = -torch.inf
+    found = draw(logits, torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0]), *filters(5, **filters_on), *keys(5, seed=2))
+    assert found[[0, 1, 3]].tolist() == [-1, -1, -1]
+    assert found[[2, 4]].min() >= 0

@@ -1,6 +1,9 @@
 // What the CPU's kernels share: the names of their vectors, exp and GELU, and what a linear layer does with its sums.
 #pragma once
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 #include <omp.h>
 
 #include <cmath>
@@ -29,6 +32,8 @@ constexpr Index PARTS = TILE / LANES;
 typedef float Floats __attribute__((vector_size(sizeof(float) * LANES)));
 typedef std::int32_t Ints __attribute__((vector_size(sizeof(std::int32_t) * LANES)));
 
+typedef std::uint32_t UnsignedInts __attribute__((vector_size(sizeof(std::uint32_t) * LANES)));
+
 template <typename Vector, typename Number>
 inline Vector load(const Number* from) {
     Vector vector;
@@ -42,6 +47,19 @@ template <Index near, Index far>
 inline void fetch_ahead(const void* from) {
     __builtin_prefetch(static_cast<const char*>(from) + near);
     __builtin_prefetch(static_cast<const char*>(from) + far, 0, 2);
+}
+
+// Of what a comparison gives: -1 or 0 in each lane.
+inline bool any_of(Ints found) {
+#if defined(__AVX512F__)
+    return _mm512_test_epi32_mask(reinterpret_cast<__m512i>(found), reinterpret_cast<__m512i>(found)) != 0;
+#elif defined(__AVX2__)
+    return _mm256_movemask_ps(reinterpret_cast<__m256>(found)) != 0;
+#else
+    bool any = false;
+    for (Index lane = 0; lane < LANES; ++lane) any |= found[lane] != 0;
+    return any;
+#endif
 }
 
 inline void store(Floats vector, float* to) { std::memcpy(to, &vector, sizeof vector); }

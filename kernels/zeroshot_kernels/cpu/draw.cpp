@@ -1,104 +1,89 @@
-// Drawing a token of each row from softmax(logits / temperature): the one with the largest logit / temperature + Gumbel
-// noise is one (Gumbel 1954), and the noise is that of `uniform_noise` in sampling/reference.py.
-// Noise takes two logarithms a token. They are taken only of tokens that can still win, which are a handful: -log(-log(1
-// - u)) is above d only where u < 1 - exp(-exp(-d)), and so only where u < exp(-d).
+// Drawing a token of each row from softmax(logits / temperature), of all tokens or of those that filters leave: the one
+// with the largest logit / temperature + Gumbel noise is one (Gumbel 1954).
 
-#include <algorithm>
-#include <vector>
-
+#include "candidates.h"
+#include "extent.h"
 #include "team.h"
 
 namespace zeroshot {
 namespace {
 
-constexpr Index PIECE = 4096;           // tokens that a thread takes at a time
-constexpr Index WORDS = 4, BLOCK = 2 * WORDS;  // of 64 bits that Philox gives at once, and tokens that those are for
+constexpr Index PIECE = 4096;  // tokens that a thread takes at a time
 
-// Philox-4x64-10 (Salmon et al. 2011) at `counter`: the tokens' random bits, 32 each, in their order.
-inline void random_bits(std::uint64_t counter, std::uint64_t position, std::uint64_t seed, std::uint64_t choice,
-                        std::uint32_t* bits) {
-    std::uint64_t words[WORDS] = {counter, 0, 0, position};
-    for (int round = 0; round < 10; ++round) {
-        const unsigned __int128 a = static_cast<unsigned __int128>(0xD2E7470EE14C6C93u) * words[0];
-        const unsigned __int128 b = static_cast<unsigned __int128>(0xCA5A826395121157u) * words[2];
-        words[0] = static_cast<std::uint64_t>(b >> 64) ^ words[1] ^ seed;
-        words[2] = static_cast<std::uint64_t>(a >> 64) ^ words[3] ^ choice;
-        words[1] = static_cast<std::uint64_t>(b);
-        words[3] = static_cast<std::uint64_t>(a);
-        seed += 0x9E3779B97F4A7C15u;
-        choice += 0xBB67AE8584CAA73Bu;
-    }
-    for (Index i = 0; i < WORDS; ++i) {
-        bits[2 * i] = static_cast<std::uint32_t>(words[i]);
-        bits[2 * i + 1] = static_cast<std::uint32_t>(words[i] >> 32);
-    }
+// Of the tokens from `first` to `last`, at most PIECE of them. `first` is a multiple of NOISE_BLOCK.
+Drawn draw_any(const Row& row, Index first, Index last) {
+    std::uint32_t bits[PIECE + LANES];
+    for (Index i = first; i < last; i += NOISE_BLOCK) row.noise.bits(i / NOISE_BLOCK, bits + (i - first));
+    const float inverse = std::min(1.0f / row.temperature, FLT_MAX);
+    Contest contest;
+    const auto enter = [&](Index start, Index count, Floats logits) {
+        const Floats uniform = Noise::uniform(load<UnsignedInts>(bits + (start - first)));
+        const Ints may_win = contest.may_win(uniform, fast_exp((logits - row.largest) * inverse));
+        if (!any_of(may_win)) return;
+        for (Index i = 0; i < count; ++i)
+            if (may_win[i]) contest.enter(uniform[i], row.distance(logits[i]), start + i);
+    };
+    Index start = first;
+    for (; start + LANES <= last; start += LANES) enter(start, LANES, load<Floats>(row.logits + start));
+    Floats rest = {};
+    for (Index i = start; i < last; ++i) rest[i - start] = row.logits[i];
+    enter(start, last - start, rest);
+    return contest.best();
 }
 
-struct Row {
-    const float* logits;
-    float largest, temperature;
-    std::uint64_t seed, choice, position;
-};
-
-struct Drawn {
-    float score = -INFINITY;
-    Index token = 0;
-
-    bool is_behind(const Drawn& other) const {
-        return other.score > score || (other.score == score && other.token < token);
-    }
-};
-
-// The best of the tokens from `first` to `last`.
-Drawn draw(const Row& row, Index first, Index last) {
-    Drawn best;
-    for (Index start = first; start < last; start += LANES) {
-        std::uint32_t bits[LANES];
-        for (Index i = 0; i < LANES; i += BLOCK)
-            random_bits(static_cast<std::uint64_t>((start + i) / BLOCK + 1), row.position, row.seed, row.choice,
-                        bits + i);
-        const Index count = std::min(LANES, last - start);
-        float uniform[LANES], scaled[LANES], chance[LANES];
-        for (Index i = 0; i < LANES; ++i)
-            uniform[i] = std::min((static_cast<float>(bits[i]) + 0.5f) * 0x1p-32f, 1.0f - 0x1p-24f);
-        for (Index i = 0; i < LANES; ++i) scaled[i] = i < count ? (row.logits[start + i] - row.largest) : -INFINITY;
-        for (Index i = 0; i < LANES; ++i) scaled[i] /= row.temperature;
-        store(fast_exp(load<Floats>(scaled) - best.score), chance);
-        bool may_win = false;
-        for (Index i = 0; i < LANES; ++i) may_win |= uniform[i] < 1.001f * chance[i];
-        if (!may_win) continue;
-        for (Index i = 0; i < count; ++i) {
-            if (uniform[i] >= 1.001f * chance[i]) continue;
-            const Drawn other{scaled[i] - std::log(-std::log1p(-uniform[i])), start + i};
-            if (best.is_behind(other)) best = other;
-        }
-    }
-    return best;
+// The first of the largest.
+Drawn find_largest(const Row& row, Index first, Index last) {
+    const float* found = std::find(row.logits + first, row.logits + last, row.largest);
+    return found == row.logits + last ? Drawn{} : Drawn{0.0f, found - row.logits};
 }
 
 }  // namespace
 }  // namespace zeroshot
 
-// logits: [num_rows, vocab_size], rows `stride` floats apart, finite; largest: of each row; temperatures, seeds, choices,
-// positions (how many tokens precede the one that is drawn), tokens: [num_rows].
-EXPORT void zeroshot_draw(const float* logits, const float* largest, const float* temperatures,
-                          const std::int64_t* seeds, const std::int64_t* choices, const std::int64_t* positions,
-                          std::int64_t* tokens, std::int64_t num_rows, std::int64_t vocab_size, std::int64_t stride) {
+// logits: [num_rows, vocab_size], rows `stride` floats apart; temperatures, seeds, choices, positions (how many tokens
+// precede the one that is drawn): [num_rows]; top_ks, top_ps, min_ps: [num_rows], or all three null. What is found,
+// [num_rows] each: tokens, -1 of a row with NaN or +inf, or with -inf only; are_finite, whether all of a row's logits are.
+EXPORT void zeroshot_draw(const float* logits, const float* temperatures, const std::int64_t* top_ks,
+                          const float* top_ps, const float* min_ps, const std::int64_t* seeds,
+                          const std::int64_t* choices, const std::int64_t* positions, std::int64_t* tokens,
+                          bool* are_finite, std::int64_t num_rows, std::int64_t vocab_size, std::int64_t stride) {
     using namespace zeroshot;
     const Index pieces = (vocab_size + PIECE - 1) / PIECE;
-    std::vector<Drawn> drawn(static_cast<std::size_t>(num_rows * pieces));
+    std::vector<Extent> extents(static_cast<std::size_t>(num_rows * pieces));
+    std::vector<Drawn> drawn(extents.size());
+    const auto merged = [&](Index r) {
+        Extent all;
+        for (Index i = r * pieces; i < (r + 1) * pieces; ++i) all.add(extents[static_cast<std::size_t>(i)]);
+        return all;
+    };
+    const auto draw = [&](Index r, Index piece) {
+        const Extent extent = merged(r);
+        if (extent.is_invalid()) return Drawn{};
+        const Row row{logits + r * stride, extent.largest, temperatures[r],
+                      Noise(static_cast<std::uint64_t>(seeds[r]), static_cast<std::uint64_t>(choices[r]),
+                            static_cast<std::uint64_t>(positions[r]))};
+        const Index first = piece * PIECE, last = std::min(first + PIECE, vocab_size);
+        if (row.temperature < FLT_MIN) return find_largest(row, first, last);
+        const Filters filters = top_ks ? Filters{top_ks[r], top_ps[r], min_ps[r]} : Filters{0, 1.0f, 0.0f};
+        if (!filters.any()) return draw_any(row, first, last);
+        thread_local Candidates candidates;
+        return piece == 0 ? candidates.draw(row, vocab_size, filters) : Drawn{};  // filters need the whole row
+    };
     in_parallel([&](Team& team) {
         team.share(num_rows * pieces, 1, [&](Index i) {
-            const Index r = i / pieces, first = i % pieces * PIECE;
-            const Row row{logits + r * stride, largest[r], temperatures[r], static_cast<std::uint64_t>(seeds[r]),
-                          static_cast<std::uint64_t>(choices[r]), static_cast<std::uint64_t>(positions[r])};
-            drawn[static_cast<std::size_t>(i)] = draw(row, first, std::min(first + PIECE, vocab_size));
+            const Index first = i % pieces * PIECE;
+            extents[static_cast<std::size_t>(i)] =
+                extent_of(logits + i / pieces * stride + first, std::min(PIECE, vocab_size - first));
         });
+        team.share(num_rows * pieces, 1,
+                   [&](Index i) { drawn[static_cast<std::size_t>(i)] = draw(i / pieces, i % pieces); });
     });
     for (Index r = 0; r < num_rows; ++r) {
+        const Extent extent = merged(r);
         Drawn best;
         for (Index i = r * pieces; i < (r + 1) * pieces; ++i)
             if (best.is_behind(drawn[static_cast<std::size_t>(i)])) best = drawn[static_cast<std::size_t>(i)];
-        tokens[r] = best.token;
+        tokens[r] = extent.is_invalid() ? -1 : best.token;
+        are_finite[r] = extent.is_finite();
     }
 }

@@ -6,6 +6,8 @@ is a function of (seed, choice, position, token id) alone, so a request gets the
 """
 
 import math
+from collections import Counter
+from collections.abc import Collection
 
 import numpy as np
 import torch
@@ -42,12 +44,18 @@ def apply_penalties(
     Presence and frequency: of the output only, as OpenAI documents them.
     """
     if repetition_penalty != 1.0:
-        seen = torch.tensor(sorted({*prompt_token_ids, *output_token_ids}), device=logits.device)
+        seen = _to_tensor({*prompt_token_ids, *output_token_ids}, logits.device)
         values = logits[seen]
-        logits[seen] = torch.where(values < 0, values * repetition_penalty, values / repetition_penalty)
+        penalised = torch.where(values < 0, values * repetition_penalty, values / repetition_penalty)
+        logits[seen] = penalised.clamp(max=torch.finfo(logits.dtype).max)  # one divided by a tiny penalty overflows
     if output_token_ids and (presence_penalty or frequency_penalty):
-        ids, counts = torch.unique(torch.tensor(output_token_ids, device=logits.device), return_counts=True)
-        logits[ids] -= presence_penalty + frequency_penalty * counts
+        counts = Counter(output_token_ids)
+        penalties = presence_penalty + frequency_penalty * _to_tensor(counts.values(), logits.device)
+        logits[_to_tensor(counts.keys(), logits.device)] -= penalties
+
+
+def _to_tensor(numbers: Collection[int], device: torch.device) -> Tensor:
+    return torch.from_numpy(np.fromiter(numbers, np.int64, len(numbers))).to(device)
 
 
 def filter_candidates(logits: Tensor, *, top_k: int, top_p: float, min_p: float) -> Tensor:

@@ -50,7 +50,7 @@ class ModelRunner:
             drawn = [up_to_first_wrong(list(islice(rows, 1 + len(guess))), guess) for guess in batch.guessed]
         else:
             logits = torch.split(self.model.compute_logits(hidden), [1 + len(guess) for guess in batch.guessed])
-            how = (self.model.config.eos_token_id, self.model.backend.draw)
+            how = (self.model.config.eos_token_id, self.model.backend.sampling_kernels)
             drawn = [drawn_of(*item, *how) for item in zip(logits, batch.sampled, batch.guessed, strict=True)]
         return [(sequence, token) for sequence, tokens in zip(batch.sampled, drawn, strict=True) for token in tokens]
 
@@ -60,7 +60,8 @@ class ModelRunner:
         for start in range(0, len(scores.rows), _ROWS_SCORED_AT_ONCE):
             rows = scores.rows[start : start + _ROWS_SCORED_AT_ONCE]
             logits = self.model.compute_logits(hidden[rows.start : rows.stop])
-            result += score_prompt(logits, scores.target_token_ids[start : start + len(rows)], num_top)
+            targets = scores.target_token_ids[start : start + len(rows)]
+            result += score_prompt(logits, targets, num_top, self.model.backend.sampling_kernels)
         return result
 
 
@@ -68,7 +69,7 @@ def draw(model: GPT2, hidden: torch.Tensor, sequences: list[Sequence]) -> list[S
     """Each sequence's next token. hidden: [num_seqs, n_embd], the final states of their newest tokens."""
     if all(map(is_plain_greedy, sequences)):
         return greedy_tokens(*model.greedy(hidden))
-    return sample(model.compute_logits(hidden), sequences, model.config.eos_token_id, model.backend.draw)
+    return sample(model.compute_logits(hidden), sequences, model.config.eos_token_id, model.backend.sampling_kernels)
 
 
 def _not_finite(last_hidden: torch.Tensor, sequences: list[Sequence]) -> list[Sequence]:

@@ -1,17 +1,18 @@
 """Logits -> the next token of each sequence, and log-probabilities where they were asked for."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from zeroshot.engine.sequence import Sequence
-from zeroshot.types import TokenLogprob
+from zeroshot.model.ops import SamplingKernels
+from zeroshot.types import SamplingParams, TokenLogprob
 from zeroshot_kernels.sampling.reference import apply_penalties, sample_reference
 
-Draw = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
-"""(logits, temperatures, seeds, choices, positions) -> token ids: `Backend.draw`."""
+Array = np.ndarray[Any, Any]
 
 MIN_LOGPROB = -9999.0
 """What -inf is sent as: JSON has no infinity."""
@@ -28,43 +29,61 @@ class SampledToken:
 
 
 def sample(
-    logits: Tensor, sequences: list[Sequence], eos_token_id: int, draw: Draw | None = None
+    logits: Tensor, sequences: list[Sequence], eos_token_id: int, kernels: SamplingKernels | None = None
 ) -> list[SampledToken]:
     """logits: [num_seqs, vocab_size] float32, raw. One SampledToken for each sequence, in order.
 
-    draw: by which those are drawn together that need nothing but a temperature. None: each is drawn alone.
+    kernels: what samples all of them at once, except for beams. None: each is sampled for itself, by PyTorch.
     """
+    if kernels and any(sequence.beams is None for sequence in sequences):
+        return _sample_together(kernels, logits, sequences, eos_token_id)
     are_finite = torch.isfinite(logits.sum(-1))
     if all(map(is_plain_greedy, sequences)):
         return greedy_tokens(logits.argmax(-1), are_finite)
-    finite = are_finite.tolist()
-    drawn: dict[int, int] = {}
-    if draw is not None:
-        together = [i for i, sequence in enumerate(sequences) if finite[i] and _is_plain_draw(sequence)]
-        drawn = _draw_together(draw, logits, sequences, together)
-    return [
-        _sample_row(logits[i], sequence, eos_token_id, drawn.get(i)) if finite[i] else SampledToken(None)
-        for i, sequence in enumerate(sequences)
-    ]
+    rows = zip(logits, sequences, are_finite.tolist(), strict=True)
+    return [_sample_row(row, s, eos_token_id) if is_finite else SampledToken(None) for row, s, is_finite in rows]
 
 
-def _is_plain_draw(sequence: Sequence) -> bool:
-    params = sequence.sampling_params
-    has_filters = params.top_k > 0 or params.top_p < 1.0 or params.min_p > 0.0
-    is_drawn = params.temperature >= torch.finfo(torch.float32).tiny and sequence.beams is None
-    return is_drawn and not has_filters and not _changes_logits(sequence)
+def _sample_together(
+    kernels: SamplingKernels, logits: Tensor, sequences: list[Sequence], eos_token_id: int
+) -> list[SampledToken]:
+    token_ids = _draw(kernels, logits, sequences, eos_token_id)
+    wanted = [sequence.sampling_params.logprobs for sequence in sequences]
+    num_top = max((number for number in wanted if number is not None), default=None)
+    sampled = [SampledToken(token_id if token_id >= 0 else None) for token_id in token_ids.tolist()]
+    if num_top is not None:
+        logprobs, ids = (found.numpy() for found in kernels.logprobs(logits, token_ids.clamp(min=0), num_top))
+        for i, (token, number) in enumerate(zip(sampled, wanted, strict=True)):
+            if token.token_id is not None and number is not None:
+                logprob = token_logprob(token.token_id, logprobs[i], ids[i], number)
+                sampled[i] = SampledToken(token.token_id, logprob)
+    for i, sequence in enumerate(sequences):
+        if sequence.beams is not None and sampled[i].token_id is not None:
+            sampled[i] = _sample_row(logits[i], sequence, eos_token_id)
+    return sampled
 
 
-def _draw_together(draw: Draw, logits: Tensor, sequences: list[Sequence], rows: list[int]) -> dict[int, int]:
-    """Row -> its token id."""
-    if not rows:
-        return {}
-    chosen = [sequences[row] for row in rows]
-    keys = torch.tensor([[s.sampling_params.seed, s.choice_index, s.num_tokens] for s in chosen]).t().contiguous()
-    temperatures = torch.tensor([s.sampling_params.temperature for s in chosen])
-    if len(rows) < len(logits):
-        logits = logits[rows]
-    return dict(zip(rows, draw(logits, temperatures, *keys).tolist(), strict=True))
+def _draw(kernels: SamplingKernels, raw: Tensor, sequences: list[Sequence], eos_token_id: int) -> Tensor:
+    """[num_seqs] int64, -1 for a row that is not finite. What it draws for beams is of no use."""
+    adjusted = [i for i, s in enumerate(sequences) if _changes_logits(s) and s.beams is None]
+    logits = raw.clone() if adjusted else raw
+    for i in adjusted:
+        _adjust(logits[i], sequences[i], eos_token_id)
+    params = [sequence.sampling_params for sequence in sequences]
+    temperatures = torch.tensor([p.temperature for p in params])
+    keys = torch.tensor([[p.seed, s.choice_index, s.num_tokens] for p, s in zip(params, sequences, strict=True)])
+    token_ids, are_finite = kernels.draw(logits, temperatures, *_filters(params), *keys.t().contiguous())
+    if adjusted:  # where a token that is forbidden is -inf
+        are_finite = raw.sum(-1).isfinite()
+    return token_ids.masked_fill_(~are_finite, -1)
+
+
+def _filters(params: list[SamplingParams]) -> tuple[Tensor, Tensor, Tensor] | tuple[None, None, None]:
+    """top_ks, top_ps, min_ps."""
+    if not any(p.top_k > 0 or p.top_p < 1.0 or p.min_p > 0.0 for p in params):
+        return None, None, None
+    top_ks = torch.tensor([p.top_k for p in params])
+    return top_ks, torch.tensor([p.top_p for p in params]), torch.tensor([p.min_p for p in params])
 
 
 def greedy_tokens(token_ids: Tensor, are_finite: Tensor) -> list[SampledToken]:
@@ -80,13 +99,17 @@ def up_to_first_wrong(drawn: list[SampledToken], guessed: tuple[int, ...]) -> li
 
 
 def drawn_of(
-    logits: Tensor, sequence: Sequence, guessed: tuple[int, ...], eos_token_id: int, draw: Draw | None = None
+    logits: Tensor,
+    sequence: Sequence,
+    guessed: tuple[int, ...],
+    eos_token_id: int,
+    kernels: SamplingKernels | None = None,
 ) -> list[SampledToken]:
     """One token, and another after each guess that was right. logits: [1 + len(guessed), vocab_size]."""
     num_tokens, drawn = sequence.num_tokens, []
     try:
         for row in range(len(logits)):
-            (token,) = sample(logits[row : row + 1], [sequence], eos_token_id, draw)
+            (token,) = sample(logits[row : row + 1], [sequence], eos_token_id, kernels)
             drawn.append(token)
             if row == len(guessed) or token.token_id != guessed[row]:
                 break
@@ -96,8 +119,13 @@ def drawn_of(
     return drawn
 
 
-def score_prompt(logits: Tensor, target_token_ids: list[int], num_top: int) -> list[TokenLogprob | None]:
+def score_prompt(
+    logits: Tensor, target_token_ids: list[int], num_top: int, kernels: SamplingKernels | None = None
+) -> list[TokenLogprob | None]:
     """logits: [num_tokens, vocab_size] float32. None for a row with NaN or inf in it."""
+    if kernels:
+        logprobs, ids = kernels.logprobs(logits, torch.tensor(target_token_ids), num_top)
+        return token_logprobs(target_token_ids, logprobs.numpy(), ids.numpy(), num_top)
     is_finite = torch.isfinite(logits.sum(-1)).tolist()
     return [
         _logprob(row, token_id, num_top) if ok else None
@@ -125,19 +153,21 @@ def _changes_logits(sequence: Sequence) -> bool:
     )
 
 
-def _sample_row(logits: Tensor, sequence: Sequence, eos_token_id: int, drawn: int | None) -> SampledToken:
-    """drawn: its token, if that is known already."""
+def _sample_row(logits: Tensor, sequence: Sequence, eos_token_id: int) -> SampledToken:
     params = sequence.sampling_params
     if sequence.beams is not None:
         return _beam_candidates(logits, sequence, sequence.beams.num_candidates, eos_token_id)
-    token_id = _drawn_alone(logits, sequence, eos_token_id) if drawn is None else drawn
+    token_id = _drawn_alone(logits, sequence, eos_token_id)
     return SampledToken(token_id, None if params.logprobs is None else _logprob(logits, token_id, params.logprobs))
 
 
 def _drawn_alone(logits: Tensor, sequence: Sequence, eos_token_id: int) -> int:
     params = sequence.sampling_params
+    if _changes_logits(sequence):
+        logits = logits.clone()
+        _adjust(logits, sequence, eos_token_id)
     return sample_reference(
-        _adjusted(logits, sequence, eos_token_id) if _changes_logits(sequence) else logits,
+        logits,
         temperature=params.temperature,
         top_k=params.top_k,
         top_p=params.top_p,
@@ -152,35 +182,33 @@ def _beam_candidates(logits: Tensor, sequence: Sequence, count: int, eos_token_i
     """Hugging Face applies penalties and bias to log-probabilities here, not to logits."""
     logprobs = logits.log_softmax(-1)
     if _changes_logits(sequence):
-        logprobs = _adjusted(logprobs, sequence, eos_token_id)
+        _adjust(logprobs, sequence, eos_token_id)
     best = logprobs.topk(min(count, len(logprobs)))
     candidates = list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
     return SampledToken(candidates[0][0], candidates=candidates)
 
 
-def _adjusted(logits: Tensor, sequence: Sequence, eos_token_id: int) -> Tensor:
-    """A copy with bias, penalties, the tokens forbidden before `min_tokens` and the grammar's mask applied."""
+def _adjust(logits: Tensor, sequence: Sequence, eos_token_id: int) -> None:
+    """In place: bias, penalties, the tokens forbidden before `min_tokens` and the grammar's mask."""
     params = sequence.sampling_params
-    adjusted = logits.clone()
     if params.logit_bias:
         ids = torch.tensor(list(params.logit_bias), device=logits.device)
-        adjusted[ids] += torch.tensor(list(params.logit_bias.values()), device=logits.device)
+        biased = logits[ids] + torch.tensor(list(params.logit_bias.values()), device=logits.device)
+        logits[ids] = biased.clamp(max=torch.finfo(logits.dtype).max)
     apply_penalties(
-        adjusted,
+        logits,
         sequence.token_ids[: sequence.num_prompt_tokens],
         sequence.token_ids[sequence.num_prompt_tokens :],
         repetition_penalty=params.repetition_penalty,
         presence_penalty=params.presence_penalty,
         frequency_penalty=params.frequency_penalty,
     )
-    adjusted.clamp_(max=torch.finfo(adjusted.dtype).max)  # a logit divided by a tiny penalty overflows
     if sequence.num_output_tokens < params.min_tokens:
         # A small vocabulary may lack the end of text that config.json names.
-        ends = [i for i in (eos_token_id, *params.stop_token_ids) if 0 <= i < len(adjusted)]
-        adjusted[ends] = -torch.inf
+        ends = [i for i in (eos_token_id, *params.stop_token_ids) if 0 <= i < len(logits)]
+        logits[ends] = -torch.inf
     if sequence.guide is not None:
-        adjusted[~torch.from_numpy(sequence.guide.mask).to(adjusted.device)] = -torch.inf
-    return adjusted
+        logits.masked_fill_(torch.from_numpy(~sequence.guide.mask).to(logits.device), -torch.inf)
 
 
 def _logprob(logits: Tensor, token_id: int, num_top: int) -> TokenLogprob:
@@ -194,3 +222,18 @@ def _logprob(logits: Tensor, token_id: int, num_top: int) -> TokenLogprob:
         rank=int((logprobs > chosen).sum()) + 1,
         top=[(i, max(value, MIN_LOGPROB)) for i, value in zip(top.indices.tolist(), top.values.tolist(), strict=True)],
     )
+
+
+def token_logprobs(token_ids: list[int], logprobs: Array, ids: Array, num_top: int) -> list[TokenLogprob | None]:
+    """logprobs, ids: [num_tokens, 1 + num_top or more], see `token_logprob`. None for a row of NaN."""
+    return [
+        None if np.isnan(values[0]) else token_logprob(token_id, values, of, num_top)
+        for token_id, values, of in zip(token_ids, logprobs, ids, strict=True)
+    ]
+
+
+def token_logprob(token_id: int, logprobs: Array, ids: Array, num_top: int) -> TokenLogprob:
+    """logprobs: [1 + num_top or more], the token's own first; ids: its rank first, then whose the others are."""
+    chosen, *best = np.maximum(logprobs[: 1 + num_top], MIN_LOGPROB).tolist()
+    rank, *top_ids = ids[: 1 + num_top].tolist()
+    return TokenLogprob(token_id=token_id, logprob=chosen, rank=rank, top=list(zip(top_ids, best, strict=True)))

@@ -13,13 +13,14 @@ from torch import Tensor
 from zeroshot.model.int8_linear import MAX_ACTIVATION, quantize_weight
 from zeroshot.model.native_layers import NativeLayerNorm, native_layer_loop
 from zeroshot.model.native_linear import native_linear, native_linear_factory
-from zeroshot.model.ops import Backend, Ops, plain_backend
+from zeroshot.model.ops import Backend, Ops, SamplingKernels, plain_backend
 from zeroshot_kernels.cpu import attention
 from zeroshot_kernels.cpu.compiler import KernelsUnavailable
 from zeroshot_kernels.cpu.draw import draw
 from zeroshot_kernels.cpu.layer_norm import layer_norm
 from zeroshot_kernels.cpu.library import library
 from zeroshot_kernels.cpu.linear import TILE
+from zeroshot_kernels.cpu.logprobs import logprobs
 from zeroshot_kernels.decode_attention.reference import decode_attention_reference
 from zeroshot_kernels.prefill_attention.reference import prefill_attention_reference
 from zeroshot_kernels.sampling.reference import sampling_reference
@@ -61,7 +62,7 @@ def native_backend(*, is_int8: bool) -> Backend:
         kv_block_size=plain.kv_block_size,
         name="C++ kernels",
         layer_loop=native_layer_loop,
-        draw=draw,
+        sampling_kernels=SamplingKernels(draw, logprobs),
         kv_dtype=torch.float16 if is_int8 and attention.converts_half() else None,
     )
 
@@ -91,6 +92,7 @@ def _errors() -> dict[str, float]:
         _layer_norm_probes(generator),
         _attention_probes(generator),
         _draw_probes(generator),
+        _logprobs_probes(generator),
     )
     return {op: float((a.double() - b.double()).norm() / b.double().norm()) for op, a, b in probes}
 
@@ -147,5 +149,22 @@ def _attention_probes(generator: torch.Generator) -> Iterator[Probe]:
 def _draw_probes(generator: torch.Generator) -> Iterator[Probe]:
     logits, temperatures = torch.randn(5, 100, generator=generator), torch.linspace(0.5, 2.0, 5)
     keys = torch.randint(1, 1000, (3, 5), generator=generator)
-    expected, _, _ = sampling_reference(logits, temperatures, None, None, None, *keys)
-    yield "draw", draw(logits, temperatures, *keys), expected
+    on = (
+        torch.tensor([0, 7, 0, 40, 0]),
+        torch.tensor([1.0, 1.0, 0.5, 0.9, 1.0]),
+        torch.tensor([0.0, 0.0, 0.0, 0.1, 0.2]),
+    )
+    for op, filters in (("draw", (None, None, None)), ("filtered draw", on)):
+        expected, _, _ = sampling_reference(logits, temperatures, *filters, *keys)
+        found, _ = draw(logits, temperatures, *filters, *keys)
+        yield op, found, expected
+
+
+def _logprobs_probes(generator: torch.Generator) -> Iterator[Probe]:
+    logits, targets = torch.randn(5, 100, generator=generator), torch.arange(5)
+    expected = logits.log_softmax(1)
+    ranks = (expected > expected.gather(1, targets[:, None])).sum(1, keepdim=True) + 1
+    best = expected.topk(3)
+    found, ids = logprobs(logits, targets, 3)
+    yield "logprobs", found, torch.cat([expected.gather(1, targets[:, None]), best.values], 1)
+    yield "logprobs' ids", ids, torch.cat([ranks, best.indices], 1)

@@ -43,6 +43,14 @@ class Ops:
 
 
 @dataclass(frozen=True, slots=True)
+class SamplingKernels:
+    """What the CPU's sampler calls for all rows at once; see `zeroshot_kernels/cpu/draw.py` and `logprobs.py`."""
+
+    draw: Callable[..., tuple[Tensor, Tensor]]
+    logprobs: Callable[..., tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
 class Backend:
     """How the model runs on a kind of device.
 
@@ -64,8 +72,8 @@ class Backend:
     name: str = "PyTorch"
     layer_loop: Callable[..., Callable[..., Tensor] | None] | None = None
     """The model's layers -> what runs all of them in one call. None, of either: `GPT2.forward` loops over them."""
-    draw: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor] | None = None
-    """What draws tokens of several rows at once, see `zeroshot_kernels/cpu/draw.py`. None: `sample_reference` does."""
+    sampling_kernels: SamplingKernels | None = None
+    """None: the engine's sampler does without, a row at a time."""
     kernels: dict[str, str] = field(default_factory=dict)
     """Op -> "triton", or "reference: " and why. Empty where no kernel was wanted."""
     kv_dtype: torch.dtype | None = None

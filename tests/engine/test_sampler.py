@@ -1,0 +1,94 @@
+"""What the sampler does by the C++ kernels for all rows at once is what it does without them, row by row."""
+
+import pytest
+import torch
+
+from zeroshot.engine.beams import BeamSearch
+from zeroshot.engine.sampler import sample, score_prompt
+from zeroshot.engine.sequence import Sequence
+from zeroshot.model.native_ops import native_backend, why_unavailable
+from zeroshot.types import BeamParams, SamplingParams
+
+pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
+
+ASKED = [
+    {"temperature": 1.0},
+    {"temperature": 0.0},
+    {"temperature": 0.7, "logprobs": 3},
+    {"temperature": 0.7, "top_k": 5},
+    {"temperature": 0.7, "top_p": 0.5, "logprobs": 0},
+    {"temperature": 0.7, "min_p": 0.1},
+    {"temperature": 2.0, "top_k": 50, "top_p": 0.9, "min_p": 0.01},
+    {"temperature": 0.9, "repetition_penalty": 1.3},
+    {"temperature": 0.0, "repetition_penalty": 1e-38, "logprobs": 2},
+    {"temperature": 0.9, "presence_penalty": 0.5, "frequency_penalty": 2.0, "top_p": 0.9},
+    {"temperature": 0.9, "logit_bias": {7: 100.0, 3: -100.0}, "logprobs": 20},
+    {"temperature": 0.9, "min_tokens": 9},
+    {"temperature": 1e-45},
+    {"temperature": 1.0},
+]
+
+
+def sequences_of(asked):
+    return [Sequence(str(i), i, [1, 2, 3, 2, 2], 3, SamplingParams(seed=i, **p)) for i, p in enumerate(asked)]
+
+
+def kernels():
+    return native_backend(is_int8=False).sampling_kernels
+
+
+def assert_same(found, expected):
+    assert (found is None) == (expected is None)
+    if expected is not None:
+        assert (found.token_id, found.rank) == (expected.token_id, expected.rank)
+        assert [token_id for token_id, _ in found.top] == [token_id for token_id, _ in expected.top]
+        assert [found.logprob, *(value for _, value in found.top)] == pytest.approx(
+            [expected.logprob, *(value for _, value in expected.top)], rel=1e-6, abs=1e-6
+        )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rows_of_every_kind_are_sampled_together(seed):
+    sequences = sequences_of(ASKED)
+    logits = torch.randn(len(ASKED), 300, generator=torch.Generator().manual_seed(seed))
+    logits[-1, 7] = torch.nan
+    before = logits.clone()
+    found, expected = sample(logits, sequences, 50256, kernels()), sample(logits, sequences, 50256)
+    assert [token.token_id for token in found] == [token.token_id for token in expected]
+    assert found[-1].token_id is None
+    for one, other in zip(found, expected, strict=True):
+        assert_same(one.logprob, other.logprob)
+    assert torch.equal(logits.nan_to_num(), before.nan_to_num())
+
+
+@pytest.mark.parametrize("params", ASKED, ids=str)
+def test_a_row_alone_gets_what_it_gets_among_others(params):
+    logits = torch.randn(3, 300, generator=torch.Generator().manual_seed(9))
+    sequences = sequences_of([{"temperature": 1.0}, params, {"temperature": 0.5, "top_k": 3}])
+    together = sample(logits, sequences, 50256, kernels())
+    assert sample(logits[1:2], sequences[1:2], 50256, kernels()) == together[1:2]
+
+
+def test_a_row_that_may_get_no_token_gets_none():
+    sequences = sequences_of([{"temperature": 1.0}, {"temperature": 1.0, "logprobs": 1, "min_tokens": 5}])
+    token = sample(torch.randn(2, 1), sequences, 0, kernels())[1]
+    assert token.token_id is None
+    assert token.logprob is None
+
+
+def test_beams_are_among_them():
+    sequences = sequences_of([{"temperature": 1.0}, {"temperature": 0.0}, {"temperature": 1.0, "top_p": 0.8}])
+    sequences[1].beams = BeamSearch(BeamParams(num_beams=3), num_returned=1, max_tokens=5, stop_token_ids=frozenset())
+    logits = torch.randn(3, 300)
+    assert sample(logits, sequences, 50256, kernels()) == sample(logits, sequences, 50256)
+
+
+@pytest.mark.parametrize("num_top", [0, 4])
+def test_a_prompt_gets_the_same_scores(num_top):
+    logits = torch.randn(9, 300)
+    logits[4, 0] = torch.inf
+    targets = list(range(9))
+    found, expected = score_prompt(logits, targets, num_top, kernels()), score_prompt(logits, targets, num_top)
+    assert found[4] is None
+    for one, other in zip(found, expected, strict=True):
+        assert_same(one, other)
