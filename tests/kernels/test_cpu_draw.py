@@ -97,6 +97,17 @@ def test_filters_leave_what_the_reference_leaves(vocab_size, filters_on):
     assert draw(logits, temperatures, *on, *drawn).tolist() == reference(logits, temperatures, *on, *drawn)
 
 
+@pytest.mark.parametrize("filters_on", FILTERS, ids=str)
+def test_filters_leave_what_the_reference_leaves_of_a_vocabulary_that_is_mostly_one_tie(filters_on):
+    num_rows, vocab_size = 8, 50257
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(num_rows, vocab_size, generator=generator)
+    logits[:, torch.randperm(vocab_size, generator=generator)[:30_000]] = -2.5
+    temperatures = torch.tensor([0.3, 1.0, 2.0, 100.0]).repeat(2)
+    on, drawn = filters(num_rows, **filters_on), keys(num_rows, seed=1)
+    assert draw(logits, temperatures, *on, *drawn).tolist() == reference(logits, temperatures, *on, *drawn)
+
+
 @settings(max_examples=200)
 @given(
     values=st.lists(st.integers(-12, 12), min_size=1, max_size=120),

@@ -235,6 +235,17 @@ def test_top_p_of_a_flat_distribution_over_a_whole_vocabulary():
     assert logits[kept].min() >= logits.sort(descending=True).values[len(kept) - 1]
 
 
+@pytest.mark.parametrize("top_p", [0.01, 0.5, 0.9])
+def test_of_tokens_that_tie_top_p_keeps_the_first(top_p):
+    """As in a model whose training never saw most of its vocabulary: it gives all of those tokens the same logit."""
+    logits = torch.full((50257,), -1.0)
+    logits[[7, 40_000, 123]] = torch.tensor([2.0, 3.0, 0.5])
+    kept = filter_candidates(logits, top_k=0, top_p=top_p, min_p=0.0).tolist()
+    others = [token_id for token_id in range(50257) if token_id not in (7, 40_000, 123)]
+    assert kept == [40_000, 7, 123, *others][: len(kept)]
+    assert len(kept) > 3
+
+
 @pytest.mark.parametrize("filters", [{"top_k": 1}, {"top_p": 0.0}, {"top_p": 1e-9}, {"min_p": 1.0}, {"top_p": 0.999}])
 def test_at_least_one_token_stays(filters):
     for logits in (torch.zeros(1), torch.tensor([-torch.inf, 2.0, -torch.inf]), torch.tensor([0.0, 1e30, -1e30])):

@@ -63,7 +63,8 @@ def filter_candidates(logits: Tensor, *, top_k: int, top_p: float, min_p: float)
 
     logits: [vocab_size], already divided by the temperature. top_k 0, top_p 1 and min_p 0 are off. Tokens that tie
     with the k-th are kept. top-p keeps the fewest most likely tokens whose probabilities reach top_p (Holtzman et
-    al. 2020); min-p keeps those at least min_p times as likely as the best (Nguyen et al. 2024).
+    al. 2020), of those that tie the first; min-p keeps those at least min_p times as likely as the best (Nguyen et al.
+    2024).
     """
     if 0 < top_k < len(logits):
         kth = logits.topk(top_k).values[-1]
@@ -81,15 +82,16 @@ def filter_candidates(logits: Tensor, *, top_k: int, top_p: float, min_p: float)
 def _filter_top_p(logits: Tensor, kept: Tensor, top_p: float) -> Tensor:
     values = logits[kept]
     total = values.logsumexp(0)
-    num_tried = min(_CANDIDATES_TRIED, len(kept))
-    while True:
-        best = values.topk(num_tried)
+    least = values.topk(min(_CANDIDATES_TRIED, len(kept))).values[-1]
+    nearest = (values >= least).nonzero().squeeze(1)
+    for tried in (nearest, torch.arange(len(kept), device=kept.device)):
+        best = values[tried].sort(descending=True, stable=True)
         probabilities = (best.values - total).exp()
         more_likely = probabilities.cumsum(0) - probabilities
-        if num_tried == len(kept) or more_likely[-1] >= top_p:
-            num_kept = max(1, int((more_likely < top_p).sum()))
-            return kept[best.indices[:num_kept]]
-        num_tried = len(kept)
+        if more_likely[-1] >= top_p:
+            break
+    num_kept = max(1, int((more_likely < top_p).sum()))
+    return kept[tried[best.indices[:num_kept]]]
 
 
 def sample_reference(
