@@ -359,6 +359,8 @@ def test_max_tokens_zero_runs_the_prompt_only(fresh, greedy, run, request_of):
         ([-1], {}, InvalidRequest),
         ([1], {"logit_bias": {211: 1.0}}, InvalidRequest),
         ([1], {"stop_token_ids": (-1,)}, InvalidRequest),
+        ([1], {"logprobs": 212}, InvalidRequest),
+        ([1], {"prompt_logprobs": 212}, InvalidRequest),
     ],
 )
 def test_a_request_that_can_not_run_is_refused(engine, run, request_of, prompt, params, error):

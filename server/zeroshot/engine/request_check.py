@@ -22,6 +22,9 @@ def check_request(request: GenerateRequest, config: GPT2Config) -> None:
             raise InvalidRequest(
                 f"Token id {token_id} is not in the vocabulary of {config.vocab_size}.", field="prompt"
             )
+    for number in (params.logprobs, params.prompt_logprobs):
+        if number is not None and not 0 <= number <= config.vocab_size:
+            raise InvalidRequest(f"The vocabulary has {config.vocab_size} tokens, not {number}.", field="logprobs")
 
 
 def check_beams(request: GenerateRequest, beams: BeamParams, *, max_beams: int) -> None:
