@@ -69,6 +69,17 @@ def test_a_row_alone_gets_what_it_gets_among_others(params):
     assert sample(logits[1:2], sequences[1:2], 50256, kernels()) == together[1:2]
 
 
+@pytest.mark.parametrize(
+    "params", [{"temperature": 2}, {"min_p": 1}, {"top_p": 1, "top_k": 9}], ids=str
+)
+def test_whole_numbers_are_as_good_as_others(params):
+    """As a caller in Python may write them: what comes in by HTTP has been made floats."""
+    logits = torch.randn(1, 300, generator=torch.Generator().manual_seed(4)).expand(20, -1).contiguous()
+    found = sample(logits, sequences_of([params] * 20), 50256, kernels())
+    floats = {name: value if name == "top_k" else float(value) for name, value in params.items()}
+    assert found == sample(logits, sequences_of([floats] * 20), 50256, kernels())
+
+
 def test_a_row_that_may_get_no_token_gets_none():
     sequences = sequences_of([{"temperature": 1.0}, {"temperature": 1.0, "logprobs": 1, "min_tokens": 5}])
     token = sample(torch.randn(2, 1), sequences, 0, kernels())[1]

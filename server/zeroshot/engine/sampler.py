@@ -70,7 +70,7 @@ def _draw(kernels: SamplingKernels, raw: Tensor, sequences: list[Sequence], eos_
     for i in adjusted:
         _adjust(logits[i], sequences[i], eos_token_id)
     params = [sequence.sampling_params for sequence in sequences]
-    temperatures = torch.tensor([p.temperature for p in params])
+    temperatures = torch.tensor([p.temperature for p in params], dtype=torch.float32)
     keys = torch.tensor([[p.seed, s.choice_index, s.num_tokens] for p, s in zip(params, sequences, strict=True)])
     token_ids, are_finite = kernels.draw(logits, temperatures, *_filters(params), *keys.t().contiguous())
     if adjusted:  # where a token that is forbidden is -inf
@@ -83,7 +83,8 @@ def _filters(params: list[SamplingParams]) -> tuple[Tensor, Tensor, Tensor] | tu
     if not any(p.top_k > 0 or p.top_p < 1.0 or p.min_p > 0.0 for p in params):
         return None, None, None
     top_ks = torch.tensor([p.top_k for p in params])
-    return top_ks, torch.tensor([p.top_p for p in params]), torch.tensor([p.min_p for p in params])
+    top_ps, min_ps = torch.tensor([[p.top_p for p in params], [p.min_p for p in params]], dtype=torch.float32)
+    return top_ks, top_ps, min_ps
 
 
 def greedy_tokens(token_ids: Tensor, are_finite: Tensor) -> list[SampledToken]:
