@@ -175,9 +175,10 @@ class Candidates {
         Index known = -1;
         std::uint32_t block[NOISE_BLOCK];
         for (Index i = 0; i < size_; ++i) {
-            const Index token = tokens_[i];
-            if (token / NOISE_BLOCK != known) row.noise.bits(known = token / NOISE_BLOCK, block);
-            bits_[i] = block[token % NOISE_BLOCK];
+            const Index needed = tokens_[i] / NOISE_BLOCK;
+            if (needed != known) row.noise.bits(needed, block);
+            known = needed;
+            bits_[i] = block[tokens_[i] % NOISE_BLOCK];
         }
         Contest contest;
         for (Index start = 0; start < size_; start += LANES) {

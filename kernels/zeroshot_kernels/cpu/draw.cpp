@@ -13,8 +13,9 @@ constexpr Index PIECE = 4096;  // tokens that a thread takes at a time
 // Of the tokens from `first` to `last`, at most PIECE of them. `first` is a multiple of NOISE_BLOCK.
 Drawn draw_any(const Row& row, Index first, Index last) {
     std::uint32_t bits[PIECE + LANES];
+    std::fill_n(bits + (last - first), LANES, 0);  // for lanes of the last register that have no token
     for (Index i = first; i < last; i += NOISE_BLOCK) row.noise.bits(i / NOISE_BLOCK, bits + (i - first));
-    const float inverse = std::min(1.0f / row.temperature, FLT_MAX);
+    const float inverse = 1.0f / row.temperature;
     Contest contest;
     const auto enter = [&](Index start, Index count, Floats logits) {
         const Floats uniform = Noise::uniform(load<UnsignedInts>(bits + (start - first)));

@@ -37,20 +37,16 @@ class Noise {
     }
 
     // In (0, 1).
-    static float uniform(std::uint32_t bits) { return below_one((static_cast<float>(bits) + 0.5f) * 0x1p-32f); }
     static Floats uniform(UnsignedInts bits) {
-        return below_one((__builtin_convertvector(bits, Floats) + 0.5f) * 0x1p-32f);
+        const Floats x = (__builtin_convertvector(bits, Floats) + 0.5f) * 0x1p-32f;
+        constexpr float most = 1.0f - 0x1p-24f;
+        return x < most ? x : Floats{} + most;
     }
 
     static float gumbel(float uniform) { return -std::log(-std::log1p(-uniform)); }
 
   private:
     static constexpr int ROUNDS = 10;
-
-    template <typename Real>
-    static Real below_one(Real x) {
-        return x < 1.0f - 0x1p-24f ? x : Real{} + (1.0f - 0x1p-24f);
-    }
 
     std::uint64_t position_, keys_[ROUNDS][2];
 };
