@@ -1,5 +1,7 @@
 """What the sampler does by the C++ kernels for all rows at once is what it does without them, row by row."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -69,15 +71,29 @@ def test_a_row_alone_gets_what_it_gets_among_others(params):
     assert sample(logits[1:2], sequences[1:2], 50256, kernels()) == together[1:2]
 
 
-@pytest.mark.parametrize(
-    "params", [{"temperature": 2}, {"min_p": 1}, {"top_p": 1, "top_k": 9}], ids=str
-)
+@pytest.mark.parametrize("params", [{"temperature": 2}, {"min_p": 1}, {"top_p": 1, "top_k": 9}], ids=str)
 def test_whole_numbers_are_as_good_as_others(params):
     """As a caller in Python may write them: what comes in by HTTP has been made floats."""
     logits = torch.randn(1, 300, generator=torch.Generator().manual_seed(4)).expand(20, -1).contiguous()
     found = sample(logits, sequences_of([params] * 20), 50256, kernels())
     floats = {name: value if name == "top_k" else float(value) for name, value in params.items()}
     assert found == sample(logits, sequences_of([floats] * 20), 50256, kernels())
+
+
+def test_rows_that_ask_for_no_log_probabilities_are_not_scored():
+    num_scored = []
+
+    def logprobs(logits, *arguments):
+        num_scored.append(len(logits))
+        return used.logprobs(logits, *arguments)
+
+    used = kernels()
+    sequences = sequences_of([{}, {"logprobs": 2}, {}, {"logprobs": 0}, {"logprobs": 5}])
+    logits = torch.randn(5, 300)
+    logits[4, 3] = torch.nan
+    found = sample(logits, sequences, 50256, replace(used, logprobs=logprobs))
+    assert num_scored == [2]
+    assert [None if token.logprob is None else len(token.logprob.top) for token in found] == [None, 2, None, 0, None]
 
 
 def test_a_row_that_may_get_no_token_gets_none():

@@ -48,15 +48,19 @@ def _sample_together(
     kernels: SamplingKernels, logits: Tensor, sequences: list[Sequence], eos_token_id: int
 ) -> list[SampledToken]:
     token_ids = _draw(kernels, logits, sequences, eos_token_id)
-    wanted = [sequence.sampling_params.logprobs for sequence in sequences]
-    num_top = max((number for number in wanted if number is not None), default=None)
     sampled = [SampledToken(token_id if token_id >= 0 else None) for token_id in token_ids.tolist()]
-    if num_top is not None:
-        logprobs, ids = (found.numpy() for found in kernels.logprobs(logits, token_ids.clamp(min=0), num_top))
-        for i, (token, number) in enumerate(zip(sampled, wanted, strict=True)):
-            if token.token_id is not None and number is not None:
-                logprob = token_logprob(token.token_id, logprobs[i], ids[i], number)
-                sampled[i] = SampledToken(token.token_id, logprob)
+    wanted = {
+        i: number
+        for i, (sequence, token) in enumerate(zip(sequences, sampled, strict=True))
+        if (number := sequence.sampling_params.logprobs) is not None and token.token_id is not None
+    }
+    if wanted:
+        rows = list(wanted)
+        scored = logits if len(rows) == len(logits) else logits[rows]
+        logprobs, ids = (found.numpy() for found in kernels.logprobs(scored, token_ids[rows], max(wanted.values())))
+        for place, (i, number) in enumerate(wanted.items()):
+            token_id = int(token_ids[i])
+            sampled[i] = SampledToken(token_id, token_logprob(token_id, logprobs[place], ids[place], number))
     for i, sequence in enumerate(sequences):
         if sequence.beams is not None and sampled[i].token_id is not None:
             sampled[i] = _sample_row(logits[i], sequence, eos_token_id)
