@@ -40,6 +40,7 @@ def test_what_runs_finishes_and_what_comes_is_refused(start_server: StartServer,
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
             assert refused.headers["retry-after"]
         assert server.http.post("/", json={"inputs": "a"}).json()["error_type"] == "unhealthy"
+        assert server.metrics()["zeroshot_rejected_total", "draining"] == 5
         assert plain.result().json()["usage"]["completion_tokens"] == 1000
         lines = [line for line in stream.result().text.split("\n") if line]
         assert lines[-1] == "data: [DONE]"

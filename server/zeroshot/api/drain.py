@@ -5,6 +5,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from zeroshot.api.errors import error_response
 from zeroshot.errors import Draining
 
+_ALWAYS_ANSWERED = ("/health", "/metrics")
+"""Whoever watches the server wants to see it to its end."""
+
 
 class Drain:
     """`serving.py` begins it on a signal; `health.py` and the middleware look at it."""
@@ -12,7 +15,7 @@ class Drain:
     def __init__(self) -> None:
         self.is_draining = False
         self.num_requests = 0
-        """Requests being answered now; health checks don't count."""
+        """Requests being answered now; those that only watch don't count."""
 
     def begin(self) -> None:
         self.is_draining = True
@@ -26,7 +29,7 @@ class DrainMiddleware:
         self._drain = drain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith("/health"):
+        if scope["type"] != "http" or scope["path"].startswith(_ALWAYS_ANSWERED):
             await self.app(scope, receive, send)
             return
         if self._drain.is_draining:
