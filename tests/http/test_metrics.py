@@ -166,6 +166,7 @@ def test_counts_survive_the_engine(fresh_server: Any) -> None:
     fresh_server.wait_until(lambda health: health["status"] == "restarting")
     down = fresh_server.metrics()
     assert down["zeroshot_engine_up",] == 0
+    assert fresh_server.http.post("/generate", json={"prompt": "a"}).status_code == 503
     assert b"503" in connection.recv(100)
     connection.close()
     fresh_server.wait_until(lambda health: health["engine_restarts"] == 1)
@@ -174,6 +175,7 @@ def test_counts_survive_the_engine(fresh_server: Any) -> None:
     after = settled(fresh_server)
     assert after["zeroshot_engine_restarts_total",] == 1
     assert growth(before, after, "zeroshot_aborted_requests_total", "engine_restarting") == 1
+    assert growth(before, after, "zeroshot_rejected_total", "engine_restarting") == 1  # what came while it was away
     assert growth(before, after, "vllm:request_success_total", "error", model) == 1
     assert growth(before, after, "vllm:generation_tokens_total", model) >= 30
     counters = [key for key in before if key[0].endswith(("_total", "_count", "_bucket"))]

@@ -10,6 +10,7 @@ from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from zeroshot.errors import EngineUnavailable
 from zeroshot.telemetry.engine_collector import EngineCollector, EngineReport
 from zeroshot.telemetry.step_histogram import StepHistogram
 from zeroshot.types import FinishReason
@@ -19,7 +20,7 @@ _TOKEN_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 
 _PHASE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 REFUSALS = frozenset({401, 403, 413, 429, 503})
-"""Statuses of requests that were turned away before any work was done for them."""
+"""Statuses of requests that are turned away. But a 503 also ends one that runs, when its engine is lost."""
 
 
 class Metrics:
@@ -74,7 +75,7 @@ class Metrics:
             "reason",
         )  # fmt: skip
         self._rejected = self._counter(
-            "rejected", "HTTP requests turned away before any work was done; reason is the error's code.", "reason"
+            "rejected", "HTTP requests turned away before they ran; reason is the error's code.", "reason"
         )
 
     def watch_engine(self, read: Callable[[], EngineReport]) -> None:
@@ -95,9 +96,11 @@ class Metrics:
     def request_aborted(self, reason: str) -> None:
         self._aborted.labels(reason).inc()
 
-    def http_answered(self, handler: str, method: str, status: int, error_code: str | None) -> None:
+    def http_answered(self, handler: str, method: str, status: int, error_code: str | None, *, was_sent: bool) -> None:
+        """`was_sent`: some of it went to an engine, so that `request_aborted` counts its failure."""
         self._http_requests.labels(handler, method, str(status)).inc()
-        if status in REFUSALS and error_code is not None:  # "not ready" of /health is an answer, no refusal
+        is_turned_away = status in REFUSALS and not (was_sent and status == EngineUnavailable.status)
+        if is_turned_away and error_code is not None:  # "not ready" of /health is an answer, no refusal
             self._rejected.labels(error_code).inc()
 
     def task_answered(self, task: str, status: str, cached_tokens: int = 0) -> None:

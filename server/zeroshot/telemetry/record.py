@@ -58,6 +58,8 @@ class RequestRecord:
     started_at: float = field(default_factory=time.monotonic)
     task: str | None = None
     error_code: str | None = None
+    was_sent: bool = False
+    """Whether any of it was given to an engine."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
