@@ -85,6 +85,16 @@ def test_task_with_a_wrong_input_exits_with_1(model: Any) -> None:
     assert json.loads(result.stdout)["error"]["code"] == "validation_error"
 
 
+@pytest.mark.parametrize("argument", ["Fine.", "txt=Fine.", "truncate=3"])
+def test_task_says_what_is_wrong_with_its_inputs_before_it_loads_a_model(model: Any, argument: str) -> None:
+    result = zeroshot("task", "sentiment", argument, "--model", str(model.folder), "--prompts", str(PROMPTS))
+    assert result.returncode == 1
+    assert "engine" not in result.stderr
+    if argument != "truncate=3":  # a field there is
+        said = " ".join((result.stdout + result.stderr).split())
+        assert "sentiment takes text, truncate, explain, timeout, calibration, length_norm." in said
+
+
 def test_task_on_a_file_keeps_order_and_takes_up_an_interrupted_run(model: Any, tmp_path: Path) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "[out].jsonl"
     items = [{"text": f"Review number {i}."} if i != 3 else {"txt": "wrong"} for i in range(8)]

@@ -13,11 +13,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from zeroshot.client import EngineClient
-from zeroshot.errors import EngineRestarting, InvalidRequest, ValidationFailed, ZeroshotError
+from zeroshot.errors import EngineRestarting, InvalidRequest, ValidationFailed, ZeroshotError, most_telling
 from zeroshot.model_client import ModelClient
 from zeroshot.settings import Settings
 from zeroshot.tasks.catalog import Catalog
 from zeroshot.tasks.inputs import EnumInput, StringInput
+from zeroshot.tasks.schema import TaskRequest
 from zeroshot.tasks.task import Task
 
 _IN_FLIGHT = 64
@@ -27,10 +28,19 @@ _MAX_TRIES = 3
 
 
 async def run_once(settings: Settings, model_folder: Path, name: str, pairs: list[str]) -> dict[str, Any]:
-    """The result for inputs given as `name=value`, or `{"error": ...}`."""
-    async with local_engine(settings, model_folder, task=name) as (catalog, client):
-        task = catalog.get(name)
-        return await run_item(task, client, json.dumps(_body(task, pairs)))
+    """The result for inputs given as `name=value`, or `{"error": ...}`. Raises InvalidRequest for what is no such pair.
+
+    What doesn't fit the task is said before an engine is started for nothing.
+    """
+    catalog, client = _unstarted(settings, model_folder)
+    task = catalog.get(name)
+    item = json.dumps(_body(task, pairs))
+    try:
+        _request(task, item)
+    except ValidationFailed as error:
+        return error.as_body()
+    async with _running(client, settings.engine_start_timeout_s):
+        return await run_item(task, client, item)
 
 
 async def run_file(
@@ -43,28 +53,37 @@ async def run_file(
     read or written, or that don't belong together.
     """
     run = _FileRun.resume(source, target)  # before a model is loaded for nothing
-    async with local_engine(settings, model_folder, task=name) as (catalog, client):
-        return await _run_remaining(catalog.get(name), client, run, settings.engine_start_timeout_s, on_done)
+    catalog, client = _unstarted(settings, model_folder)
+    task = catalog.get(name)
+    async with _running(client, settings.engine_start_timeout_s):
+        return await _run_remaining(task, client, run, settings.engine_start_timeout_s, on_done)
 
 
 @asynccontextmanager
-async def local_engine(
-    settings: Settings, model_folder: Path, *, task: str | None = None
-) -> AsyncGenerator[tuple[Catalog, EngineClient], None]:
+async def local_engine(settings: Settings, model_folder: Path) -> AsyncGenerator[tuple[Catalog, EngineClient], None]:
     """An engine process for work without a server, ready, and the tasks. It is stopped afterwards.
 
-    task: one that must be there: else UnknownTask is raised before the engine starts. Its queue has no limit: who gives
-    it work says how much is in flight. Raises EngineUnavailable, PromptFileError.
+    Its queue has no limit: who gives it work says how much is in flight. Raises EngineUnavailable, PromptFileError.
     """
+    catalog, client = _unstarted(settings, model_folder)
+    async with _running(client, settings.engine_start_timeout_s):
+        yield catalog, client
+
+
+def _unstarted(settings: Settings, model_folder: Path) -> tuple[Catalog, EngineClient]:
+    """For what can be said without an engine. Raises PromptFileError."""
     unbounded = settings.model_copy(update={"max_queued_seqs": _NO_LIMIT, "max_queued_tokens": _NO_LIMIT})
     client = EngineClient(unbounded, model_folder)
-    catalog = Catalog(settings.prompts, tokenizer=client.tokenizer, max_model_len=client.max_model_len)
-    if task is not None:
-        catalog.get(task)
+    return Catalog(settings.prompts, tokenizer=client.tokenizer, max_model_len=client.max_model_len), client
+
+
+@asynccontextmanager
+async def _running(client: EngineClient, start_timeout_s: float) -> AsyncGenerator[None, None]:
+    """Raises EngineUnavailable."""
     await client.start()
     try:
-        await client.wait_until_ready(settings.engine_start_timeout_s)
-        yield catalog, client
+        await client.wait_until_ready(start_timeout_s)
+        yield
     finally:
         await client.stop()
 
@@ -75,7 +94,7 @@ def _body(task: Task, pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         name, separator, value = pair.partition("=")
         if not separator:
-            raise InvalidRequest(f"{pair!r} is not name=value.")
+            raise InvalidRequest(f"{pair!r} is not name=value. {_fields(task)}")
         declared = task.file.inputs.get(name)
         is_text = isinstance(declared, StringInput | EnumInput)
         try:
@@ -88,9 +107,7 @@ def _body(task: Task, pairs: list[str]) -> dict[str, Any]:
 async def run_item(task: Task, client: ModelClient, item: str | bytes) -> dict[str, Any]:
     """The result of one JSON object of inputs, or `{"error": ...}`."""
     try:
-        result = await task.run(client, task.request_model.model_validate_json(item))
-    except ValidationError as error:
-        return _refusal(error).as_body()
+        result = await task.run(client, _request(task, item))
     except ZeroshotError as error:
         return error.as_body()
     return result.as_body()
@@ -106,14 +123,32 @@ async def _run_line(task: Task, client: ModelClient, item: bytes, start_timeout_
     return await run_item(task, client, item)
 
 
-def _refusal(error: ValidationError) -> ValidationFailed:
-    """There is no body and no header here, of which messages for HTTP speak."""
+def _request(task: Task, item: str | bytes) -> TaskRequest:
+    """Raises ValidationFailed."""
+    try:
+        return task.request_model.model_validate_json(item)
+    except ValidationError as error:
+        raise _refusal(task, error) from None
+
+
+def _refusal(task: Task, error: ValidationError) -> ValidationFailed:
+    """There is no body and no header here, of which messages for HTTP speak, and no page with the task's fields."""
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return ValidationFailed(first["msg"])
     if first["type"] == "model_type" and not first["loc"]:
         return ValidationFailed("This is not a JSON object of inputs.")
-    return ValidationFailed.from_pydantic(error.errors())
+    refusal = ValidationFailed.from_pydantic(error.errors())
+    if most_telling(error.errors())["type"] == "extra_forbidden":
+        return ValidationFailed(f"{refusal.message} {_fields(task)}", field=refusal.field)
+    return refusal
+
+
+def _fields(task: Task) -> str:
+    """What the task takes, its inputs first. A stream is for HTTP."""
+    names = [field.alias or name for name, field in task.request_model.model_fields.items()]
+    options = [name for name in names if name not in task.file.inputs and name != "stream"]
+    return f"{task.name} takes {', '.join([*task.file.inputs, *options])}."
 
 
 @dataclass(frozen=True, slots=True)
