@@ -7,6 +7,7 @@ import sys
 import time
 
 import httpx
+import psutil
 import pytest
 
 from zeroshot.errors import InvalidRequest
@@ -87,3 +88,22 @@ def test_an_evaluation_that_fails_does_not_take_the_others_with_it(run, tmp_path
     assert outcomes["sst2"].status == outcomes["mctest"].status == "failed"
     assert "sst2_test.jsonl:1" in outcomes["sst2"].reason
     assert "another form" in outcomes["mctest"].reason
+
+
+def test_a_run_goes_on_when_the_engine_is_lost(run):
+    """Once while tokens are scored, and once while a task's requests run."""
+    killed = []
+
+    def kill_once(name, done, total):
+        if name not in killed and 0 < done < total - 3:
+            killed.append(name)
+            children = psutil.Process().children()
+            next(child for child in children if "zeroshot.engine.process" in child.cmdline()).kill()
+
+    report = asyncio.run(
+        evaluate_in_process(run.settings, run.model.folder, Options(run.data, ["lambada", "sst2"]), kill_once)
+    )
+    assert killed == ["lambada", "sst2"]
+    for outcome in report.outcomes:
+        assert outcome.status == "measured" or outcome.name not in killed, outcome.reason
+        assert values(outcome) == pytest.approx(values(run.outcome(outcome.name)), rel=1e-4)
