@@ -117,6 +117,21 @@ def test_log_probabilities_are_the_models_own(server: Any) -> None:
     assert found == pytest.approx(whole[-len(found) :], abs=1e-4)
 
 
+def test_forced_text_comes_in_the_tokenizers_own_tokens(server: Any) -> None:
+    """As docs/clients.md says. With temperature 100 a random model would choose any others that it could."""
+    text = " years old, and he liked the sea."
+    token_ids = server.http.post("/tokenize", json={"prompt": text}).json()["tokens"]
+    for seed in range(3):
+        [choice] = choices(
+            server,
+            structured_outputs={"regex": re.escape(text)},
+            temperature=100,
+            seed=seed,
+            return_token_ids=True,
+        )
+        assert choice["token_ids"][: len(token_ids)] == token_ids
+
+
 def test_stop_strings_end_a_text_before_its_grammar_does(server: Any) -> None:
     choice = choices(server, structured_outputs={"regex": "(ab){20}"}, stop=["ba"], max_tokens=100)[0]
     assert (choice["text"], choice["finish_reason"], choice["stop_reason"]) == ("a", "stop", "ba")
