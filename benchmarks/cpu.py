@@ -3,9 +3,10 @@
     python -m benchmarks.cpu                     # GPT-2 124M's shape: 1, 8, 32 and 64 at once, 5 rounds, all systems
     python -m benchmarks.cpu --concurrency 8 --merge              # one level; keep what the result file has of others
     python -m benchmarks.cpu --rounds 2 --concurrency 1 --systems "zeroshot int8, HTTP" "Hugging Face generate"
+    python -m benchmarks.cpu --sampled --output benchmarks/results/cpu_sampled.json     # with a temperature and filters
 
 The rounds are interleaved (each system once, then again) and medians compared, since machines drift; ratios are only
-taken within one call. Whichever is not measured is idle. Prompt 32 tokens, output 64, greedy. "prefill" is one prompt
+taken within one call. Whichever is not measured is idle. Prompt 32 tokens, output 64. "prefill" is one prompt
 of 512 tokens and one token of output.
 
 This server guesses no tokens here, as the peers don't: what a random model writes repeats itself, and the guesses would
@@ -24,6 +25,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from rich.table import Table
 
 from benchmarks import command
 from benchmarks.cpu_peers import peers
+from benchmarks.cpu_tokens import GREEDY, SAMPLED, Sampling
 from benchmarks.http_load import seconds_for
 from benchmarks.http_server import running_server
 from benchmarks.random_checkpoint import SIZES, random_checkpoint
@@ -64,6 +67,7 @@ def main() -> None:
     parser.add_argument("--output-tokens", type=int, default=64, help="of each request")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of each system")
     parser.add_argument("--checkpoints", type=Path, default=Path(tempfile.gettempdir()), help="where to keep them")
+    parser.add_argument("--sampled", action="store_true", help=f"not greedy: {SAMPLED}")
     parser.add_argument("--merge", action="store_true", help="keep the output file's other concurrencies")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -73,6 +77,7 @@ def main() -> None:
         "threads": arguments.threads,
         "prompt_tokens": arguments.prompt_tokens,
         "output_tokens": arguments.output_tokens,
+        "sampling": asdict(sampling_of(arguments)),
         **measure(checkpoint, arguments),
     }
     if arguments.merge and arguments.output.exists():
@@ -83,7 +88,8 @@ def main() -> None:
 
 def measure(checkpoint: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """tokens_per_second: {system: {concurrency: one number a round}}, and what else the result file says of a run."""
-    found, versions = peers(checkpoint, arguments.threads)
+    sampling = sampling_of(arguments)
+    found, versions = peers(checkpoint, arguments.threads, sampling)
     names = arguments.systems or [*SERVED, *found]
     rates: dict[str, dict[str, list[float]]] = {name: {level: [] for level in arguments.concurrency} for name in names}
     seconds_to_ready: dict[str, float] = {}
@@ -96,11 +102,13 @@ def measure(checkpoint: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             urls[dtype] = stack.enter_context(server)
             seconds_to_ready[dtype] = round(time.perf_counter() - started, 1)
         systems: dict[str, Measured] = {
-            name: over_http(urls[SERVED[name][0]], SERVED[name][1]) if name in SERVED else found[name]().seconds
+            name: over_http(urls[SERVED[name][0]], SERVED[name][1], sampling)
+            if name in SERVED
+            else found[name]().seconds
             for name in names
         }
         load_before = os.getloadavg()[0]
-        ours = [over_http(url, is_stream=False) for url in urls.values()]
+        ours = [over_http(url, False, sampling) for url in urls.values()]
         ours += [systems[name] for name in names if name.endswith("engine alone")]
         # A single round is a trial, whose figures nobody keeps.
         for fill in track(ours if arguments.rounds > 1 else [], "filling KV caches", transient=True):
@@ -130,9 +138,14 @@ def shape(level: str, arguments: argparse.Namespace) -> tuple[int, int, int]:
     return int(level), arguments.prompt_tokens, arguments.output_tokens
 
 
-def over_http(url: str, is_stream: bool) -> Measured:
+def sampling_of(arguments: argparse.Namespace) -> Sampling:
+    return SAMPLED if arguments.sampled else GREEDY
+
+
+def over_http(url: str, is_stream: bool, sampling: Sampling = GREEDY) -> Measured:
     def seconds(prompts: list[list[int]], output_tokens: int) -> float:
-        return asyncio.run(seconds_for(url, [request_body(p, output_tokens, is_stream) for p in prompts]))
+        bodies = [request_body(prompt, output_tokens, is_stream, sampling) for prompt in prompts]
+        return asyncio.run(seconds_for(url, bodies))
 
     return seconds
 
@@ -142,8 +155,8 @@ def random_prompts(count: int, num_tokens: int, *, seed: int) -> list[list[int]]
     return torch.randint(0, 50256, (count, num_tokens), generator=generator).tolist()  # type: ignore[no-any-return]
 
 
-def request_body(prompt: list[int], output_tokens: int, is_stream: bool) -> dict[str, Any]:
-    body = {"prompt": prompt, "max_tokens": output_tokens, "temperature": 0, "ignore_eos": True}
+def request_body(prompt: list[int], output_tokens: int, is_stream: bool, sampling: Sampling = GREEDY) -> dict[str, Any]:
+    body = {"prompt": prompt, "max_tokens": output_tokens, "ignore_eos": True, **asdict(sampling)}
     return body | {"stream": True} if is_stream else body
 
 

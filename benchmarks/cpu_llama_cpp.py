@@ -1,4 +1,4 @@
-"""llama.cpp as a peer of `cpu.py`: the checkpoint as a GGUF file, and greedy decoding of a batch through its C API.
+"""llama.cpp as a peer of `cpu.py`: the checkpoint as a GGUF file, and decoding of a batch through its C API.
 
 Its own server adds HTTP to this; its library is the faster, and so the fairer, thing to compare with.
 """
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
+from benchmarks.cpu_tokens import GREEDY, Sampling
 from zeroshot.model.config import GPT2Config
 
 GGML_TYPES = {"F32": "LLAMA_FTYPE_ALL_F32", "BF16": "LLAMA_FTYPE_MOSTLY_BF16", "Q8_0": "LLAMA_FTYPE_MOSTLY_Q8_0"}
@@ -32,7 +33,7 @@ _NAMES = {
 class LlamaCpp:
     """Tried with one thread and with all of them for each batch size, then measured with the faster."""
 
-    def __init__(self, checkpoint: Path, kind: str, threads: int) -> None:
+    def __init__(self, checkpoint: Path, kind: str, threads: int, sampling: Sampling = GREEDY) -> None:
         import llama_cpp
 
         self._api: Any = llama_cpp
@@ -43,6 +44,7 @@ class LlamaCpp:
         self._model = llama_cpp.llama_model_load_from_file(path, llama_cpp.llama_model_default_params())
         if not self._model:
             raise RuntimeError(f"llama.cpp could not load {path.decode()}")
+        self._sampling = sampling
         self._vocab_size = GPT2Config.from_folder(checkpoint).vocab_size
         self._threads = dict.fromkeys((1, threads))
         self._best: dict[tuple[int, int], int] = {}
@@ -60,17 +62,20 @@ class LlamaCpp:
     def _run(self, threads: int, prompts: list[list[int]], output_tokens: int) -> tuple[float, list[list[int]]]:
         """The context is made before the clock starts. prompts: all of one length."""
         context = self._context(threads, len(prompts), len(prompts[0]) + output_tokens)
+        samplers = [] if self._sampling.is_greedy else [self._sampler(seed) for seed in range(len(prompts))]
         batch = self._api.llama_batch_init(sum(map(len, prompts)), 0, 1)
         try:
             start = time.perf_counter()
-            newest = self._decode(context, batch, prompts, 0)
+            newest = self._decode(context, samplers, batch, prompts, 0)
             outputs = [newest]
             for step in range(output_tokens - 1):
-                newest = self._decode(context, batch, [[token] for token in newest], len(prompts[0]) + step)
+                newest = self._decode(context, samplers, batch, [[token] for token in newest], len(prompts[0]) + step)
                 outputs.append(newest)
             return time.perf_counter() - start, [list(tokens) for tokens in zip(*outputs, strict=True)]
         finally:
             self._api.llama_batch_free(batch)
+            for sampler in samplers:
+                self._api.llama_sampler_free(sampler)
             self._api.llama_free(context)
 
     def _context(self, threads: int, num_prompts: int, num_tokens: int) -> Any:
@@ -84,8 +89,21 @@ class LlamaCpp:
             raise RuntimeError("llama.cpp could not make a context")
         return context
 
-    def _decode(self, context: Any, batch: Any, new_tokens: list[list[int]], position: int) -> list[int]:
-        """new_tokens: of each sequence, from `position` on. Returns the likeliest next token of each."""
+    def _sampler(self, seed: int) -> Any:
+        """As its own server makes one: filters first, so that the rest is done on few tokens."""
+        api, sampling = self._api, self._sampling
+        chain = api.llama_sampler_chain_init(api.llama_sampler_chain_default_params())
+        api.llama_sampler_chain_add(chain, api.llama_sampler_init_top_k(sampling.top_k))
+        api.llama_sampler_chain_add(chain, api.llama_sampler_init_top_p(sampling.top_p, 1))
+        api.llama_sampler_chain_add(chain, api.llama_sampler_init_temp(sampling.temperature))
+        api.llama_sampler_chain_add(chain, api.llama_sampler_init_dist(seed))
+        return chain
+
+    def _decode(
+        self, context: Any, samplers: list[Any], batch: Any, new_tokens: list[list[int]], position: int
+    ) -> list[int]:
+        """new_tokens: of each sequence, from `position` on. Returns the next token of each: without samplers, the
+        likeliest one, for which NumPy is faster than llama.cpp's own sampler."""
         row = 0
         last_rows = []
         for sequence, tokens in enumerate(new_tokens):
@@ -98,6 +116,9 @@ class LlamaCpp:
         batch.n_tokens = row
         if self._api.llama_decode(context, batch) != 0:
             raise RuntimeError("llama.cpp could not decode the batch")
+        if samplers:
+            sample = self._api.llama_sampler_sample
+            return [sample(sampler, context, row) for sampler, row in zip(samplers, last_rows, strict=True)]
         rows = (self._api.llama_get_logits_ith(context, row) for row in last_rows)
         return [int(np.ctypeslib.as_array(logits, (self._vocab_size,)).argmax()) for logits in rows]
 

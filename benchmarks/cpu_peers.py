@@ -1,7 +1,7 @@
 """What `cpu.py` compares with: other ways to run the same checkpoint on this CPU, each at its best thread count.
 
-Each is an object with `seconds(prompts, output_tokens)`: wall time from prompts to all tokens, greedy, end of text
-ignored. CTranslate2 and llama.cpp are optional (`make bench-peers`); what isn't installed is named in the result.
+Each is an object with `seconds(prompts, output_tokens)`: wall time from prompts to all tokens, end of text ignored.
+CTranslate2 and llama.cpp are optional (`make bench-peers`); what isn't installed is named in the result.
 """
 
 import contextlib
@@ -12,12 +12,16 @@ import multiprocessing
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, astuple
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import torch
 from transformers import GPT2LMHeadModel
 
 from benchmarks.cpu_llama_cpp import LlamaCpp
+from benchmarks.cpu_tokens import GREEDY, Sampling
 from zeroshot.engine.engine import Engine
 from zeroshot.engine.loader import load_engine
 from zeroshot.settings import DType, EngineSettings
@@ -27,7 +31,9 @@ END_OF_TEXT = 50256
 
 
 class HuggingFace:
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Path, sampling: Sampling) -> None:
+        filters = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
+        self._how: dict[str, Any] = {"do_sample": False} if sampling.is_greedy else {"do_sample": True} | filters
         self.model = GPT2LMHeadModel.from_pretrained(checkpoint, dtype=torch.float32).eval()
 
     def seconds(self, prompts: list[list[int]], output_tokens: int) -> float:
@@ -39,7 +45,7 @@ class HuggingFace:
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=output_tokens,
                 min_new_tokens=output_tokens,
-                do_sample=False,
+                **self._how,
                 pad_token_id=END_OF_TEXT,
             )
         seconds = time.perf_counter() - start
@@ -53,7 +59,8 @@ class EngineAlone:
     In this process it would share an allocator and OpenMP threads with the peers, and was a third slower.
     """
 
-    def __init__(self, checkpoint: Path, dtype: DType, threads: int) -> None:
+    def __init__(self, checkpoint: Path, dtype: DType, threads: int, sampling: Sampling) -> None:
+        self._sampling = sampling
         settings = EngineSettings(
             model_folder=checkpoint, dtype=dtype, device="cpu", num_threads=threads, speculative_ngram=0
         )
@@ -62,7 +69,7 @@ class EngineAlone:
         )
 
     def seconds(self, prompts: list[list[int]], output_tokens: int) -> float:
-        return self._process.submit(_engine_seconds, prompts, output_tokens).result()
+        return self._process.submit(_engine_seconds, prompts, output_tokens, self._sampling).result()
 
 
 _engine: Engine | None = None  # of the process that `EngineAlone` starts
@@ -73,13 +80,14 @@ def _load(settings: EngineSettings) -> None:
     _engine = load_engine(settings)
 
 
-def _engine_seconds(prompts: list[list[int]], output_tokens: int) -> float:
+def _engine_seconds(prompts: list[list[int]], output_tokens: int, sampling: Sampling) -> float:
     if _engine is None:
         raise RuntimeError("no engine was loaded in this process")
-    params = SamplingParams(max_tokens=output_tokens, temperature=0.0, ignore_eos=True)
+    params = SamplingParams(max_tokens=output_tokens, ignore_eos=True, **asdict(sampling))
     start = time.perf_counter()
     for index, prompt in enumerate(prompts):
-        _engine.add_request(GenerateRequest(request_id=str(index), prompt_token_ids=prompt, sampling_params=params))
+        own = msgspec.structs.replace(params, seed=index)
+        _engine.add_request(GenerateRequest(request_id=str(index), prompt_token_ids=prompt, sampling_params=own))
     num_tokens = 0
     while _engine.has_work:
         num_tokens += sum(len(output.token_ids) for output in _engine.step())
@@ -92,8 +100,13 @@ class CTranslate2:
     """Its threads only sometimes help it: each batch size is tried with all in one worker, one thread, one worker
     a thread, and then measured with the fastest."""
 
-    def __init__(self, checkpoint: Path, compute_type: str, threads: int) -> None:
+    def __init__(self, checkpoint: Path, compute_type: str, threads: int, sampling: Sampling) -> None:
         import ctranslate2
+
+        self._how: dict[str, Any] = {"sampling_topk": 1}
+        if not sampling.is_greedy:
+            names = ("sampling_temperature", "sampling_topk", "sampling_topp")
+            self._how = dict(zip(names, astuple(sampling), strict=True))
 
         folder = checkpoint / "ctranslate2"
         if not folder.exists():
@@ -124,7 +137,7 @@ class CTranslate2:
             tokens,
             max_length=output_tokens,
             min_length=output_tokens,
-            sampling_topk=1,
+            **self._how,
             include_prompt_in_result=False,
             max_batch_size=-(-len(prompts) // layout[0]),
         )
@@ -141,21 +154,23 @@ def check_length(num_tokens: int, wanted: int) -> None:
 Peer = HuggingFace | EngineAlone | CTranslate2 | LlamaCpp
 
 
-def peers(checkpoint: Path, threads: int) -> tuple[dict[str, Callable[[], Peer]], dict[str, str]]:
+def peers(
+    checkpoint: Path, threads: int, sampling: Sampling = GREEDY
+) -> tuple[dict[str, Callable[[], Peer]], dict[str, str]]:
     """(name -> how to load it), and the versions of the libraries, or that one is missing."""
     found: dict[str, Callable[[], Peer]] = {
-        "zeroshot fp32, engine alone": lambda: EngineAlone(checkpoint, "fp32", threads),
-        "zeroshot int8, engine alone": lambda: EngineAlone(checkpoint, "int8", threads),
-        "Hugging Face generate": lambda: HuggingFace(checkpoint),
+        "zeroshot fp32, engine alone": lambda: EngineAlone(checkpoint, "fp32", threads, sampling),
+        "zeroshot int8, engine alone": lambda: EngineAlone(checkpoint, "int8", threads, sampling),
+        "Hugging Face generate": lambda: HuggingFace(checkpoint, sampling),
     }
     optional: dict[str, dict[str, Callable[[], Peer]]] = {
         "ctranslate2": {
-            "CTranslate2 fp32": lambda: CTranslate2(checkpoint, "float32", threads),
-            "CTranslate2 int8": lambda: CTranslate2(checkpoint, "int8", threads),
+            "CTranslate2 fp32": lambda: CTranslate2(checkpoint, "float32", threads, sampling),
+            "CTranslate2 int8": lambda: CTranslate2(checkpoint, "int8", threads, sampling),
         },
         "llama-cpp-python": {
-            "llama.cpp F32": lambda: LlamaCpp(checkpoint, "F32", threads),
-            "llama.cpp Q8_0": lambda: LlamaCpp(checkpoint, "Q8_0", threads),
+            "llama.cpp F32": lambda: LlamaCpp(checkpoint, "F32", threads, sampling),
+            "llama.cpp Q8_0": lambda: LlamaCpp(checkpoint, "Q8_0", threads, sampling),
         },
     }
     versions = {"transformers": importlib.metadata.version("transformers")}

@@ -13,6 +13,7 @@ from transformers import GPT2LMHeadModel
 from benchmarks.cpu import BASELINE, SERVED, markdown_table, random_prompts
 from benchmarks.cpu_chart import draw
 from benchmarks.cpu_llama_cpp import LlamaCpp
+from benchmarks.cpu_tokens import SAMPLED
 from benchmarks.random_checkpoint import random_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +38,27 @@ def test_it_runs_from_one_command_and_goes_on_level_by_level(tmp_path: Path) -> 
     rates = run(tmp_path, "--concurrency", "2", "--systems", served, BASELINE, "--merge")["tokens_per_second"]
     assert rates[BASELINE]["1"] == earlier
     assert [name for name, row in rates.items() if "2" in row] == [served, BASELINE]  # one level is of one call
+
+
+def test_all_systems_can_draw_their_tokens(tmp_path: Path) -> None:
+    """Each is called with its own names for the same filters, those installed by `make bench-peers` too."""
+    result = run(tmp_path, "--concurrency", "2", "--sampled")
+    assert result["sampling"] == {"temperature": 0.8, "top_k": 40, "top_p": 0.95}
+    assert {*SERVED, BASELINE, "zeroshot int8, engine alone"} <= set(result["tokens_per_second"])
+    assert min(rate for row in result["tokens_per_second"].values() for rate in row["2"]) > 0
+
+
+def test_llama_cpp_draws_from_the_best_tokens(tmp_path: Path) -> None:
+    pytest.importorskip("llama_cpp", reason="there is no llama.cpp: make bench-peers")
+    folder = random_checkpoint("tiny", tmp_path)
+    prompts = random_prompts(3, 20, seed=1)
+    model = GPT2LMHeadModel.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        best = model(torch.tensor(prompts)).logits[:, -1].topk(SAMPLED.top_k).indices.tolist()
+    drawn = [LlamaCpp(folder, "F32", 1, SAMPLED).tokens(prompts, 1) for _ in range(2)]
+    assert drawn[0] == drawn[1]
+    assert all(token in row for (token,), row in zip(drawn[0], best, strict=True))
+    assert drawn[0] != [[row[0]] for row in best]
 
 
 def test_llama_cpp_runs_the_same_model(tmp_path: Path) -> None:
