@@ -37,11 +37,11 @@ class ModelRunner:
         return StepResult(
             sampled=self._draw(hidden, batch) if batch.sampled else [],
             prompt_logprobs=[(scores.sequence, self._score(hidden, scores)) for scores in batch.prompt_scores],
-            not_finite=_not_finite(hidden[batch.last_rows], batch.sequences),
+            not_finite=_not_finite(_rows_of(hidden, batch.last_rows), batch.sequences),
         )
 
     def _draw(self, hidden: torch.Tensor, batch: Batch) -> list[tuple[Sequence, SampledToken]]:
-        hidden = hidden[batch.sampled_rows]
+        hidden = _rows_of(hidden, batch.sampled_rows)
         if not any(batch.guessed):
             return list(zip(batch.sampled, draw(self.model, hidden, batch.sampled), strict=True))
         # All rows at once: the LM head's weights are read for each call.
@@ -70,6 +70,11 @@ def draw(model: GPT2, hidden: torch.Tensor, sequences: list[Sequence]) -> list[S
     if all(map(is_plain_greedy, sequences)):
         return greedy_tokens(*model.greedy(hidden))
     return sample(model.compute_logits(hidden), sequences, model.config.eos_token_id, model.backend.sampling_kernels)
+
+
+def _rows_of(hidden: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """rows: ascending. All of them are what a step has that only decodes."""
+    return hidden if len(rows) == len(hidden) else hidden.index_select(0, rows)
 
 
 def _not_finite(last_hidden: torch.Tensor, sequences: list[Sequence]) -> list[Sequence]:
