@@ -9,12 +9,14 @@ import importlib.metadata
 import io
 import json
 import multiprocessing
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import torch
@@ -24,7 +26,7 @@ from benchmarks.cpu_llama_cpp import LlamaCpp
 from benchmarks.cpu_tokens import GREEDY, Sampling
 from zeroshot.engine.engine import Engine
 from zeroshot.engine.loader import load_engine
-from zeroshot.settings import DType, EngineSettings
+from zeroshot.settings import DType, EngineSettings, engine_environment
 from zeroshot.types import GenerateRequest, SamplingParams
 
 END_OF_TEXT = 50256
@@ -67,6 +69,8 @@ class EngineAlone:
         self._process = ProcessPoolExecutor(
             1, mp_context=multiprocessing.get_context("spawn"), initializer=_load, initargs=(settings,)
         )
+        with patch.dict(os.environ, engine_environment()):
+            self._process.submit(os.getpid).result()  # which starts the process
 
     def seconds(self, prompts: list[list[int]], output_tokens: int) -> float:
         return self._process.submit(_engine_seconds, prompts, output_tokens, self._sampling).result()

@@ -145,8 +145,8 @@ def engine_environment() -> dict[str, str]:
     """For the engine process: OpenMP's threads sleep while they wait instead of spinning, unless told otherwise here.
 
     A thread that spins keeps the core that the one it waits for needs. Where something else ran on the same two cores,
-    a stream of GPT-2 124M got 1 to 31 tokens/s with OpenMP's default and 43 to 48 with this. Within a step the C++
-    kernels have a barrier of their own (`team.h`).
+    a stream of GPT-2 124M got 1 to 31 tokens/s with OpenMP's default and 43 to 48 with this. The C++ kernels have
+    threads of their own, with a patience of their own (`pool.h`).
     """
     environment = dict(os.environ)
     if "OMP_WAIT_POLICY" not in environment:

@@ -4,7 +4,6 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
-#include <omp.h>
 
 #include <cmath>
 #include <cstddef>
@@ -151,8 +150,8 @@ constexpr Index tiles_for(Index n) { return (n + TILE - 1) / TILE; }
 
 // What a thread of a parallel region takes of `num_pieces` at a time: few enough that none waits long for another, and
 // enough that memory is read, and fetched ahead, in long pieces.
-inline Index pieces_at_once(Index num_pieces) {
-    const Index pieces = num_pieces / (4 * omp_get_num_threads());
+inline Index pieces_at_once(Index num_pieces, Index num_threads) {
+    const Index pieces = num_pieces / (4 * num_threads);
     return pieces > 1 ? pieces : 1;
 }
 

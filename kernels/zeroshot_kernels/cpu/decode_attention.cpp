@@ -98,7 +98,7 @@ void attend(const Pages<Number>& pages, const Task& task, float scale) {
 
 // All heads of a sequence together, unless there are too few sequences to keep the threads busy.
 inline Index heads_at_once(Index num_seqs, Index n_head) {
-    const Index wanted = 4 * omp_get_max_threads();
+    const Index wanted = 4 * wanted_threads();
     const Index pieces = num_seqs >= wanted ? 1 : (wanted + num_seqs - 1) / num_seqs;
     return pieces >= n_head ? 1 : (n_head + pieces - 1) / pieces;
 }

@@ -55,9 +55,9 @@ inline void choose(const Best* bests, Index num_threads, Index num_rows, std::in
 // run(Team, Greedy) by every thread of a parallel region.
 template <typename Run>
 inline void find_best(Index num_rows, Index num_outputs, std::int64_t* tokens, bool* are_finite, Run run) {
-    const Index num_threads = omp_get_max_threads();
+    const Index num_threads = wanted_threads();
     std::vector<Best> bests(static_cast<std::size_t>(num_threads * num_rows));
-    in_parallel([&](Team& team) { run(team, Greedy{bests.data() + omp_get_thread_num() * num_rows, num_outputs}); });
+    in_parallel([&](Team& team) { run(team, Greedy{bests.data() + team.number() * num_rows, num_outputs}); });
     choose(bests.data(), num_threads, num_rows, tokens, are_finite);
 }
 

@@ -124,7 +124,7 @@ void multiply_by_matrices(Team& team, const Linear& layer, Index num_rows, const
     constexpr Index rows = matrix::ROWS;
     const Index width = layer.num_inputs, num_tiles = tiles_for(layer.num_outputs);
     const matrix::Registers registers;
-    const Index num_pairs = (num_tiles + 1) / 2, at_once = pieces_at_once(num_pairs);
+    const Index num_pairs = (num_tiles + 1) / 2, at_once = pieces_at_once(num_pairs, team.num_threads());
     team.share(num_pairs, at_once, [&](Index pair) {
         const Index tile = 2 * pair;
         for (Index row = 0; row < num_rows; row += 2 * rows) {

@@ -1,7 +1,7 @@
 """Loads the C++ kernels: those built ahead of time for such a processor, or else compiled for it here.
 
-The library calls OpenMP but is not linked to it: it finds the one that PyTorch has brought. Two of them in a process
-would each keep threads spinning on the same cores.
+The library asks OpenMP how many threads PyTorch takes, but is not linked to it: it finds the one that PyTorch has
+brought. Its own threads (`pool.cpp`) are as many.
 """
 
 import ctypes

@@ -113,7 +113,7 @@ inline void attend(const Rows& queries, Room& room, Index width, float scale) {
 
 // Queries of a sequence's head that a thread takes: all, unless there are too few heads to keep the threads busy.
 inline Index queries_at_once(Index num_heads, Index num_queries) {
-    const Index wanted = 4 * omp_get_max_threads();
+    const Index wanted = 4 * wanted_threads();
     const Index pieces = num_heads >= wanted ? 1 : (wanted + num_heads - 1) / num_heads;
     const Index most = (num_queries + pieces - 1) / pieces;
     return (most + MANY.rows - 1) / MANY.rows * MANY.rows;

@@ -1,10 +1,11 @@
 // The kernels as steps of one parallel region. Every thread of it calls each of them, with a Team of its own: they share
-// the work, and when a call returns all of it has been done.
+// the work, and what one call has shared is done before the next one's begins.
 #pragma once
 
 #include <atomic>
 
 #include "paged.h"
+#include "pool.h"
 
 namespace zeroshot {
 
@@ -24,18 +25,23 @@ class Progress {
 // long their threads spin at the end of one is the same everywhere.
 class Team {
   public:
-    explicit Team(Progress& progress) : progress_(progress) {}
+    Team(Progress& progress, int num_threads, int number)
+        : progress_(progress), num_threads_(num_threads), number_(number) {}
 
-    // visit(i) for each i below num_items, `chunk` of them at a time. Every thread calls this, for the same loops in the
-    // same order.
+    Index num_threads() const { return num_threads_; }
+    Index number() const { return number_; }  // of this thread among them
+
+    // visit(i) for each i below num_items, `chunk` of them at a time, when all that was shared before is done. Every
+    // thread calls this, for the same loops in the same order; the loop is done when the next one begins.
     template <typename Visit>
     void share(Index num_items, Index chunk, Visit visit) {
         if (num_items <= 0) return;
+        wait();
         const unsigned loop = loop_++;
         std::uint64_t next = progress_.next_.load(std::memory_order_acquire);
         while (next >> 32 == loop) {
             const Index first = static_cast<Index>(next & 0xffffffff);
-            if (first >= num_items) return wait(loop);
+            if (first >= num_items) return;
             const Index end = first + chunk < num_items ? first + chunk : num_items;
             if (!progress_.next_.compare_exchange_weak(next, position(loop, end), std::memory_order_acq_rel,
                                                        std::memory_order_acquire))
@@ -51,8 +57,16 @@ class Team {
     // The same for rows that take about as long each, and not long.
     template <typename Visit>
     void share_rows(Index num_rows, Visit visit) {
-        const Index chunk = num_rows / (2 * omp_get_num_threads());
+        const Index chunk = num_rows / (2 * num_threads_);
         share(num_rows, chunk > 1 ? chunk : 1, visit);
+    }
+
+    // Until all that this thread has shared is done.
+    void wait() {
+        static thread_local Patience patience;
+        const auto is_done = [&] { return progress_.next_.load(std::memory_order_acquire) >> 32 >= loop_; };
+        if (is_done() || patience.spin_until(is_done)) return;
+        while (!is_done()) progress_.loop_.wait(loop_ - 1, std::memory_order_acquire);
     }
 
   private:
@@ -68,56 +82,33 @@ class Team {
         progress_.loop_.notify_all();
     }
 
-    // Until those who have taken the last items have done them. Spinning is right while they run: they will be done in
-    // microseconds, and to sleep and be woken takes longer. It is wrong when one of them waits for a core, which it may
-    // be this thread that holds. So a wait that was too long halves the patience for the next one, and one that was not
-    // restores it.
-    void wait(unsigned loop) {
-        static thread_local int patience = MOST_SPINS;
-        for (int spins = 0; spins < patience; ++spins) {
-            if (progress_.next_.load(std::memory_order_acquire) >> 32 != loop) {
-                patience = patience + patience / 4 < MOST_SPINS ? patience + patience / 4 : MOST_SPINS;
-                return;
-            }
-            pause();
-        }
-        patience = patience / 2 > FEWEST_SPINS ? patience / 2 : FEWEST_SPINS;
-        while (progress_.next_.load(std::memory_order_acquire) >> 32 == loop) {
-            progress_.loop_.wait(loop, std::memory_order_acquire);
-            pause();
-        }
-    }
-
-    static void pause() {
-#if defined(__x86_64__)
-        __builtin_ia32_pause();
-#elif defined(__aarch64__)
-        asm volatile("yield");
-#endif
-    }
-
-    static constexpr int MOST_SPINS = 20000, FEWEST_SPINS = 100;
-
     Progress& progress_;
+    int num_threads_, number_;
     unsigned loop_ = 0;  // the next one that this thread comes to
 };
 
-// run(Team) by every thread of a parallel region.
+// run(Team) by every thread of a region; when this returns, all of it is done.
 template <typename Run>
 void in_parallel(Run run) {
-    Progress progress;
-#pragma omp parallel
-    {
-        Team team(progress);
-        run(team);
-    }
+    struct Region {
+        Run& run;
+        Progress progress;
+        int num_threads;
+    } region{run, {}, wanted_threads()};
+    const auto work = [](void* context, int number) {
+        Region& all = *static_cast<Region*>(context);
+        Team team(all.progress, all.num_threads, number);
+        all.run(team);
+        if (number == 0) team.wait();
+    };
+    run_region(region.num_threads, work, &region);
 }
 
 // run(Team) by this thread only.
 template <typename Run>
 void alone(Run run) {
     Progress progress;
-    Team team(progress);
+    Team team(progress, 1, 0);
     run(team);
 }
 
@@ -143,7 +134,7 @@ void share_blocks(Team& team, Index num_rows, Index num_tiles, Visit visit) {
     };
     const Index together = num_rows <= few.rows ? 1 : many.tiles;
     const Index num_items = (num_tiles + together - 1) / together;
-    team.share(num_items, pieces_at_once(num_items), [&](Index item) {
+    team.share(num_items, pieces_at_once(num_items, team.num_threads()), [&](Index item) {
         const Index first = item * together, left = num_tiles - first;
         if (together > 1 && left >= together) return visit_rows.template operator()<many>(first);
         for (Index i = 0; i < together && i < left; ++i) visit_rows.template operator()<few>(first + i);
