@@ -4,6 +4,8 @@ A launcher is called on CPU tensors; instead of running, the kernel is compiled 
 it was launched with, specialised as Triton does at run time. Prints one JSON line a kernel, configuration and target.
 """
 
+import contextlib
+import io
 import itertools
 import json
 import os
@@ -76,7 +78,8 @@ def compile_instead_of_running(report: Callable[[dict[str, Any]], None]) -> None
             if key in done:
                 continue
             done.add(key)
-            compiled = triton.compile(source, target=target, options=compiler_options)
+            with contextlib.redirect_stdout(io.StringIO()) as ptxas_log:
+                compiled = triton.compile(source, target=target, options=compiler_options)
             ptx = compiled.asm["ptx"]
             parameters = [name for name, kind in source.signature.items() if kind != "constexpr"]
             depends = dependences(ptx, parameters)
@@ -96,21 +99,25 @@ def compile_instead_of_running(report: Callable[[dict[str, Any]], None]) -> None
                     "loaded_after_wait": sorted(depends.loaded_after),
                     "prefetches_before_wait": depends.prefetches_before if depends.waits else 0,
                     "stores_before_wait": depends.stores_before if depends.waits else 0,
-                    **_registers(ptx, target.arch),
+                    **_registers(ptxas_log.getvalue() or _ptxas_log(ptx, target.arch)),
                 }
             )
 
     JITFunction.run = run
 
 
-def _registers(ptx: str, arch: int) -> dict[str, int]:
-    """What ptxas says when asked to be verbose: registers a thread, bytes spilled to local memory."""
+def _ptxas_log(ptx: str, arch: int) -> str:
+    """Of a kernel that Triton's cache had: it prints what ptxas says only when it runs it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.ptx"
         path.write_text(ptx)
         name = f"sm_{arch}a" if arch == 90 else f"sm_{arch}"
         command = [get_ptxas(arch).path, "-v", f"--gpu-name={name}", str(path), "-o", os.devnull]
-        log = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        return subprocess.run(command, capture_output=True, text=True, check=True).stderr
+
+
+def _registers(log: str) -> dict[str, int]:
+    """What ptxas says when asked to be verbose: registers a thread, bytes spilled to local memory."""
     spilled = sum(int(n) for n in re.findall(r"(\d+) bytes spill (?:stores|loads)", log))
     return {"registers": max(int(n) for n in re.findall(r"Used (\d+) registers", log)), "spilled_bytes": spilled}
 
@@ -316,6 +323,7 @@ def launch_projection() -> None:
 
 
 def main() -> None:
+    triton.knobs.nvidia.dump_ptxas_log = True
     prefix = "launch_"
     for name, launch in [item for item in globals().items() if item[0].startswith(prefix)]:
 

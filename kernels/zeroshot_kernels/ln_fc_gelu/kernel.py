@@ -47,6 +47,9 @@ def ln_fc_gelu(
         out = torch.empty((num_rows, n_out), dtype=weight.dtype, device=weight.device)
     check_rows(residual=residual, out=out)
     tiling = _tiling(n_in, n_out, weight.element_size())
+    options = tiling.options(num_rows, use_pdl=use_pdl)
+    if use_pdl and num_rows > 1 and tiling.num_warps == 8:
+        options["maxnreg"] = 128  # more than half an SM's would leave the next grid no room to start beside it
     ln_fc_gelu_kernel[(triton.cdiv(n_out, tiling.rows),)](
         residual,
         ln_weight,
@@ -60,7 +63,7 @@ def ln_fc_gelu(
         eps,
         N_IN=n_in,
         N_OUT=n_out,
-        **tiling.options(num_rows, use_pdl=use_pdl),
+        **options,
     )
     return out
 
