@@ -51,27 +51,27 @@ def test_all_systems_can_draw_their_tokens(tmp_path: Path) -> None:
     assert min(rate for row in result["tokens_per_second"].values() for rate in row["2"]) > 0
 
 
-def test_llama_cpp_draws_from_the_best_tokens(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[int]], torch.Tensor]:
+    """A checkpoint, prompts, and Hugging Face's logits after each of them."""
     pytest.importorskip("llama_cpp", reason="there is no llama.cpp: make bench-peers")
-    folder = random_checkpoint("tiny", tmp_path)
-    prompts = random_prompts(3, 20, seed=1)
-    model = GPT2LMHeadModel.from_pretrained(folder).eval()
+    folder, prompts = random_checkpoint("tiny", tmp_path_factory.mktemp("tiny")), random_prompts(3, 20, seed=1)
     with torch.inference_mode():
-        best = model(torch.tensor(prompts)).logits[:, -1].topk(SAMPLED.top_k).indices.tolist()
+        return folder, prompts, GPT2LMHeadModel.from_pretrained(folder).eval()(torch.tensor(prompts)).logits[:, -1]
+
+
+def test_llama_cpp_runs_the_same_model(tiny: tuple[Path, list[list[int]], torch.Tensor]) -> None:
+    folder, prompts, logits = tiny
+    assert LlamaCpp(folder, "F32", 2).tokens(prompts, 1) == logits.argmax(-1, keepdim=True).tolist()
+
+
+def test_llama_cpp_draws_from_the_best_tokens(tiny: tuple[Path, list[list[int]], torch.Tensor]) -> None:
+    folder, prompts, logits = tiny
+    best = logits.topk(SAMPLED.top_k).indices.tolist()
     drawn = [LlamaCpp(folder, "F32", 1, SAMPLED).tokens(prompts, 1) for _ in range(2)]
     assert drawn[0] == drawn[1]
     assert all(token in row for (token,), row in zip(drawn[0], best, strict=True))
     assert drawn[0] != [[row[0]] for row in best]
-
-
-def test_llama_cpp_runs_the_same_model(tmp_path: Path) -> None:
-    pytest.importorskip("llama_cpp", reason="there is no llama.cpp: make bench-peers")
-    folder = random_checkpoint("tiny", tmp_path)
-    prompts = random_prompts(3, 20, seed=1)
-    model = GPT2LMHeadModel.from_pretrained(folder).eval()
-    with torch.inference_mode():
-        logits = model(torch.tensor(prompts)).logits
-    assert LlamaCpp(folder, "F32", 2).tokens(prompts, 1) == logits[:, -1].argmax(-1, keepdim=True).tolist()
 
 
 def test_the_chart_is_drawn_from_the_result_file(tmp_path: Path) -> None:

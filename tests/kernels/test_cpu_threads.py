@@ -37,10 +37,11 @@ def test_what_is_shared_is_done_in_order(program, num_threads):
 def test_no_two_threads_race(tmp_path):
     try:
         program = build(tmp_path / "sanitized", "-g", "-fsanitize=thread")
-        subprocess.run([program, "1", "1"], check=True, capture_output=True, timeout=60)
     except subprocess.CalledProcessError as error:
-        pytest.skip(f"ThreadSanitizer does not work here: {error.stderr.decode().strip()[-200:]}")
+        pytest.skip(f"the compiler has no ThreadSanitizer: {error.stderr.decode().strip()[-200:]}")
     result = subprocess.run([program, "3", "500"], capture_output=True, text=True, timeout=120)
+    if "FATAL: ThreadSanitizer" in result.stderr:  # not a race: it can't run under this kernel
+        pytest.skip(result.stderr.strip()[:200])
     assert result.returncode == 0, result.stderr[:3000]
     assert result.stdout == "right\n"
 
