@@ -264,6 +264,13 @@ def broken(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_selfcheck_fails_where_there_is_nothing_to_compare(zeroshot_here: Zeroshot, broken: Path) -> None:
+    """No difference is larger than the tolerance where neither model gives a number."""
+    result = zeroshot_here("selfcheck", "--model", str(broken))
+    assert result.returncode == 1, result.stderr
+    assert "MORE than 1e-04" in result.stdout
+
+
 def test_generate_says_so_when_the_model_breaks(broken: Path) -> None:
     result = zeroshot("generate", "One two", "--model", str(broken), "--max-tokens", "12")
     assert result.returncode == 1

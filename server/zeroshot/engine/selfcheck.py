@@ -25,7 +25,9 @@ _TEXTS = (
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`worst`: largest absolute difference of any logit. `num_same_choice`: positions where both prefer one token."""
+    """`worst`: largest absolute difference of any logit, infinite if one is no number, also if neither is.
+    `num_same_choice`: positions where both prefer one token.
+    """
 
     prompt: str
     prefill: str
@@ -51,7 +53,7 @@ def compare_with_hugging_face(folder: Path) -> Iterator[Comparison]:
                 prompt=text if len(text) < 50 else text[:47] + "...",
                 prefill=prefill,
                 num_tokens=len(token_ids),
-                worst=float((logits - expected).abs().max()),
+                worst=float((logits - expected).abs().nan_to_num(nan=torch.inf).max()),
                 num_same_choice=int((logits.argmax(-1) == expected.argmax(-1)).sum()),
             )
 
