@@ -316,17 +316,17 @@ def evaluate(
         raise typer.Exit
     if data is None:
         raise InvalidRequest("--data names the folder with the data files; --list says which they are.")
-    if output is not None:
-        files.check(output)
     names = [name.strip() for name in (datasets or "").split(",") if name.strip()]
     options = Options(data, names, limit, seed, stride)
     check(options)
+    if output is not None:
+        files.check(output)
     with _progress_bars() as progress:
         bars: dict[str, TaskID] = {}
 
         def on_progress(name: str, done: int, total: int) -> None:
             if name not in bars:
-                bars[name] = progress.add_task(name)
+                bars[name] = progress.add_task(name, total=None)
             progress.update(bars[name], completed=done, total=total)
 
         if url is not None:

@@ -94,8 +94,11 @@ def _rounded(value: float) -> float:
 
 
 def save(report: Report, path: Path) -> None:
+    """One that is there already stays whole until all of the new one has been written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    partial.replace(path)
 
 
 def load(path: Path) -> Report:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import zeroshot
-from zeroshot.errors import EngineUnavailable, InvalidRequest, ZeroshotError
+from zeroshot.errors import InvalidRequest, ZeroshotError
 from zeroshot.evaluation.backend import in_process
 from zeroshot.evaluation.corpora import DataFolder, Skipped
 from zeroshot.evaluation.datasets import ALL
@@ -102,8 +102,6 @@ async def _outcome(
         rows = [row(evaluation, measurement) for measurement in await evaluation.run(run)]
     except Skipped as error:
         status, reason = "skipped", error.message
-    except EngineUnavailable:
-        raise  # nothing after it could run either
     except ZeroshotError as error:
         status, reason = "failed", error.message
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -1,7 +1,10 @@
 """Reports: into a file and back, as tables, as a picture; and what the registry declares."""
 
+import errno
 import io
+import os
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -67,6 +70,41 @@ def test_files_of_an_output_folder(report, tmp_path):
     written = output.write(report, tmp_path / "out")
     assert [path.name for path in written] == ["results.json", "results.md", "results.png"]
     assert written[2].read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_earlier_report_is_replaced_and_nothing_else(report, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    output.write(report, tmp_path)
+    output.check(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"results.json", "results.md", "results.png"}
+    (tmp_path / "results.json").write_text('{"mine": 1}')
+    with pytest.raises(InvalidRequest, match=r"results\.json is there already"):
+        output.check(tmp_path)
+    (tmp_path / "results.json").unlink()
+    with pytest.raises(InvalidRequest, match=r"results\.md is there already"):
+        output.check(tmp_path)
+
+
+def test_a_folder_that_can_not_be_written_to_is_refused_before_it_starts(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "out", Path("/proc/out"), tmp_path / ("a" * 300)):
+        with pytest.raises(InvalidRequest, match=r"is not a folder|can't be written to"):
+            output.check(folder)
+
+
+def test_a_full_disk_leaves_the_earlier_report_whole(report, tmp_path, monkeypatch):
+    output.write(report, tmp_path)
+
+    def write_half(path, content):
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", write_half)
+    with pytest.raises(InvalidRequest, match="No space left on device"):
+        output.write(report, tmp_path)
+    assert load(tmp_path / "results.json") == report
 
 
 def test_without_matplotlib_the_run_is_refused_before_it_starts(monkeypatch, tmp_path):

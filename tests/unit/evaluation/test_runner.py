@@ -1,13 +1,16 @@
 """What a run takes from the model's manifest, and which evaluations it selects."""
 
+import asyncio
 import json
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from zeroshot.errors import InvalidRequest
+from zeroshot.errors import EngineUnavailable, InvalidRequest
+from zeroshot.evaluation import runner
 from zeroshot.evaluation.datasets import ALL
-from zeroshot.evaluation.runner import Options, check, tasks_shown_in_training
+from zeroshot.evaluation.runner import Options, check, evaluate_over_http, tasks_shown_in_training
 
 
 def test_tasks_that_a_manifest_says_were_shown(tmp_path):
@@ -44,3 +47,26 @@ def test_selection_keeps_the_order_of_the_registry(tmp_path):
 def test_options_that_cannot_be_right(tmp_path, change, message):
     with pytest.raises(InvalidRequest, match=message):
         check(Options(**({"data": tmp_path} | change)))
+
+
+def test_an_engine_that_does_not_come_back_leaves_what_was_measured(scripted, write_jsonl, monkeypatch):
+    """Of hours of results, nothing may be lost with the evaluation that it left."""
+    write_jsonl("sst2_test.jsonl", [{"text": "Fine.", "label": 1}])
+    folder = write_jsonl("nq_open_dev.jsonl", [{"question": "Who?", "answer": ["x"]}])
+
+    def answer(name, body):
+        if name == "sentiment":
+            raise EngineUnavailable("The engine was not ready after 600 s.")
+        return "x"
+
+    @asynccontextmanager
+    async def opened(url):
+        yield scripted(answer)
+
+    monkeypatch.setattr(runner, "over_http", opened)
+    names = ["natural-questions", "sst2"]
+    report = asyncio.run(evaluate_over_http("", Options(folder, names), lambda *_: None))
+    outcomes = {outcome.name: outcome for outcome in report.outcomes}
+    assert outcomes["natural-questions"].rows[0].value == 100
+    assert (outcomes["sst2"].status, outcomes["sst2"].reason) == ("failed", "The engine was not ready after 600 s.")
+    assert not report.is_success
