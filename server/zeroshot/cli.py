@@ -258,7 +258,7 @@ def task(
         typer.echo(json.dumps(result, ensure_ascii=False, indent=2))
         raise typer.Exit(int("error" in result))
     with _progress_bars() as progress:
-        update = partial(progress.update, progress.add_task(name))
+        update = partial(progress.update, progress.add_task(name, total=None))
         work = run_file(
             settings, folder, name, source, target, on_done=lambda done, total: update(completed=done, total=total)
         )

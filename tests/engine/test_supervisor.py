@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from zeroshot.engine.messages import Launch
 from zeroshot.engine.supervisor import EngineSupervisor, start_process
+from zeroshot.errors import SettingsError
 from zeroshot.settings import EngineSettings
 
 
@@ -48,6 +50,14 @@ def test_an_engine_that_hangs_while_it_loads_is_replaced(checkpoint: Callable[..
     num_restarts, generation = asyncio.run(start_and_stop())
     assert reasons[0] == "was not ready after 0.5 s"
     assert (num_restarts, generation) == (1, 2)
+
+
+def test_a_folder_whose_name_is_too_long_for_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ("a" * 90)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    with pytest.raises(SettingsError, match="set TMPDIR to a shorter one"):
+        supervisor_of(EngineSettings())
 
 
 def test_a_process_that_nobody_tells_what_to_load_ends() -> None:

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
+import zmq
 
 from zeroshot.engine.messages import EXIT_REFUSED, Launch
+from zeroshot.errors import SettingsError
 from zeroshot.settings import EngineSettings, engine_environment
 
 logger = logging.getLogger(__name__)
@@ -69,6 +71,8 @@ class EngineSupervisor:
         self.process = process
         self.command_address = f"ipc://{self._folder.name}/commands"
         self.output_address = f"ipc://{self._folder.name}/outputs"
+        if len(self.command_address.encode()) - len("ipc://") > zmq.IPC_PATH_MAX_LEN:
+            raise SettingsError(f"{self._folder.name} is too long a name for sockets: set TMPDIR to a shorter one.")
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._supervise())

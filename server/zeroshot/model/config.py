@@ -146,6 +146,8 @@ def _read_object(path: Path) -> dict[str, Any] | None:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise WeightsError(f"{path} can't be read: {error.strerror}") from None
     except ValueError as error:
         raise WeightsError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(raw, dict):

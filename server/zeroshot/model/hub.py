@@ -22,10 +22,13 @@ def fetch_model(name: str, weights_dir: Path) -> Path:
 
 
 def find_model(name: str, weights_dir: Path) -> Path | None:
-    """The folder of a model that is here: `name` itself if it is one, or `weights_dir/name`."""
+    """The folder of a model that is here: `name` itself if it is one, or `weights_dir/name`. Raises WeightsError."""
     for folder in _places(name, weights_dir):
-        if (folder / "config.json").is_file():
-            return folder.resolve()
+        try:
+            if (folder / "config.json").is_file():
+                return folder.resolve()
+        except OSError as error:  # a folder that may not be read, or a name that is too long for one
+            raise WeightsError(f"{folder} can't be read: {error.strerror}") from None
     return None
 
 
@@ -68,6 +71,11 @@ def download_model(name: str, weights_dir: Path) -> Path:
     except WeightsError:
         raise
     except Exception as error:  # the hub's library lets the errors of whichever HTTP library it uses through
+        if _is_of_the_disk(error):
+            raise WeightsError(
+                f"{name} can't be written to {weights_dir}: {error}. Make room there, or name another folder in "
+                f"ZEROSHOT_WEIGHTS_DIR. The next try takes up what has come so far."
+            ) from error
         raise WeightsError(
             f"{name} is not in {weights_dir} and the Hugging Face hub can't be reached ({error}). "
             f"Run `zeroshot download {name}` where there is a network, or pass a folder. "
@@ -78,6 +86,12 @@ def download_model(name: str, weights_dir: Path) -> Path:
     except OSError as error:  # something of that name is in the way, perhaps
         raise WeightsError(f"{name} is in {partial}, but can't be moved to {folder}: {error}") from None
     return folder.resolve()
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    """The hub's own kinds of OSError have no number, and those of connections are not about files."""
+    is_of_a_connection = isinstance(error, ConnectionError | TimeoutError)
+    return isinstance(error, OSError) and error.errno is not None and not is_of_a_connection
 
 
 def _what_is_here(name: str, weights_dir: Path) -> str:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -223,15 +224,26 @@ async def _run_remaining(
     on_done(num_done, len(run.items))
     running: deque[asyncio.Task[dict[str, Any]]] = deque()
     waiting = iter(run.items[num_done:])
-    with run.target.open("a", encoding="utf-8") as output:
+    with run.target.open("ab", buffering=0) as output:
         while True:
             while len(running) < _IN_FLIGHT and (item := next(waiting, None)) is not None:
                 running.append(asyncio.create_task(_run_line(task, client, item, start_timeout_s)))
             if not running:
                 return num_errors
             result = await running.popleft()
-            output.write(json.dumps(result, ensure_ascii=False) + "\n")
-            output.flush()
+            _append(output, result)
             num_done += 1
             num_errors += "error" in result
             on_done(num_done, len(run.items))
+
+
+def _append(output: FileIO, result: dict[str, Any]) -> None:
+    """Raises InvalidRequest if the disk is full, for example: what is there of the line is cut off by the next run."""
+    line = json.dumps(result, ensure_ascii=False).encode() + b"\n"
+    try:
+        while line:
+            line = line[output.write(line) :]
+    except OSError as error:
+        raise InvalidRequest(
+            f"{output.name} can't be written: {error.strerror}. The same command goes on where it stopped."
+        ) from None

@@ -102,6 +102,12 @@ def test_the_ends_of_generation_config_json_count_as_well(tmp_path, ends, others
     assert (ours.eos_token_id, ours.other_eos_token_ids) == (7, others)
 
 
+def test_a_config_that_can_not_be_read_is_named(tmp_path):
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(WeightsError, match=r"config\.json can't be read: Is a directory"):
+        GPT2Config.from_folder(tmp_path)
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"eos_token_id": "end"}', f'{{"eos_token_id": {list(range(17))}}}'])
 def test_a_generation_config_json_that_makes_no_sense_is_refused_by_its_name(tmp_path, content):
     transformers.GPT2Config().save_pretrained(tmp_path)

@@ -4,14 +4,19 @@ import hashlib
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from zeroshot.errors import WeightsError
+from zeroshot.model.hub import find_model
 
 REVISION = "0" * 39 + "1"
 DOWNLOAD = (
@@ -102,10 +107,19 @@ def hub() -> Iterator[Hub]:
     server.server_close()
 
 
-def download(hub: Hub, folder: Path, name: str = "gpt2") -> subprocess.CompletedProcess[str]:
+def download(
+    hub: Hub, folder: Path, name: str = "gpt2", max_file_bytes: int = resource.RLIM_INFINITY
+) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(folder / ".cache")}
-    command = [sys.executable, "-c", DOWNLOAD, str(folder), name]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", DOWNLOAD, str(folder), name],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (max_file_bytes, resource.RLIM_INFINITY)),
+    )
 
 
 def test_a_download_shows_progress_in_lines(hub: Hub, tmp_path: Path) -> None:
@@ -153,3 +167,17 @@ def test_a_folder_that_is_no_checkpoint_is_named(hub: Hub, tmp_path: Path) -> No
     (tmp_path / "mine").mkdir()
     result = download(hub, tmp_path, name="mine")
     assert f"The folder {tmp_path / 'mine'} has no config.json." in result.stderr
+
+
+def test_a_disk_that_is_full_is_not_taken_for_a_network_that_is_away(hub: Hub, tmp_path: Path) -> None:
+    """What has come is taken up once there is room."""
+    result = download(hub, tmp_path, max_file_bytes=2**20)
+    assert "gpt2 can't be written to" in result.stderr
+    assert "can't be reached" not in result.stderr
+    assert download(hub, tmp_path).returncode == 0
+    assert (tmp_path / "gpt2/model.safetensors").read_bytes() == hub.files["model.safetensors"]
+
+
+def test_a_name_that_no_folder_can_have(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="File name too long"):
+        find_model("a" * 300, tmp_path)
