@@ -199,8 +199,8 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="The text to continue.")],
     model: ModelOption = "demo",
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate, at most.")] = 64,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.8,
-    top_k: Annotated[int, typer.Option(min=0, help="0 is off.")] = 40,
+    temperature: Annotated[float, typer.Option(min=0.0, max=100.0, help="0 is greedy.")] = 0.8,
+    top_k: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="0 is off.")] = 40,
     seed: Annotated[
         int | None, typer.Option(min=0, max=MAX_SEED, help="The same seed gives the same text. Default: a random one.")
     ] = None,

@@ -71,6 +71,12 @@ def test_selfcheck_passes_on_a_checkpoint_of_hugging_faces(zeroshot_here: Zerosh
     assert "equal within 1e-04" in result.stdout
 
 
+@pytest.mark.parametrize("option", [("--temperature", "inf"), ("--temperature", "nan"), ("--top-k", "9" * 20)], ids=str)
+def test_generate_takes_what_a_server_takes(zeroshot_here: Zeroshot, option: tuple[str, str]) -> None:
+    result = zeroshot_here("generate", "One two", *option)
+    assert (result.returncode, f"Invalid value for '{option[0]}'" in result.stderr) == (2, True), result.stderr
+
+
 def test_generate_prints_what_hugging_face_generates(model: Any) -> None:
     result = zeroshot(
         "generate",
