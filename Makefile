@@ -40,7 +40,7 @@ setup: $(DEV)
 
 $(READY): pyproject.toml constraints.txt scripts/install_torch.py
 	@test -n "$(PYTHON)" || { echo "Zeroshot needs Python 3.11 or 3.12; name it: make setup PYTHON=/path/to/python"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python scripts/install_torch.py --requirement "$(TORCH)" --cpu-index "$(TORCH_CPU_INDEX)"
 	$(PIP_INSTALL) -e .
 	touch $@
