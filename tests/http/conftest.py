@@ -23,6 +23,13 @@ def server(gpt2_checkpoint: Any, tmp_path_factory: pytest.TempPathFactory) -> It
         yield running
 
 
+@pytest.fixture(scope="module")
+def own_server(gpt2_checkpoint: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of the file's own: for what says something of its log, its memory or its engine's death."""
+    with run_server(gpt2_checkpoint.folder, tmp_path_factory.mktemp("own")) as running:
+        yield running
+
+
 @pytest.fixture
 def start_server(gpt2_checkpoint: Any, tmp_path: Path) -> Callable[..., AbstractContextManager[Server]]:
     """start_server(*arguments, **environment): one more server, for tests that break it or set it up differently."""

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.raw_http import exchange
 
-FIRST, SECOND = "sk-first-0123456789abcdef", "sk-second-0123456789abcdef"
+FIRST, SECOND, THIRD = (f"sk-{which}-0123456789abcdef" for which in ("first", "second", "third"))
 BODY = {"prompt": "a", "max_tokens": 2}
 StartServer = Callable[..., AbstractContextManager[Any]]
 
@@ -55,7 +55,7 @@ def locked(gpt2_checkpoint: Any, tmp_path_factory: pytest.TempPathFactory) -> It
     keys = folder / "keys.txt"
     keys.write_text(f"# those of the second team\n\n  {SECOND}\n")
     environment = {"ZEROSHOT_API_KEYS": FIRST, "ZEROSHOT_API_KEYS_FILE": str(keys)}
-    with run_server(gpt2_checkpoint.folder, folder, **environment) as server:
+    with run_server(gpt2_checkpoint.folder, folder, "--api-key", THIRD, **environment) as server:
         server.http.headers["authorization"] = f"Bearer {FIRST}"
         server.wait_until_warm()
         yield server
@@ -131,7 +131,7 @@ def test_a_key_sent_twice_or_in_the_address(locked: Any) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer  "])
-@pytest.mark.parametrize("key", [FIRST, SECOND])
+@pytest.mark.parametrize("key", [FIRST, SECOND, THIRD], ids=["of the environment", "of the file", "of a flag"])
 def test_a_right_key(locked: Any, scheme: str, key: str) -> None:
     headers = {"authorization": f"{scheme} {key}"}
     assert httpx.post(locked.url + "/generate", json=BODY, headers=headers).status_code == 200
@@ -229,16 +229,10 @@ def test_pages_of_listed_sites_only(start_server: StartServer) -> None:
             assert "access-control-allow-origin" not in preflight.headers
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [("", "no key"), ("# only a comment\n", "no key"), ("two words\n", "printable"), ("schl\u00fcssel\n", "printable")],
-)
-def test_a_key_file_that_opens_the_door_by_mistake(
-    start_server: StartServer, tmp_path: Path, content: str, message: str
-) -> None:
+def test_a_key_file_without_a_key_does_not_open_the_door(start_server: StartServer, tmp_path: Path) -> None:
     keys = tmp_path / "keys.txt"
-    keys.write_text(content)
-    with pytest.raises(AssertionError, match=message), start_server(ZEROSHOT_API_KEYS_FILE=str(keys)):
+    keys.write_text("# only a comment\n")
+    with pytest.raises(AssertionError, match="no key"), start_server(ZEROSHOT_API_KEYS_FILE=str(keys)):
         pass
 
 
@@ -279,10 +273,3 @@ def test_one_key_can_hold_half_of_the_server(start_server: StartServer) -> None:
             assert (mine.status_code, theirs.status_code) == (429, 200), mine.text + theirs.text
             assert "for you" in mine.json()["error"]["message"]
             assert held.result().status_code == 200
-
-
-def test_a_key_given_as_a_flag_shuts_nobody_out(start_server: StartServer) -> None:
-    with start_server("--api-key", SECOND, ZEROSHOT_API_KEYS=FIRST) as server:
-        for key in (FIRST, SECOND):
-            answer = server.http.post("/generate", json=BODY, headers={"authorization": f"Bearer {key}"})
-            assert answer.status_code == 200, answer.text

@@ -12,6 +12,8 @@ import httpx
 import pytest
 import torch
 
+from tests.support.server import Server, run_server
+
 PROMPTS = Path(__file__).parents[2] / "prompts"
 
 SHOUT = """
@@ -25,11 +27,13 @@ output: {kind: text}
 """
 
 
-@pytest.fixture
-def server_with_prompts(start_server: Callable[..., Any], tmp_path: Path) -> Iterator[tuple[Any, Path]]:
-    folder = tmp_path / "prompts"
-    shutil.copytree(PROMPTS, folder)
-    with start_server("--prompts", str(folder)) as server:
+@pytest.fixture(scope="module")
+def server_with_prompts(
+    gpt2_checkpoint: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Server, Path]]:
+    root = tmp_path_factory.mktemp("with_prompts")
+    folder = shutil.copytree(PROMPTS, root / "prompts")
+    with run_server(gpt2_checkpoint.folder, root, "--prompts", str(folder)) as server:
         yield server, folder
 
 
@@ -148,25 +152,30 @@ def test_a_client_that_leaves_a_task_frees_its_blocks(server: Any) -> None:
     server.wait_until_idle()
 
 
-def test_a_batch_waits_for_room_in_a_full_queue(start_server: Callable[..., Any]) -> None:
-    with start_server(ZEROSHOT_MAX_QUEUED_SEQS="3") as server:
-        inputs = [{"text": f"Once {i}", "max_tokens": 20} for i in range(30)]
-        answer = server.http.post("/tasks/complete/batch", json={"inputs": inputs}).json()
-        assert ["error" in result for result in answer["results"]] == [False] * 30
-        assert (
-            server.http.post("/generate", json={"prompt": "a", "n": 4}).status_code == 400
-        )  # more than would ever fit
+@pytest.fixture(scope="module")
+def narrow_server(gpt2_checkpoint: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One with room for three sequences."""
+    folder = tmp_path_factory.mktemp("narrow")
+    with run_server(gpt2_checkpoint.folder, folder, ZEROSHOT_MAX_QUEUED_SEQS="3") as server:
+        yield server
 
 
-def test_an_item_of_a_batch_waits_for_room_no_longer_than_its_timeout(start_server: Callable[..., Any]) -> None:
-    with start_server(ZEROSHOT_MAX_QUEUED_SEQS="1") as server:
-        server.wait_until_warm()
-        long = {"prompt": "a", "max_tokens": 1000, "ignore_eos": True, "stream": True}
-        with contextlib.closing(server.start_request("/generate", long)) as held:
-            held.recv(1)
-            body = {"inputs": [{"text": "Once", "max_tokens": 5}], "timeout": 0.05}
-            (result,) = server.http.post("/tasks/complete/batch", json=body).json()["results"]
-        assert result["error"]["code"] == "timeout"
+def test_a_batch_waits_for_room_in_a_full_queue(narrow_server: Server) -> None:
+    inputs = [{"text": f"Once {i}", "max_tokens": 20} for i in range(30)]
+    answer = narrow_server.http.post("/tasks/complete/batch", json={"inputs": inputs}).json()
+    assert ["error" in result for result in answer["results"]] == [False] * 30
+    too_many = narrow_server.http.post("/generate", json={"prompt": "a", "n": 4})
+    assert too_many.status_code == 400, "more than would ever fit"
+
+
+def test_an_item_of_a_batch_waits_for_room_no_longer_than_its_timeout(narrow_server: Server) -> None:
+    narrow_server.wait_until_warm()
+    long = {"prompt": "a", "max_tokens": 1000, "ignore_eos": True, "stream": True, "n": 3}
+    with contextlib.closing(narrow_server.start_request("/generate", long)) as held:
+        held.recv(1)
+        body = {"inputs": [{"text": "Once", "max_tokens": 5}], "timeout": 0.05}
+        (result,) = narrow_server.http.post("/tasks/complete/batch", json=body).json()["results"]
+    assert result["error"]["code"] == "timeout"
 
 
 def streamed(server: Any, task: str, body: dict[str, Any]) -> list[dict[str, Any]]:

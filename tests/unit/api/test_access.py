@@ -90,6 +90,16 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         ApiKeys.load(Settings(api_keys_file=tmp_path / "nothing"))
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("", "no key"), ("# only a comment\n", "no key"), ("two words\n", "printable"), ("schl\u00fcssel\n", "printable")],
+)
+def test_a_file_that_would_open_the_door_by_mistake(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "keys").write_text(content)
+    with pytest.raises(SettingsError, match=message):
+        ApiKeys.load(Settings(api_keys_file=tmp_path / "keys"))
+
+
 class Clock:
     now = 1000.0
 
