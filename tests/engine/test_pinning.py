@@ -60,6 +60,13 @@ def test_a_pinned_prompt_stays(engine: Engine) -> None:
     assert run(engine, [*PINNED, 1]) == len(PINNED)
 
 
+def test_a_prompt_that_was_there_before_its_pin_stays(engine: Engine) -> None:
+    run(engine, PINNED)
+    run(engine, PINNED, pin_prompt=True)
+    fill_the_cache(engine)
+    assert run(engine, [*PINNED, 1]) == len(PINNED)
+
+
 def test_a_request_that_needs_every_block_gets_them(engine: Engine) -> None:
     run(engine, PINNED, pin_prompt=True)
     run(engine, [5] * 100, max_tokens=28)

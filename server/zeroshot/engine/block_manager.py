@@ -154,12 +154,18 @@ class BlockManager:
         for content_hash in sequence.block_hashes[: sequence.num_prompt_tokens // self.block_size]:
             self._pinned[content_hash] = None
             self._pinned.move_to_end(content_hash)
+            # The last block's content may have been there before: the sequence had to run it all the same.
+            self._move(content_hash, self._free, self._free_pinned)
         while len(self._pinned) > self._max_pinned:
             lapsed, _ = self._pinned.popitem(last=False)
-            block_id = self._cached.get(lapsed)
-            if block_id is not None and block_id in self._free_pinned:
-                del self._free_pinned[block_id]
-                self._free[block_id] = None
+            self._move(lapsed, self._free_pinned, self._free)
+
+    def _move(self, content_hash: bytes, source: "OrderedDict[int, None]", target: "OrderedDict[int, None]") -> None:
+        """The block with this content, if it is in `source`."""
+        block_id = self._cached.get(content_hash)
+        if block_id is not None and block_id in source:
+            del source[block_id]
+            target[block_id] = None
 
     def forget(self, sequence: Sequence, *, num_trusted: int = 0) -> list[int]:
         """Take the sequence's blocks out of the prefix cache, except for the first `num_trusted`.
