@@ -148,6 +148,15 @@ def test_searches_side_by_side_with_others(small, load_engine, run, request_of, 
     assert engine.block_manager.num_free_blocks == engine.block_manager.num_blocks
 
 
+def test_the_prompt_of_a_search_is_scored_as_any_other(engine, run, request_of, prompts_of):
+    (prompt,) = prompts_of(12, [21])
+    search = request_of("search", prompt, max_tokens=4, n=2, prompt_logprobs=2, beams=BeamParams(num_beams=3))
+    results = run(engine, search) | run(engine, request_of("plain", prompt, max_tokens=0, prompt_logprobs=2))
+    scores = results["search", 0].prompt_logprobs
+    assert [score.token_id for score in scores] == prompt[1:]
+    assert scores == results["plain", 0].prompt_logprobs
+
+
 @pytest.mark.parametrize("num_steps", range(8))
 def test_an_abort_at_any_step_frees_everything(engine, request_of, prompts_of, num_steps):
     (prompt,) = prompts_of(11, [21])

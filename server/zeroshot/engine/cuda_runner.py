@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from zeroshot.engine.batch import build_batch
+from zeroshot.engine.batch import Batch, build_batch
 from zeroshot.engine.decode_record import Layout, last_position
 from zeroshot.engine.decode_state import MAX_STEPS, DecodeState, Rows
 from zeroshot.engine.device import Device, Download
@@ -39,6 +39,7 @@ from zeroshot.engine.scheduler import ScheduledSequence
 from zeroshot.engine.seats import Seats
 from zeroshot.engine.sequence import Sequence
 from zeroshot.model.gpt2 import GPT2, AttentionMetadata, KVCache
+from zeroshot.types import TokenLogprob
 
 _ROWS_TOGETHER = 8
 """Up to this many rows, `MAX_STEPS` steps are also recorded as one graph. A step is so short there that the gap between
@@ -191,7 +192,7 @@ class CudaRunner:
             draws = self._device.download(self._drawn(rows, kind))
             self._seats.advance(batch.sampled, 1)
         last = hidden[self._upload(batch.last_rows)]
-        scores = [(scores.sequence, self._scorer.launch(hidden, scores)) for scores in batch.prompt_scores]
+        scores = self._launch_scores(hidden, batch)
         last_is_finite = self._device.download([last.sum(-1).isfinite()])
 
         def land() -> StepResult:
@@ -203,7 +204,7 @@ class CudaRunner:
             (is_finite,) = last_is_finite()
             return StepResult(
                 sampled=sampled,
-                prompt_logprobs=[(sequence, scored(sequence, download())) for sequence, download in scores],
+                prompt_logprobs=scores(),
                 not_finite=_not_finite(batch.sequences, is_finite),
             )
 
@@ -216,14 +217,22 @@ class CudaRunner:
         is_finite = hidden[self._upload(batch.last_rows)].sum(-1).isfinite()
         logits = self.model.compute_logits(hidden[self._upload(batch.sampled_rows)])
         download = self._device.download([is_finite, logits])
+        scores = self._launch_scores(hidden, batch)
 
         def land() -> StepResult:
             finite, rows = download()
             tokens = sample(torch.from_numpy(rows), batch.sampled, self.model.config.eos_token_id)
             sampled = list(zip(batch.sampled, tokens, strict=True))
-            return StepResult(sampled, [], _not_finite(batch.sequences, finite))
+            return StepResult(sampled, scores(), _not_finite(batch.sequences, finite))
 
         return land
+
+    def _launch_scores(
+        self, hidden: Tensor, batch: Batch
+    ) -> Callable[[], list[tuple[Sequence, list[TokenLogprob | None]]]]:
+        """Of the batch's prompt tokens. What this returns waits for them, and gives them as a `StepResult` has them."""
+        downloads = [(scores.sequence, self._scorer.launch(hidden, scores)) for scores in batch.prompt_scores]
+        return lambda: [(sequence, scored(sequence, download())) for sequence, download in downloads]
 
     @torch.inference_mode()
     def _compile_draw(self) -> None:
