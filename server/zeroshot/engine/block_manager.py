@@ -102,7 +102,7 @@ class BlockManager:
         num_computed = sequences[0].num_computed_tokens
         num_full = num_computed // self.block_size
         old = [sequence.block_table[:num_full] for sequence in sequences]
-        hashes = [sequence.block_hashes[:num_full] for sequence in sequences]
+        hashes = [(sequence.block_hashes[:num_full], sequence.has_private_hashes) for sequence in sequences]
         committed = [min(sequence.num_committed_blocks, num_full) for sequence in sequences]
         copies = []
         for sequence, parent in zip(sequences, parents, strict=True):
@@ -110,7 +110,7 @@ class BlockManager:
                 copies.append((sequences[parent].block_table[num_full], sequence.block_table[num_full]))
         for sequence, parent in zip(sequences, parents, strict=True):
             sequence.block_table[:num_full] = [self._take(block_id) for block_id in old[parent]]
-            sequence.block_hashes[:num_full] = hashes[parent]
+            sequence.block_hashes[:num_full], sequence.has_private_hashes = hashes[parent]
             sequence.num_committed_blocks = committed[parent]
         for block_ids in old:
             self._give_back(block_ids)

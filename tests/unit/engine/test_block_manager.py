@@ -221,3 +221,27 @@ def test_forgotten_blocks_are_not_found(blocks, sequence_of):
     blocks.free(first)
     assert blocks.num_free_blocks == 8
     assert blocks._cached == {}
+
+
+def test_a_beam_that_goes_on_from_another_is_private_from_where_that_one_is(blocks, sequence_of):
+    """One beam has written what a pinned prompt says, another has not: its own next block is nobody else's either."""
+    pinned = sequence_of(range(8))
+    blocks.allocate(pinned)
+    compute(blocks, pinned)
+    blocks.pin(pinned)
+    blocks.free(pinned)
+    beams = [sequence_of(range(4), 8), sequence_of(range(4), 8)]
+    for beam, written in zip(beams, ([4, 5, 6, 7], [9, 9, 9, 9]), strict=True):
+        beam.cache_salt = b"a" * 16
+        blocks.allocate(beam)
+        beam.token_ids += written
+        compute(blocks, beam)
+    blocks.regroup(beams, [0, 0])
+    secret = [50, 51, 52, 53]
+    beams[1].token_ids = [*range(8), *secret]
+    compute(blocks, beams[1])
+    for beam in beams:
+        blocks.free(beam)
+    stranger = sequence_of([*range(8), *secret, 1])
+    blocks.allocate(stranger)
+    assert stranger.num_cached_tokens == 8
