@@ -150,6 +150,7 @@ class EngineClient(ModelClient):
                         del detokenizers[index]
                         if output.finish_reason is None:
                             self._abort(request, index)
+                            mailbox.end(index)
                     yield delta
         except ZeroshotError as error:
             timeline.error_code = error.code

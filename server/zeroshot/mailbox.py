@@ -21,7 +21,7 @@ class Mailbox:
         anybody has read so far: a client that reads nothing keeps its reader waiting for as long as it likes.
         """
         self._is_patient = is_patient
-        self._num_unfinished = num_choices
+        self._unfinished = set(range(num_choices))
         self._on_end = on_end
         self._outputs: list[TokenOutput] = []
         self._error: ZeroshotError | None = None
@@ -36,9 +36,13 @@ class Mailbox:
         if not self._is_patient or output.finish_reason is not None:
             self._has_mail.set()
         if output.finish_reason is not None:
-            self._num_unfinished -= 1
-            if self._num_unfinished == 0:
-                self._on_end(None)
+            self.end(output.choice_index)
+
+    def end(self, choice_index: int) -> None:
+        """The choice has ended: the engine says so, or its reader, who has found the end in its text."""
+        self._unfinished.discard(choice_index)
+        if not self._unfinished:
+            self._on_end(None)
 
     def fail(self, error: ZeroshotError) -> None:
         """End the request with this error, after what has come before it."""
