@@ -349,23 +349,24 @@ def test_max_tokens_zero_runs_the_prompt_only(fresh, greedy, run, request_of):
 
 
 @pytest.mark.parametrize(
-    ("prompt", "params", "error"),
+    ("prompt", "params", "error", "field"),
     [
-        ([], {}, InvalidRequest),
-        ([1] * 128, {"max_tokens": 1}, ContextLengthExceeded),
-        ([1] * 129, {"max_tokens": 0}, ContextLengthExceeded),
-        ([1], {"max_tokens": 128}, ContextLengthExceeded),
-        ([1, 211], {}, InvalidRequest),
-        ([-1], {}, InvalidRequest),
-        ([1], {"logit_bias": {211: 1.0}}, InvalidRequest),
-        ([1], {"stop_token_ids": (-1,)}, InvalidRequest),
-        ([1], {"logprobs": 212}, InvalidRequest),
-        ([1], {"prompt_logprobs": 212}, InvalidRequest),
+        ([], {}, InvalidRequest, "prompt"),
+        ([1] * 128, {"max_tokens": 1}, ContextLengthExceeded, "prompt"),
+        ([1] * 129, {"max_tokens": 0}, ContextLengthExceeded, "prompt"),
+        ([1], {"max_tokens": 128}, ContextLengthExceeded, "prompt"),
+        ([1, 211], {}, InvalidRequest, "prompt"),
+        ([-1], {}, InvalidRequest, "prompt"),
+        ([1], {"logit_bias": {211: 1.0}}, InvalidRequest, "logit_bias"),
+        ([1], {"stop_token_ids": (-1,)}, InvalidRequest, "stop_token_ids"),
+        ([1], {"logprobs": 212}, InvalidRequest, "logprobs"),
+        ([1], {"prompt_logprobs": 212}, InvalidRequest, "logprobs"),
     ],
 )
-def test_a_request_that_can_not_run_is_refused(engine, run, request_of, prompt, params, error):
-    with pytest.raises(error):
+def test_a_request_that_can_not_run_is_refused(engine, run, request_of, prompt, params, error, field):
+    with pytest.raises(error) as raised:
         engine.add_request(request_of("bad", prompt, **params))
+    assert raised.value.field == field
     assert not engine.has_work
     assert not engine.is_active("bad")
     assert run(engine, request_of("bad", [1, 2], max_tokens=1))["bad", 0].finish_reason in ("stop", "length")

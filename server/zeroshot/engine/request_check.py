@@ -3,6 +3,8 @@
 Plain Python; called by `engine.py`.
 """
 
+from collections.abc import Iterable
+
 from zeroshot.errors import ContextLengthExceeded, InvalidRequest
 from zeroshot.model.config import GPT2Config
 from zeroshot.types import BeamParams, GenerateRequest
@@ -17,14 +19,18 @@ def check_request(request: GenerateRequest, config: GPT2Config) -> None:
         raise InvalidRequest("The prompt is empty.", field="prompt")
     if num_prompt_tokens + params.max_tokens > config.n_positions:
         raise ContextLengthExceeded(num_prompt_tokens, params.max_tokens, config.n_positions)
-    for token_id in (*request.prompt_token_ids, *params.logit_bias, *params.stop_token_ids):
-        if not 0 <= token_id < config.vocab_size:
-            raise InvalidRequest(
-                f"Token id {token_id} is not in the vocabulary of {config.vocab_size}.", field="prompt"
-            )
+    _check_token_ids(request.prompt_token_ids, "prompt", config.vocab_size)
+    _check_token_ids(params.logit_bias, "logit_bias", config.vocab_size)
+    _check_token_ids(params.stop_token_ids, "stop_token_ids", config.vocab_size)
     for number in (params.logprobs, params.prompt_logprobs):
         if number is not None and not 0 <= number <= config.vocab_size:
             raise InvalidRequest(f"The vocabulary has {config.vocab_size} tokens, not {number}.", field="logprobs")
+
+
+def _check_token_ids(token_ids: Iterable[int], field: str, vocab_size: int) -> None:
+    for token_id in token_ids:
+        if not 0 <= token_id < vocab_size:
+            raise InvalidRequest(f"Token id {token_id} is not in the vocabulary of {vocab_size}.", field=field)
 
 
 def check_beams(request: GenerateRequest, beams: BeamParams, *, max_beams: int) -> None:
