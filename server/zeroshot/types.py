@@ -11,6 +11,9 @@ FinishReason = Literal["stop", "length", "abort", "error"]
 Keep = Literal["all", "first_word", "first_line", "first_sentence", "three_sentences"]
 
 MAX_SEED = 2**63 - 1
+DRAWN_SEEDS = 2**53
+"""Where a request gives no seed, one below this is drawn: whoever takes JSON's numbers for doubles (JavaScript, jq) can
+send it again as it is."""
 MAX_LOGPROBS = 20
 MAX_LOGIT_BIAS = 300
 

@@ -66,6 +66,15 @@ def test_a_seed_makes_the_answer_repeatable_and_is_reported(server: Any) -> None
     assert other["choices"] != first["choices"]
 
 
+def test_a_seed_that_is_reported_is_one_that_javascript_can_send_again(server: Any) -> None:
+    own = server.generate(prompt=PROMPT, max_tokens=1)["seed"]
+    task = server.http.post("/tasks/complete", json={"text": PROMPT, "max_tokens": 1, "explain": True}).json()
+    parameters = {"max_new_tokens": 1, "do_sample": True, "details": True}
+    tgi = server.http.post("/generate", json={"inputs": PROMPT, "parameters": parameters}).json()
+    for seed in (own, task["explain"]["seed"], tgi["details"]["seed"]):
+        assert seed < 2**53
+
+
 @pytest.mark.parametrize("max_tokens", range(1, 12))
 def test_a_stream_says_the_same_as_a_plain_answer(server: Any, max_tokens: int) -> None:
     body = {"prompt": PROMPT, "max_tokens": max_tokens, "seed": 11, "n": 2}

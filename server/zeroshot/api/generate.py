@@ -24,7 +24,7 @@ from zeroshot.api.tgi_fields import TGIBody
 from zeroshot.caller import limit_time
 from zeroshot.model_client import ChoiceDelta, ModelClient
 from zeroshot.tasks.results import ErrorResponse
-from zeroshot.types import MAX_SEED, GenerateRequest
+from zeroshot.types import DRAWN_SEEDS, GenerateRequest
 
 router = APIRouter(tags=["generate"])
 
@@ -135,7 +135,7 @@ class _Call:
     def __init__(self, body: GenerateBody, client: ModelClient, prompts: list[list[int]]) -> None:
         self.body, self.client = body, client
         self.id = f"gen-{uuid.uuid4().hex}"
-        self.seed = secrets.randbelow(MAX_SEED) if body.seed is None else body.seed
+        self.seed = secrets.randbelow(DRAWN_SEEDS) if body.seed is None else body.seed
         asked = body.structured_outputs
         self.choices = asked.choice if asked else None
         self.grammar = asked.grammar() if asked else None

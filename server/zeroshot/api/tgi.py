@@ -26,7 +26,7 @@ from zeroshot.api.sse import STREAMED, event_stream
 from zeroshot.api.tgi_fields import TGIBody
 from zeroshot.model_client import ChoiceDelta, Completion, ModelClient
 from zeroshot.text.tokenizer import Tokenizer
-from zeroshot.types import MAX_SEED, GenerateRequest, SamplingParams, TokenLogprob
+from zeroshot.types import DRAWN_SEEDS, MAX_SEED, GenerateRequest, SamplingParams, TokenLogprob
 
 router = APIRouter(tags=["tgi"])
 
@@ -99,7 +99,7 @@ class _Call:
         self.tokenizer = client.tokenizer
         self.token_ids = token_ids
         given = self.parameters.seed
-        self.seed = secrets.randbelow(MAX_SEED) if given is None else given
+        self.seed = secrets.randbelow(DRAWN_SEEDS) if given is None else given
         self.prefix = client.tokenizer.decode(token_ids) if self.parameters.return_full_text else ""
         request = GenerateRequest(
             request_id=f"tgi-{uuid.uuid4().hex}",

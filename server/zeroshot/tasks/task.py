@@ -25,7 +25,7 @@ from zeroshot.tasks.schema import TaskRequest, is_stream
 from zeroshot.tasks.scoring import Candidate, score
 from zeroshot.tasks.template import Template
 from zeroshot.text.tokenizer import Tokenizer
-from zeroshot.types import MAX_SEED, GenerateRequest, SamplingParams
+from zeroshot.types import DRAWN_SEEDS, GenerateRequest, SamplingParams
 
 
 class Task:
@@ -104,7 +104,7 @@ class Task:
             self.file.decoding,
             max_tokens=asked.max_tokens,
             temperature=getattr(asked, "temperature", 0.0),
-            seed=secrets.randbelow(MAX_SEED) if given is None else given,
+            seed=secrets.randbelow(DRAWN_SEEDS) if given is None else given,
             grammar=self._grammar,
             keep=output.keep if isinstance(output, TextOutput) else "all",
         )

@@ -92,7 +92,7 @@ async function readError(response: Response): Promise<ApiError> {
   return errorFromBody(response.status, body, response.headers.get("retry-after"));
 }
 
-/** The server draws seeds up to 2^63, JavaScript's numbers are exact up to 2^53 only: so the page draws its own. */
+/** Drawn here, because the server names the seed that it drew at the end only: a text may be stopped before. */
 export function randomSeed(): number {
   return crypto.getRandomValues(new Uint32Array(1))[0]!;
 }
