@@ -18,6 +18,7 @@ from zeroshot.tasks.prompt_file import (
     ScoreOutput,
     Scoring,
     TextOutput,
+    Wording,
 )
 from zeroshot.tasks.results import Score, TaskResult, TextScore
 from zeroshot.types import MAX_SEED
@@ -132,7 +133,8 @@ def response_model(file: PromptFile, result: type[TaskResult]) -> type[TaskResul
 
 def example_request(file: PromptFile) -> dict[str, Any] | None:
     """A body to try, from the examples in the file; None if a required input has none."""
-    body = {name: field.example for name, field in file.inputs.items() if field.example is not None}
+    used = _used_inputs(file, next(iter(file.wordings.values())))
+    body = {name: field.example for name, field in file.inputs.items() if name in used and field.example is not None}
     required = {name for name, field in file.inputs.items() if field.default is None}
     return body if required <= set(body) else None
 
@@ -216,9 +218,13 @@ def _are_options(options: list[str]) -> list[str]:
     return options
 
 
+def _used_inputs(file: PromptFile, wording: Wording) -> set[str | None]:
+    return {*wording.compiled.fields, file.options_input}
+
+
 def _refuse_unused(file: PromptFile) -> Any:
     """An input that the chosen style doesn't use would be ignored: better to say so."""
-    used = {style: {*wording.compiled.fields, file.options_input} for style, wording in file.wordings.items()}
+    used = {style: _used_inputs(file, wording) for style, wording in file.wordings.items()}
 
     def check(request: TaskRequest) -> TaskRequest:
         style: str = getattr(request, "style")  # noqa: B009  # a field of every task with styles

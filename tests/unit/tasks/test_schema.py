@@ -176,6 +176,24 @@ def test_the_schema_shows_inputs_first_with_their_defaults(model: type[TaskReque
     assert schema["title"] == camel_case("all-kinds") + "TaskRequest" == "AllKindsTaskRequest"
 
 
+def test_an_example_has_no_input_that_the_first_style_does_not_use(make_task: Callable[[str], Task]) -> None:
+    task = make_task("""\
+name: t
+summary: T.
+inputs:
+  text: {type: string, example: Hello.}
+  tone: {type: string, default: warm, example: cold}
+  pairs: {type: list, default: [a = b], example: [c = d]}
+template: "{text} {tone}:"
+style: plain
+styles: {pairs: {template: "{pairs} {text}:"}}
+output: {kind: text}
+""")
+    example = example_request(task.file)
+    assert example == {"text": "Hello.", "tone": "cold"}
+    task.request_model.model_validate(example)
+
+
 def test_every_bundled_task_has_an_example_that_fits(bundled: Any) -> None:
     for task in bundled.catalog.tasks:
         example = example_request(task.file)
