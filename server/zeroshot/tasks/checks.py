@@ -20,6 +20,7 @@ from zeroshot.tasks.prompt_file import (
     PromptFile,
     TextOutput,
 )
+from zeroshot.tasks.schema import input_type
 from zeroshot.tasks.template import TemplateError
 from zeroshot.tasks.yaml_source import YamlPath, YamlSource
 from zeroshot.text.grammar_check import mistake_in
@@ -139,7 +140,7 @@ def _input_mistakes(file: PromptFile) -> Iterator[tuple[YamlPath, str]]:
             least, most = getattr(field, low, None), getattr(field, high, None)
             if least is not None and most is not None and least > most:
                 yield ("inputs", name, low), f"{least} is more than {high}, {most}"
-        adapter: TypeAdapter[Any] = TypeAdapter(field.value_type, config=_STRICT)
+        adapter: TypeAdapter[Any] = TypeAdapter(input_type(file, name), config=_STRICT)
         for key in ("default", "example"):
             value = getattr(field, key)
             if value is None:
@@ -147,7 +148,7 @@ def _input_mistakes(file: PromptFile) -> Iterator[tuple[YamlPath, str]]:
             try:
                 adapter.validate_python(value)
             except ValidationError as error:
-                yield ("inputs", name, key), error.errors()[0]["msg"]
+                yield ("inputs", name, key), error.errors()[0]["msg"].removeprefix("Value error, ")
     cut = [name for name, field in file.inputs.items() if isinstance(field, StringInput) and field.truncate]
     if len(cut) > 1:
         yield ("inputs", cut[1], "truncate"), f"{cut[0]} is already the input that is cut"

@@ -81,6 +81,12 @@ class TaskRequest(BaseModel):
         return frozenset(name.removeprefix(_PREFIX) for name in self.model_fields_set if name.startswith(_PREFIX))
 
 
+def input_type(file: PromptFile, name: str) -> Any:
+    """What a value of this input must be."""
+    value_type = file.inputs[name].value_type
+    return Annotated[value_type, AfterValidator(_are_options)] if name == file.options_input else value_type
+
+
 def request_model(file: PromptFile) -> type[TaskRequest]:
     """The model that a task's JSON body must fit."""
     fields: dict[str, Any] = {}
@@ -93,10 +99,7 @@ def request_model(file: PromptFile) -> type[TaskRequest]:
             description=declared.description or None,
             examples=None if declared.example is None else [declared.example],
         )
-        value_type = declared.value_type
-        if name == file.options_input:
-            value_type = Annotated[value_type, AfterValidator(_are_options)]
-        fields[_PREFIX + name] = (value_type, field)
+        fields[_PREFIX + name] = (input_type(file, name), field)
     fields |= _option_fields(file)
     validators: dict[str, Any] = {"uses_all_inputs": model_validator(mode="after")(_refuse_unused(file))}
     model = create_model(
