@@ -190,6 +190,7 @@ OWN_BAD_BODIES = [
     ("/score", '{"token_ids":[50257]}', 400, "token_ids"),
     ("/score", json.dumps({"token_ids": [1] * 1024}), 400, "token_ids"),
     ("/score", json.dumps({"text": ["a"] * 129}), 400, "text"),
+    ("/score", json.dumps({"token_ids": [[1] * 1000] * 8, "top_logprobs": 20}), 400, "top_logprobs"),
     ("/score", json.dumps({"text": "a" * 200_000}), 400, "text"),
 ]
 

@@ -99,8 +99,8 @@ class Generation:
             self._cached_tokens += delta.num_cached_tokens
 
 
-def check_size_of_answer(requests: list[GenerateRequest]) -> None:
-    """Raises InvalidRequest for more log-probabilities than are written."""
+def check_size_of_answer(requests: list[GenerateRequest], *, field: str = "logprobs") -> None:
+    """Raises InvalidRequest for more log-probabilities than are written. field: what asks for alternatives."""
     total = 0
     for request in requests:
         params = request.sampling_params
@@ -113,7 +113,7 @@ def check_size_of_answer(requests: list[GenerateRequest]) -> None:
         raise InvalidRequest(
             f"The answer would hold up to {total} log-probabilities (prompts x n x tokens x (1 + alternatives)), more "
             f"than {MAX_LOGPROBS_PER_ANSWER}. Ask for fewer alternatives or tokens, or send the prompts in parts.",
-            field="logprobs",
+            field=field,
         )
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from zeroshot.api import fields
 from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import documented
-from zeroshot.api.generation import Generation, logprob_json
+from zeroshot.api.generation import Generation, check_size_of_answer, logprob_json
 from zeroshot.api.json_answer import JSONAnswer
 from zeroshot.api.prompts import as_prompts, tokenize_prompts
 from zeroshot.caller import limit_time
@@ -130,6 +130,7 @@ async def _requests(body: ScoreBody, client: ModelClient) -> list[GenerateReques
         requests.append(
             GenerateRequest(request_id=f"{request_id}-{index}", prompt_token_ids=token_ids, sampling_params=params)
         )
+    check_size_of_answer(requests, field="top_logprobs")
     return requests
 
 
