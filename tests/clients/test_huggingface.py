@@ -70,6 +70,7 @@ def test_truncation_keeps_the_end(client: Any) -> None:
     long = "word " * 2000 + PROMPT
     cut = client.text_generation(long, max_new_tokens=4, truncate=7)
     assert cut == client.text_generation(" " + PROMPT, max_new_tokens=4)
+    assert client.text_generation(long, max_new_tokens=4, truncate=7, return_full_text=True) == long + cut
 
 
 def test_mistakes_are_validation_errors(client: Any) -> None:

@@ -100,7 +100,7 @@ class _Call:
         self.token_ids = token_ids
         given = self.parameters.seed
         self.seed = secrets.randbelow(DRAWN_SEEDS) if given is None else given
-        self.prefix = client.tokenizer.decode(token_ids) if self.parameters.return_full_text else ""
+        self.prefix = body.inputs if self.parameters.return_full_text else ""
         request = GenerateRequest(
             request_id=f"tgi-{uuid.uuid4().hex}",
             prompt_token_ids=token_ids,
