@@ -44,6 +44,12 @@ def test_details(client: Any) -> None:
     assert details.seed is not None
 
 
+def test_details_of_the_input_are_details(server: Any) -> None:
+    body = {"inputs": PROMPT, "parameters": {"max_new_tokens": 2, "decoder_input_details": True}}
+    details = server.http.post("/generate", json=body).json()["details"]
+    assert (len(details["prefill"]), len(details["tokens"])) == (7, 2)
+
+
 @pytest.mark.parametrize("max_new_tokens", [1, 2, 3, 11, 30])
 def test_a_stream_says_the_same(client: Any, max_new_tokens: int) -> None:
     body = {"max_new_tokens": max_new_tokens, "do_sample": True, "seed": max_new_tokens}

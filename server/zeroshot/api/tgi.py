@@ -120,7 +120,7 @@ class _Call:
         (candidates,) = await self.generation.complete()
         best, *others = by_probability(candidates)
         result: dict[str, Any] = {"generated_text": self._text(best)}
-        if self.parameters.details:
+        if self.parameters.has_details:
             result["details"] = self._details(best)
             if others:
                 result["details"]["best_of_sequences"] = [
@@ -152,7 +152,7 @@ class _Call:
     def _sampling_params(self, client: ModelClient, *, has_logprobs: bool) -> SamplingParams:
         parameters = self.parameters
         room = max(1, client.max_model_len - len(self.token_ids))
-        needs_logprobs = has_logprobs or parameters.details or parameters.best_of > 1
+        needs_logprobs = has_logprobs or parameters.has_details or parameters.best_of > 1
         return SamplingParams(
             max_tokens=parameters.max_new_tokens or min(DEFAULT_MAX_NEW_TOKENS, room),
             temperature=parameters.temperature if parameters.is_sampling else 0.0,
@@ -164,7 +164,7 @@ class _Call:
             stop=tuple(parameters.stop),
             logprobs=(parameters.top_n_tokens or 0) if needs_logprobs else None,
             grammar=parameters.grammar.grammar() if parameters.grammar else None,
-            prompt_logprobs=0 if parameters.details and parameters.decoder_input_details else None,
+            prompt_logprobs=0 if parameters.decoder_input_details else None,
         )
 
     def _text(self, choice: Completion) -> str:

@@ -40,7 +40,9 @@ class TGIParameters(fields.NullsAreDefaults, fields.StrictBody):
     best_of: int = Field(default=1, ge=1, le=fields.MAX_CHOICES)
     return_full_text: bool = Field(default=False, description="Put the input before the text.")
     details: bool = False
-    decoder_input_details: bool = Field(default=False, description="With `details`: log-probabilities of the input.")
+    decoder_input_details: bool = Field(
+        default=False, description="Return details, and among them the input's log-probabilities."
+    )
     top_n_tokens: fields.Logprobs | None = None
     watermark: bool = False
     typical_p: float | None = None
@@ -50,6 +52,11 @@ class TGIParameters(fields.NullsAreDefaults, fields.StrictBody):
     @property
     def is_sampling(self) -> bool:
         return self.do_sample or self.temperature != 1.0 or self.top_k > 0 or self.top_p < 1.0
+
+    @property
+    def has_details(self) -> bool:
+        """Whether the answer has `details`; a stream's last event has them in any case."""
+        return self.details or self.decoder_input_details
 
     def check(self, *, stream: bool) -> None:
         """Raises InvalidRequest for what can't be done, or not together."""
