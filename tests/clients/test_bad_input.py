@@ -210,6 +210,7 @@ TGI_BAD_BODIES = [
     '{"inputs":"a","parameters":{"grammar":{"type":"regex","value":{}}}}',
     '{"inputs":"a","parameters":{"grammar":{"type":"json","value":"a"}}}',
     '{"inputs":"a","parameters":{"grammar":{"type":"json","value":{"type":"x"}}}}',
+    '{"inputs":"a","parameters":{"grammar":{"type":"json_schema","value":{"schema":7}}}}',
     '{"inputs":"a","parameters":{"grammar":{"type":"lark","value":"a"}}}',
     '{"inputs":"a","parameters":{"adapter_id":"x"}}',
     '{"inputs":"a","parameters":{"best_of":2}}',

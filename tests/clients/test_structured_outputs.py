@@ -176,6 +176,7 @@ def test_the_surface_of_this_server(server: Any) -> None:
 def test_tgis_grammars(server: Any, path: str) -> None:
     for grammar in (
         {"type": "json", "value": PERSON},
+        {"type": "json", "value": json.dumps(PERSON)},
         {"type": "json_schema", "value": {"name": "x", "schema": PERSON}},
         {"type": "regex", "value": REGEXES[0]},
     ):

@@ -60,7 +60,8 @@ class StructuredOutputs(fields.StrictBody):
         if self.regex is not None:
             return regex_grammar(self.regex, field="structured_outputs.regex")
         if self.json_schema is not None:
-            return json_grammar(_parsed(self.json_schema), field="structured_outputs.json")
+            field = "structured_outputs.json"
+            return json_grammar(parsed_schema(self.json_schema, field=field), field=field)
         return json_grammar(_ANY_OBJECT, field="structured_outputs.json_object") if self.json_object else None
 
 
@@ -98,9 +99,9 @@ def generation_of(
     return ChoiceGeneration(client, requests, choices, prompt_field=prompt_field)
 
 
-def _parsed(schema: dict[str, Any] | str) -> Any:
-    field = "structured_outputs.json"
-    if isinstance(schema, dict):
+def parsed_schema(schema: Any, *, field: str) -> Any:
+    """A schema may come as a text. Raises InvalidRequest for a text that is too long, or no JSON."""
+    if not isinstance(schema, str):
         return schema
     if len(schema) > _MAX_SCHEMA_TEXT:
         raise schema_too_large(field)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from zeroshot.api import fields
+from zeroshot.api.structured_outputs import parsed_schema
 from zeroshot.errors import InvalidRequest
 from zeroshot.text.grammar import json_grammar, regex_grammar
 from zeroshot.types import Grammar
@@ -21,7 +22,8 @@ class TGIGrammar(fields.StrictBody):
                 raise InvalidRequest("`grammar`: a regex is a text that is not empty.", field="grammar")
             return regex_grammar(self.value, field="grammar")
         is_named = self.type == "json_schema" and isinstance(self.value, dict) and "schema" in self.value
-        return json_grammar(self.value["schema"] if is_named else self.value, field="grammar")  # type: ignore[index]
+        schema = self.value["schema"] if is_named else self.value  # type: ignore[index]
+        return json_grammar(parsed_schema(schema, field="grammar"), field="grammar")
 
 
 class TGIParameters(fields.NullsAreDefaults, fields.StrictBody):
