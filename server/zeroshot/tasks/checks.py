@@ -61,7 +61,7 @@ def parse(file: str, content: bytes) -> tuple[PromptFile, YamlSource]:
 
 def _first_mistake(source: YamlSource, error: ValidationError) -> PromptFileError:
     first = most_telling(error.errors(include_url=False))
-    place, context = first["loc"], first.get("ctx", {})
+    place, context = _in_the_file(first["loc"]), first.get("ctx", {})
     match first["type"]:
         case "extra_forbidden":
             return source.mistake(place, "there is no such key")
@@ -86,6 +86,16 @@ def _first_mistake(source: YamlSource, error: ValidationError) -> PromptFileErro
         case "string_type":
             return source.mistake(place, 'expected a string; "quote" what YAML reads as a number, yes/no or nothing')
     return source.mistake(place, str(first["msg"]))
+
+
+def _in_the_file(place: YamlPath) -> YamlPath:
+    """Without the kind of an input or an output, which pydantic puts before its keys: `enum` is also one of these."""
+    match place:
+        case ("inputs", name, kind, *rest) if kind != "[key]":
+            return ("inputs", name, *rest)
+        case ("output", _, *rest):
+            return ("output", *rest)
+    return place
 
 
 def _mistakes(file: PromptFile) -> Iterator[tuple[YamlPath, str]]:
