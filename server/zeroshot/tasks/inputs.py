@@ -1,5 +1,6 @@
 """The kinds of input a prompt file can declare: what each accepts, and how its value reads in a prompt."""
 
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -66,8 +67,8 @@ class NumberInput(Strict):
         return Annotated[float, Field(ge=self.min, le=self.max)]
 
     def as_text(self, value: Any) -> str:
-        """2.0 reads "2": JSON doesn't tell the two apart."""
-        return str(value).removesuffix(".0")
+        """As digits, never with an exponent. 2.0 reads "2": JSON doesn't tell the two apart."""
+        return f"{Decimal(repr(value)):f}".removesuffix(".0")
 
 
 class BooleanInput(Strict):

@@ -52,6 +52,23 @@ def test_values_read_in_the_prompt_as_documented(make_task: Callable[[str], Task
 
 
 @pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        ("2.0", "2"),
+        ("-0.5", "-0.5"),
+        ("0.00001", "0.00001"),
+        ("1e-7", "0.0000001"),
+        ("20000000000000000", "20000000000000000"),
+        ("1.5e16", "15000000000000000"),
+    ],
+)
+def test_a_number_reads_as_digits(make_task: Callable[[str], Task], number: str, text: str) -> None:
+    task = make_task(ALL_KINDS.replace("type: number, min: 0, max: 1", "type: number"))
+    request = task.request_model.model_validate_json(f'{{"text": "hi", "share": {number}}}')
+    assert task.file.inputs["share"].as_text(request.values["share"]) == text
+
+
+@pytest.mark.parametrize(
     "body",
     [
         "",
