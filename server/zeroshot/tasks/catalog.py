@@ -185,14 +185,15 @@ class Catalog:
         for path in sorted(self.folder.iterdir()):
             if path.suffix not in _SUFFIXES or path.name.startswith(".") or path.is_dir():
                 continue
+            file = checks.shown_name(path)
             try:
                 if not path.resolve().is_relative_to(root):
-                    raise PromptFileError(f"{path.name}: a link to a file outside of the folder is not followed")
-                contents[path.name] = checks.read(path)
+                    raise PromptFileError(f"{file}: a link to a file outside of the folder is not followed")
+                contents[file] = checks.read(path)
             except PromptFileError as error:
-                errors[path.name] = error.message
+                errors[file] = error.message
             except RuntimeError:  # how `resolve` says it before Python 3.13
-                errors[path.name] = f"{path.name}: a link that leads back to itself"
+                errors[file] = f"{file}: a link that leads back to itself"
         return contents, errors
 
     def _take_over(self, file: str, content: bytes, version: str, files: Mapping[str, Task]) -> Task:

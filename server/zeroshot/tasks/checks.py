@@ -1,6 +1,7 @@
 """One prompt file, read and checked: a `PromptFile`, or PromptFileError with one message: file, line, mistake."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,15 +31,20 @@ _BOUNDS = (("min", "max"), ("min_chars", "max_chars"), ("min_items", "max_items"
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
+def shown_name(path: Path) -> str:
+    """The file's name as it can be written into an answer: bytes that are not UTF-8 as escapes."""
+    return os.fsencode(path.name).decode("utf-8", errors="backslashreplace")
+
+
 def read(path: Path) -> bytes:
     """Raises PromptFileError where the file can't be read."""
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise PromptFileError(f"{path.name}: can't be read: {error.strerror}") from None
+        raise PromptFileError(f"{shown_name(path)}: can't be read: {error.strerror}") from None
     if len(content) > _MAX_FILE_BYTES:
-        raise PromptFileError(f"{path.name}: larger than {_MAX_FILE_BYTES} bytes")
+        raise PromptFileError(f"{shown_name(path)}: larger than {_MAX_FILE_BYTES} bytes")
     return content
 
 

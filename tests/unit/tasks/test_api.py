@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,16 @@ def test_get_tells_all_about_a_task(server: Any) -> None:
     assert details["example"] == {"text": "hello"}
     assert details["request_schema"]["required"] == ["text"]
     assert details["version"] == listed["version"]
+
+
+def test_a_broken_file_whose_name_is_no_utf8_is_named(server: Any, tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.yaml")).write_text("name: [caf")
+    server.catalog.reload()
+    answer = server.get("/tasks")
+    assert answer.status_code == 200
+    (error,) = answer.json()["errors"]
+    assert error["file"] == r"caf\xe9.yaml"
+    assert error["message"].startswith(r"caf\xe9.yaml:1: ")
 
 
 def test_one_more_yaml_file_is_one_more_endpoint_while_serving(server: Any, tmp_path: Path) -> None:
