@@ -1,6 +1,7 @@
 """One prompt file, read and checked: a `PromptFile`, or PromptFileError with one message: file, line, mistake."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -198,6 +199,14 @@ def _decoding_mistakes(file: PromptFile) -> Iterator[tuple[YamlPath, str]]:
             yield ("decoding", "num_beams"), "beam search can't be combined with a schema or a regular expression"
 
 
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True
+
+
 def _keys(value: Any) -> set[str]:
     """Of all mappings in a YAML value. The loader allows no cycles, and refuses deep nesting."""
     if isinstance(value, dict):
@@ -208,6 +217,8 @@ def _keys(value: Any) -> set[str]:
 def _output_mistakes(file: PromptFile) -> Iterator[tuple[YamlPath, str]]:
     output = file.output
     yield from _decoding_mistakes(file)
+    if isinstance(output, JSONOutput) and not _is_json(output.example):
+        yield ("output", "example"), "there is a number in it that JSON doesn't have"
     if not isinstance(output, TextOutput | JSONOutput) and file.decoding != Decoding():
         yield ("decoding",), f"a {output.kind} task generates nothing: remove this key"
     if not isinstance(output, LabelOutput | ChoiceOutput):

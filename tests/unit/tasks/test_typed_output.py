@@ -93,6 +93,7 @@ def test_beams_are_hugging_faces(make_task: Any, run: Any, hf: Any, tokenizer: A
     [
         ("output: {kind: json, schema: {type: strin}}", "output.schema", "Invalid type"),
         ("output: {kind: json, schema: {$ref: '#'}}", "output.schema", r"\$ref"),
+        ("output: {kind: json, schema: {type: number}, example: .inf}", "output.example", "JSON doesn't have"),
         ("output: {kind: json, schema: {type: string}}\ndecoding: {stop: [a]}", "decoding.stop", "remove"),
         ("output: {kind: json, schema: {type: string}}\ndecoding: {regex: a}", "decoding.regex", "remove"),
         ("output: {kind: text}\ndecoding: {regex: '('}", "decoding.regex", "unclosed group"),
