@@ -101,6 +101,11 @@ def test_mistakes_are_bad_requests(create: Any, wrong: dict[str, Any], param: st
     assert caught.value.param == param
 
 
+def test_no_alternatives_need_no_logprobs(create: Any) -> None:
+    """As vLLM has it, for clients that send the field with every request."""
+    assert create(max_tokens=1, logprobs=False, top_logprobs=0).choices[0].logprobs is None
+
+
 def test_end_of_text_in_a_message_is_plain_text(create: Any) -> None:
     plain = create(messages=[{"role": "user", "content": "<|endoftext|>"}], max_tokens=1)
     assert plain.usage.prompt_tokens > 8

@@ -67,7 +67,7 @@ class ChatBody(OpenAIBody):
 
     def check(self, client: ModelClient) -> None:
         super().check(client)
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise InvalidRequest("top_logprobs needs logprobs: true.", field="top_logprobs")
 
 
