@@ -141,6 +141,9 @@ def _template_mistakes(file: PromptFile) -> Iterator[tuple[YamlPath, str]]:
                 yield place, f"{{{name}}} is not among the inputs: {', '.join(file.inputs)}"
         if file.scores_inside and fields.count(OPTION_FIELD) != 1:
             yield place, "`scoring` needs {option} in the template, exactly once"
+        is_partial = isinstance(file.output, ChoiceOutput) and file.output.scoring == "partial"
+        if is_partial and wording.compiled.segments[-1].field == OPTION_FIELD:
+            yield place, "nothing follows {option}, and `scoring: partial` scores what does: use full"
         if wording.template.endswith(" "):
             yield place, "the template ends with a space: GPT-2's tokens begin with theirs, so leave it to the answer"
 

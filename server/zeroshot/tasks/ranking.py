@@ -128,7 +128,7 @@ class Ranker:
             split = rendered.end_of(OPTION_FIELD)
             before, after = tokenizer.encode(rendered.text[:split]), tokenizer.encode(rendered.text[split:])
             if not after and not is_full:
-                raise InvalidRequest("Nothing follows the option: there is nothing to score partially.")
+                raise InvalidRequest("Nothing follows the option: there is no rest to score.", field="scoring")
             candidates.append(Candidate([client.eos_token_id], before + after) if is_full else Candidate(before, after))
         return prompt, candidates
 

@@ -158,6 +158,14 @@ def test_mistakes_in_fixed_labels(labels: str, index_line: int, message: str) ->
     assert raised.value.message.startswith(f"mood.yaml:{index_line}: output.labels")
 
 
+def test_something_follows_an_option_whose_rest_is_scored() -> None:
+    text = LABEL.replace("{text}\\nMood:", "{text} {option}").replace("kind: label", "kind: choice")
+    text = text.replace("  labels: labels", "  options: labels")
+    parse("mood.yaml", (text + "  scoring: full\n").encode())
+    with pytest.raises(PromptFileError, match=r"mood\.yaml:6: template: nothing follows \{option\}"):
+        parse("mood.yaml", (text + "  scoring: partial\n").encode())
+
+
 @pytest.mark.parametrize(
     ("schema", "message"),
     [

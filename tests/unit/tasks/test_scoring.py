@@ -209,6 +209,17 @@ def test_options_inside_the_template(
     assert result.explain.prompt == f"{before} {result.output} {after}"
 
 
+def test_what_follows_an_option_can_not_be_scored_where_there_is_nothing(
+    make_task: Callable[[str], Task], run: Callable[..., Any]
+) -> None:
+    task = make_task(COREFERENCE.replace("{option} {after}", "{after} {option}").replace("partial", "full"))
+    body = {"before": "It doesn't fit", "after": "because of", "options": ["the trophy", "the suitcase"]}
+    assert run(task, **body).output in body["options"]
+    with pytest.raises(InvalidRequest) as raised:
+        run(task, **body, scoring="partial")
+    assert raised.value.field == "scoring"
+
+
 def test_the_score_of_a_text(
     make_task: Callable[[str], Task], run: Callable[..., Any], hf: GPT2LMHeadModel, tokenizer: Tokenizer, client: Any
 ) -> None:
