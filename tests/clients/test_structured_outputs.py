@@ -137,6 +137,15 @@ def test_stop_strings_end_a_text_before_its_grammar_does(server: Any) -> None:
     assert (choice["text"], choice["finish_reason"], choice["stop_reason"]) == ("a", "stop", "ba")
 
 
+def test_a_chat_under_a_grammar_ends_where_the_grammar_says(server: Any) -> None:
+    """Not where the transcript's next line would begin."""
+    body = {"messages": [{"role": "user", "content": "Hello"}], "structured_outputs": {"regex": "Hi!\nUser: Bye\\."}}
+    choice = server.http.post("/v1/chat/completions", json=body).json()["choices"][0]
+    assert (choice["message"]["content"], choice["stop_reason"]) == ("Hi!\nUser: Bye.", None)
+    stopped = server.http.post("/v1/chat/completions", json=body | {"stop": "\nUser"}).json()["choices"][0]
+    assert (stopped["message"]["content"], stopped["stop_reason"]) == ("Hi!", "\nUser")
+
+
 def test_best_of_and_echo(server: Any) -> None:
     body = {"structured_outputs": {"regex": " [a-z]{3}"}, "best_of": 4, "n": 2, "echo": True, "seed": 3}
     for choice in choices(server, **body):

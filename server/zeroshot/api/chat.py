@@ -103,7 +103,7 @@ class _Call:
         choices = None if body.choices is None else [f" {choice.lstrip()}" for choice in body.choices]
         self.is_exact = grammar is not None
         beams = body.beams()
-        stop = body.stop if choices else [*template.stop, *body.stop]
+        stop = body.stop if choices or grammar else [*template.stop, *body.stop]
         params = sampling_params(
             body.model_copy(update={"stop": stop}),
             client,
