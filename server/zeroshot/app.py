@@ -74,7 +74,7 @@ def create_app(settings: Settings, client: ModelClient) -> FastAPI:
     errors.install(app)
     app.include_router(page.router)
     app.include_router(health.router)
-    app.include_router(metrics.router, responses=errors.ERRORS_EVERYWHERE)
+    app.include_router(metrics.router)
     app.include_router(tasks.router, responses=errors.ERRORS_EVERYWHERE)
     app.include_router(generate.router, responses=errors.ERRORS_EVERYWHERE)
     app.include_router(completions.router)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema
 import pytest
 
 from tests.support.raw_http import exchange
@@ -78,6 +79,20 @@ def test_nothing_without_a_key(locked: Any, method: str, path: str) -> None:
         assert answer.json()["error_type"] == "authentication"
     else:
         assert error["code"] == "invalid_api_key"
+
+
+def test_the_page_says_what_is_answered_without_a_key(locked: Any) -> None:
+    page = locked.http.get("/openapi.json").json()
+    operations = [(method, path) for path, methods in page["paths"].items() for method in methods]
+    assert len(operations) > 40
+    for method, path in operations:
+        if path in ("/health/live", "/health/ready"):
+            continue
+        answer = httpx.request(method, locked.url + path)
+        assert answer.status_code == 401
+        content = page["paths"][path][method]["responses"]["401"]["content"]
+        schema = content["application/json"]["schema"] | {"components": page["components"]}
+        jsonschema.validate(answer.json(), schema)
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready"])

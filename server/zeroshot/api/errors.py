@@ -40,10 +40,12 @@ def documented(
     return {status: {"model": model} for status in statuses}
 
 
-ERRORS_EVERYWHERE = documented(401, 403, 408, 413, 429, 503)
+_EVERYWHERE = (401, 403, 408, 413, 429, 503)
 """What the layers around every route can answer."""
+ERRORS_EVERYWHERE = documented(*_EVERYWHERE)
 OPENAI_ERRORS = documented(400, 401, 403, 404, 408, 413, 429, 500, 503, 504, "4XX", model=OpenAIErrorResponse)
-TGI_ERRORS = documented(401, 403, 408, 413, 422, 424, 429, 503, 504, model=TGIErrorResponse)
+TGI_ERRORS_EVERYWHERE = documented(*_EVERYWHERE, model=TGIErrorResponse)
+TGI_ERRORS = TGI_ERRORS_EVERYWHERE | documented(422, 424, 504, model=TGIErrorResponse)
 
 
 def install(app: FastAPI) -> None:

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 import zeroshot
+from zeroshot.api.errors import documented
 from zeroshot.model_client import ModelClient
 
 router = APIRouter(tags=["health"])
@@ -33,7 +34,11 @@ async def ready(request: Request) -> JSONResponse:
 
 
 @router.head("/health", include_in_schema=False)
-@router.get("/health", summary="The engine's state and load.", responses={503: {"description": "Not ready."}})
+@router.get(
+    "/health",
+    summary="The engine's state and load.",
+    responses=documented(401, 403) | {503: {"description": "Not ready."}},
+)
 async def health(request: Request) -> JSONResponse:
     client: ModelClient = request.app.state.client
     status = _status(request)

@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
+from zeroshot.api.errors import documented
 from zeroshot.model_client import ModelClient
 
 router = APIRouter(tags=["health"])
@@ -13,7 +14,8 @@ router = APIRouter(tags=["health"])
     "/metrics",
     summary="Counters and latencies for Prometheus.",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus text format 0.0.4."}},
+    responses=documented(401, 403)
+    | {200: {"content": {"text/plain": {}}, "description": "Prometheus text format 0.0.4."}},
 )
 def metrics(request: Request) -> Response:  # not async: rendering takes a few milliseconds, in a thread
     client: ModelClient = request.app.state.client

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 import zeroshot
 from zeroshot.api import envelopes, fields
 from zeroshot.api.disconnect import cancel_on_disconnect
-from zeroshot.api.errors import TGI_ERRORS
+from zeroshot.api.errors import TGI_ERRORS, TGI_ERRORS_EVERYWHERE
 from zeroshot.api.generation import Generation, by_probability
 from zeroshot.api.json_answer import JSONAnswer
 from zeroshot.api.prompts import MAX_PROMPTS, tokenize_prompts
@@ -59,7 +59,7 @@ async def generate_stream(body: TGIBody, request: Request) -> Response:
     return await answer(body, request)
 
 
-@router.get("/info", summary="The model and the limits, as TGI tells them.")
+@router.get("/info", summary="The model and the limits, as TGI tells them.", responses=TGI_ERRORS_EVERYWHERE)
 async def info(request: Request) -> dict[str, Any]:
     client: ModelClient = request.app.state.client
     return {
