@@ -44,6 +44,7 @@ def fit_prompt(
             cut_tokens = len(prompt.token_ids) - len(shorter.token_ids)
             return replace(shorter, truncated=Truncation(field=field, tokens=cut_tokens))
     generates = isinstance(file.output, TextOutput | JSONOutput)
+    can_be_cut = field is not None and context.reserved < context.max_model_len
     if context.reserved >= context.max_model_len:
         field = "max_tokens" if generates else file.options_input
     num_tokens = len(prompt.token_ids) + (0 if generates else context.reserved)
@@ -52,7 +53,7 @@ def fit_prompt(
         context.reserved if generates else 0,
         context.max_model_len,
         field=field or "inputs",
-        hint="" if truncate else " (`truncate: true` does it)",
+        hint=" (`truncate: true` does it)" if can_be_cut and not truncate else "",
     )
 
 

@@ -108,3 +108,4 @@ def test_only_a_task_that_generates_has_max_tokens(
         fit_prompt(file, file.wordings["default"].compiled, values, Context(tokenizer, 48, reserved), truncate=False)
     assert raised.value.field == field
     assert ("max_tokens" in raised.value.message) == (field == "max_tokens")
+    assert ("truncate: true" in raised.value.message) == (reserved < 48)
