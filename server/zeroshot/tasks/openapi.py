@@ -62,7 +62,7 @@ def task_openapi(catalog: Catalog) -> tuple[dict[str, Any], dict[str, Any]]:
         one = _operation(task, request, response, example, answer, is_streamable=can_stream(task.file))
         several = _operation(task, batch_request, batch_response, {"inputs": [example]} if example else None, None)
         several |= {
-            "operationId": f"task_{task.name}_batch",
+            "operationId": f"batch_{task.name}",  # `task_x_batch` would be that of a task x_batch, too
             "summary": f"{task.file.summary.rstrip('.')}: for each of a list of inputs.",
             "description": "Results in the order of the inputs; one that fails has an `error` and stops no other.",
         }

@@ -226,6 +226,16 @@ def test_openapi_shows_each_task_with_its_own_schema(bundled: Any) -> None:
     assert schemas["SentimentTaskResponse"]["properties"]["output"]["enum"] == ["positive", "negative"]
 
 
+def test_operations_of_tasks_with_similar_names_have_ids_of_their_own(server: Any, tmp_path: Path) -> None:
+    for name in ("shout_batch", "shout-batch"):
+        (tmp_path / f"{name}.yaml").write_text(SHOUT.replace("name: shout", f"name: {name}"))
+    server.catalog.reload()
+    page = server.get("/openapi.json").json()
+    ids = [operation["operationId"] for path in page["paths"].values() for operation in path.values()]
+    assert len(set(ids)) == len(ids) > 6
+    assert {ref.rsplit("/", 1)[1] for ref in _refs(page)} <= page["components"]["schemas"].keys()
+
+
 def _refs(value: Any) -> set[str]:
     if isinstance(value, dict):
         own = {value["$ref"]} if isinstance(value.get("$ref"), str) else set()
