@@ -96,10 +96,16 @@ def _first_mistake(source: YamlSource, error: ValidationError) -> PromptFileErro
 
 
 def _in_the_file(place: YamlPath) -> YamlPath:
-    """Without the kind of an input or an output, which pydantic puts before its keys: `enum` is also one of these."""
+    """Without what pydantic says of its types: an input's or output's kind, of which `enum` is also a key, comes before
+    the keys, and the member of a union after the name of the value that is none of them.
+    """
     match place:
         case ("inputs", name, kind, *rest) if kind != "[key]":
             return ("inputs", name, *rest)
+        case ("output", "label", "labels", _, *rest):
+            return ("output", "labels", *rest)
+        case ("decoding", "early_stopping", _):
+            return ("decoding", "early_stopping")
         case ("output", _, *rest):
             return ("output", *rest)
     return place
