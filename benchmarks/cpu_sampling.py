@@ -29,7 +29,7 @@ from zeroshot.model.gpt2 import GPT2
 from zeroshot.model.native_ops import why_unavailable
 from zeroshot.settings import EngineSettings
 from zeroshot.text.tokenizer import Tokenizer
-from zeroshot.types import GenerateRequest, SamplingParams
+from zeroshot.types import BeamParams, GenerateRequest, Grammar, SamplingParams
 
 CASES: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0.0},
@@ -39,7 +39,10 @@ CASES: dict[str, dict[str, Any]] = {
     "min_p 0.05": {"min_p": 0.05},
     "top_k 50, top_p 0.95": {"top_k": 50, "top_p": 0.95},
     "repetition_penalty 1.2": {"repetition_penalty": 1.2},
+    "greedy, repetition_penalty 1.2": {"temperature": 0.0, "repetition_penalty": 1.2},
+    "a regular expression": {"grammar": Grammar(kind="regex", source="( [a-z]+){200,}")},
     "greedy, logprobs 5": {"temperature": 0.0, "logprobs": 5},
+    "four beams": {"temperature": 0.0, "beams": BeamParams(num_beams=4)},
 }
 PROMPT = "The history of the city begins with a small harbour, and"
 TEXT_TOKENS = 256

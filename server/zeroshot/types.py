@@ -70,6 +70,10 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     grammar: Grammar | None = None
     beams: BeamParams | None = None
 
+    @property
+    def has_penalties(self) -> bool:
+        return self.repetition_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
+
 
 class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One prompt, `n` continuations ("choices")."""

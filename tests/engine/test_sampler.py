@@ -103,11 +103,34 @@ def test_a_row_that_may_get_no_token_gets_none():
     assert token.logprob is None
 
 
-def test_beams_are_among_them():
-    sequences = sequences_of([{"temperature": 1.0}, {"temperature": 0.0}, {"temperature": 1.0, "top_p": 0.8}])
-    sequences[1].beams = BeamSearch(BeamParams(num_beams=3), num_returned=1, max_tokens=5, stop_token_ids=frozenset())
-    logits = torch.randn(3, 300)
-    assert sample(logits, sequences, 50256, kernels()) == sample(logits, sequences, 50256)
+@pytest.mark.parametrize(
+    "params", [{}, {"repetition_penalty": 1.5}, {"min_tokens": 9, "stop_token_ids": (7,)}], ids=str
+)
+@pytest.mark.parametrize("num_others", [0, 2])
+def test_beams_get_the_same_candidates(params, num_others):
+    """Of searches of different widths, alone and among sequences that are sampled; none where a row is not finite."""
+    sequences = sequences_of([params] * 4 + [{"temperature": 1.0, "top_p": 0.8}] * num_others)
+    for beam, num_beams in zip(sequences, (3, 3, 5, 200), strict=False):
+        beams = BeamParams(num_beams=num_beams)
+        beam.beams = BeamSearch(beams, num_returned=1, max_tokens=5, stop_token_ids=frozenset())
+    order = torch.randperm(len(sequences), generator=torch.Generator().manual_seed(3)).tolist()
+    logits = torch.randn(len(sequences), 300, generator=torch.Generator().manual_seed(2))
+    logits[order.index(1), 5] = torch.nan
+    sequences = [sequences[i] for i in order]
+    found, expected = sample(logits, sequences, 50256, kernels()), sample(logits, sequences, 50256)
+    assert [token.token_id for token in found] == [token.token_id for token in expected]
+    assert found[order.index(1)].token_id is None
+    counts = {0: 6, 2: 10, 3: 300}
+    for place, which in enumerate(order):
+        if which not in counts:
+            assert found[place].candidates is None
+            continue
+        ids, logprobs = zip(*found[place].candidates, strict=True)
+        expected_ids, expected_logprobs = zip(*expected[place].candidates, strict=True)
+        assert len(ids) == counts[which]
+        if not params.get("min_tokens") or which != 3:  # what is forbidden ties at the end of all 300
+            assert ids == expected_ids
+        assert logprobs == pytest.approx(expected_logprobs, rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize("num_top", [0, 4])

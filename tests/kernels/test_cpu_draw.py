@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from zeroshot_kernels.cpu.draw import draw as draw_and_check
-from zeroshot_kernels.sampling.reference import filter_candidates, sample_reference
+from zeroshot_kernels.sampling.reference import Adjustment, adjust_reference, filter_candidates, sample_reference
 
 # Where there is a compiler the kernels must be there: a mistake in them is no reason to skip what would find it.
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
@@ -17,9 +17,9 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no
 NO_FILTERS = (None, None, None)
 
 
-def draw(*arguments):
-    token_ids, are_finite = draw_and_check(*arguments)
-    assert are_finite.tolist() == arguments[0].isfinite().all(1).tolist()
+def draw(logits, *arguments, adjustments=None):
+    token_ids, are_finite = draw_and_check(logits, adjustments, *arguments)
+    assert are_finite.tolist() == logits.isfinite().all(1).tolist()
     return token_ids
 
 
@@ -190,3 +190,82 @@ def test_rows_without_a_softmax_get_no_token(filters_on, place):
     found = draw(logits, torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0]), *filters(5, **filters_on), *keys(5, seed=2))
     assert found[[0, 1, 3]].tolist() == [-1, -1, -1]
     assert found[[2, 4]].min() >= 0
+
+
+# Adjustments
+
+
+def adjusted(logits, adjustments):
+    """Copies, by the reference."""
+    copies = logits.clone()
+    for row, adjustment in zip(copies, adjustments, strict=True):
+        if adjustment is not None:
+            adjust_reference(row, adjustment)
+    return copies
+
+
+def adjustment(rng, vocab_size):
+    """Each part of one with a chance of a half."""
+
+    def tokens(most):
+        return torch.randint(vocab_size, (int(torch.randint(1, most, (1,), generator=rng)),), generator=rng).tolist()
+
+    def half():
+        return bool(torch.rand(1, generator=rng) < 0.5)
+
+    def number(low, high):
+        return low + (high - low) * float(torch.rand(1, generator=rng))
+
+    token_ids = tokens(300) if half() else []
+    return Adjustment(
+        logit_bias={token: number(-8, 8) for token in tokens(40)} if half() else {},
+        token_ids=token_ids,
+        num_prompt_tokens=int(torch.randint(len(token_ids) + 1, (1,), generator=rng)),
+        repetition_penalty=number(0.5, 2) if half() else 1.0,
+        presence_penalty=number(-2, 2) if half() else 0.0,
+        frequency_penalty=number(-2, 2) if half() else 0.0,
+        forbidden_ids=[*tokens(10), -1, vocab_size] if half() else (),
+        is_allowed=(torch.rand(vocab_size, generator=rng) < 0.7).numpy() if half() else None,
+    )
+
+
+@pytest.mark.parametrize("vocab_size", [50, 300, 4096, 50257])
+@pytest.mark.parametrize("seed", range(8))
+def test_rows_are_adjusted_as_the_reference_adjusts_them(vocab_size, seed):
+    """Some of them, with filters and without, greedy and not; the logits stay as they are."""
+    num_rows = 10
+    rng = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(num_rows, vocab_size + 3, generator=rng)[:, :vocab_size]
+    adjustments = [None if row % 5 == 2 else adjustment(rng, vocab_size) for row in range(num_rows)]
+    temperatures = torch.tensor([0.0, 0.3, 1.0, 1.0, 2.0]).repeat(2)
+    on = filters(num_rows)
+    on[0][3:6], on[1][6:8] = 20, 0.7
+    drawn, before = keys(num_rows, seed), logits.clone()
+    found = draw(logits, temperatures, *on, *drawn, adjustments=adjustments)
+    assert found.tolist() == reference(adjusted(logits, adjustments), temperatures, *on, *drawn)
+    assert torch.equal(logits, before)
+
+
+@pytest.mark.parametrize("part", ["logit_bias", "repetition_penalty", "presence_penalty", "frequency_penalty"])
+def test_each_part_changes_a_logit_as_the_reference_changes_it(part):
+    """But for rounding: the token that is drawn shows which of two logits is larger, and they are close."""
+    token_ids = [1, 2, 2, 3, 1, 1, 2]
+    value = {1: 0.7} if part == "logit_bias" else 0.7
+    adjustments = [Adjustment(token_ids=token_ids, num_prompt_tokens=4, **{part: value})] * 41
+    values = torch.linspace(-5, 5, 41)
+    rows = torch.full((len(values), 6), -100.0)
+    rows[:, 1] = values
+    expected = adjusted(rows, adjustments)[:, 1]
+    for sign, winner in ((1, 5), (-1, 1)):
+        rows[:, 5] = expected + sign * 2e-6
+        temperatures, found_keys = torch.zeros(len(rows)), keys(len(rows), 0)
+        found = draw(rows, temperatures, *NO_FILTERS, *found_keys, adjustments=adjustments)
+        assert found.tolist() == [winner] * len(rows)
+
+
+def test_a_row_that_is_not_finite_before_it_is_adjusted_is_found():
+    logits = torch.randn(4, 5000)
+    logits[0, 4000], logits[1, 3], logits[2, 7] = torch.nan, torch.inf, -torch.inf
+    adjustments = [Adjustment(forbidden_ids=(4000, 3, 7))] * 4
+    found = draw(logits, torch.ones(4), *NO_FILTERS, *keys(4, seed=1), adjustments=adjustments)  # checks `are_finite`
+    assert found.min() >= 0

@@ -5,7 +5,7 @@ import torch
 
 from tests.kernels.buffers import GuardedBuffers, kernel_of, random
 from zeroshot_kernels.logit_adjustment.reference import logit_adjustment_reference
-from zeroshot_kernels.sampling.reference import apply_penalties
+from zeroshot_kernels.sampling.reference import Adjustment, adjust_reference
 
 VOCAB_SIZE = 300
 REQUESTS = [
@@ -40,17 +40,16 @@ def entries(requests):
 def expected_of(logits, requests):
     expected = logits.clone()
     for row, request in zip(expected, requests, strict=True):
-        for token_id, bias in request["bias"].items():
-            row[token_id] += bias
         repetition, presence, frequency = request["penalties"]
-        apply_penalties(
-            row,
-            request["prompt"],
-            request["output"],
+        adjustment = Adjustment(
+            logit_bias=request["bias"],
+            token_ids=[*request["prompt"], *request["output"]],
+            num_prompt_tokens=len(request["prompt"]),
             repetition_penalty=repetition,
             presence_penalty=presence,
             frequency_penalty=frequency,
         )
+        adjust_reference(row, adjustment)
     return expected
 
 

@@ -14,7 +14,13 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from zeroshot_kernels.sampling.reference import apply_penalties, filter_candidates, sample_reference, uniform_noise
+from zeroshot_kernels.sampling.reference import (
+    Adjustment,
+    adjust_reference,
+    filter_candidates,
+    sample_reference,
+    uniform_noise,
+)
 
 NO_FILTER = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
 
@@ -265,7 +271,9 @@ def test_at_least_one_token_stays(filters):
 def test_repetition_penalty_is_hugging_faces(prompt, output, penalty):
     logits = torch.randn(50, generator=torch.Generator().manual_seed(8)) * 3
     expected = RepetitionPenaltyLogitsProcessor(penalty)(torch.tensor([prompt + output]), logits[None].clone())[0]
-    apply_penalties(logits, prompt, output, repetition_penalty=penalty, presence_penalty=0.0, frequency_penalty=0.0)
+    adjust_reference(
+        logits, Adjustment(token_ids=prompt + output, num_prompt_tokens=len(prompt), repetition_penalty=penalty)
+    )
     torch.testing.assert_close(logits, expected, rtol=1e-6, atol=0)
 
 
@@ -279,7 +287,6 @@ def test_presence_and_frequency_penalties_are_openais(output, presence, frequenc
     """mu[j] - c[j] * frequency - (c[j] > 0) * presence, with c[j] how often token j was generated."""
     logits = torch.randn(10, generator=torch.Generator().manual_seed(9))
     expected = [float(logits[j]) - output.count(j) * frequency - (output.count(j) > 0) * presence for j in range(10)]
-    apply_penalties(
-        logits, [0, 1, 2], output, repetition_penalty=1.0, presence_penalty=presence, frequency_penalty=frequency
-    )
+    penalties = {"presence_penalty": presence, "frequency_penalty": frequency}
+    adjust_reference(logits, Adjustment(token_ids=[0, 1, 2, *output], num_prompt_tokens=3, **penalties))
     torch.testing.assert_close(logits, torch.tensor(expected), rtol=1e-5, atol=1e-5)

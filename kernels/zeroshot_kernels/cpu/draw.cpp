@@ -1,6 +1,9 @@
 // Drawing a token of each row from softmax(logits / temperature), of all tokens or of those that filters leave: the one
 // with the largest logit / temperature + Gumbel noise is one (Gumbel 1954).
 
+#include <memory>
+
+#include "adjustment.h"
 #include "candidates.h"
 #include "extent.h"
 #include "team.h"
@@ -41,50 +44,64 @@ Drawn find_largest(const Row& row, Index first, Index last) {
 }  // namespace
 }  // namespace zeroshot
 
-// logits: [num_rows, vocab_size], rows `stride` floats apart; temperatures, seeds, choices, positions (how many tokens
-// precede the one that is drawn): [num_rows]; top_ks, top_ps, min_ps: [num_rows], or all three null. What is found,
-// [num_rows] each: tokens, -1 of a row with NaN or +inf, or with -inf only; are_finite, whether all of a row's logits are.
-EXPORT void zeroshot_draw(const float* logits, const float* temperatures, const std::int64_t* top_ks,
-                          const float* top_ps, const float* min_ps, const std::int64_t* seeds,
-                          const std::int64_t* choices, const std::int64_t* positions, std::int64_t* tokens,
-                          bool* are_finite, std::int64_t num_rows, std::int64_t vocab_size, std::int64_t stride) {
+// logits: [num_rows, vocab_size], rows `stride` floats apart; adjustments: [num_rows], each of them or all null;
+// temperatures, seeds, choices, positions (how many tokens precede the one that is drawn): [num_rows]; top_ks, top_ps,
+// min_ps: [num_rows], or all three null. What is found, [num_rows] each: tokens, -1 of a row with NaN or +inf, or with -inf
+// only; are_finite, whether all of a row's logits are, before they are adjusted.
+EXPORT void zeroshot_draw(const float* logits, const zeroshot::Adjustment* const* adjustments,
+                          const float* temperatures, const std::int64_t* top_ks, const float* top_ps,
+                          const float* min_ps, const std::int64_t* seeds, const std::int64_t* choices,
+                          const std::int64_t* positions, std::int64_t* tokens, bool* are_finite,
+                          std::int64_t num_rows, std::int64_t vocab_size, std::int64_t stride) {
     using namespace zeroshot;
     const Index pieces = (vocab_size + PIECE - 1) / PIECE;
     std::vector<Extent> extents(static_cast<std::size_t>(num_rows * pieces));
     std::vector<Drawn> drawn(extents.size());
+    std::vector<const float*> rows(static_cast<std::size_t>(num_rows));
+    for (Index r = 0; r < num_rows; ++r) rows[r] = logits + r * stride;
+    // The model's own are still wanted, for log-probabilities.
+    const auto copies = std::make_unique_for_overwrite<float[]>(adjustments ? num_rows * vocab_size : 0);
+    const auto end_of = [&](Index piece) { return std::min((piece + 1) * PIECE, vocab_size); };
+    const auto find_extent = [&](Index r, Index piece) {
+        const Index first = piece * PIECE;
+        extents[r * pieces + piece] = extent_of(rows[r] + first, end_of(piece) - first);
+    };
     const auto merged = [&](Index r) {
         Extent all;
-        for (Index i = r * pieces; i < (r + 1) * pieces; ++i) all.add(extents[static_cast<std::size_t>(i)]);
+        for (Index i = r * pieces; i < (r + 1) * pieces; ++i) all.add(extents[i]);
         return all;
+    };
+    const auto adjust = [&](Index r) {
+        are_finite[r] = merged(r).is_finite();
+        if (!adjustments || !adjustments[r]) return;
+        thread_local Adjuster adjuster;
+        float* const copy = copies.get() + r * vocab_size;
+        std::copy_n(rows[r], vocab_size, copy);
+        adjuster.adjust(copy, vocab_size, *adjustments[r]);
+        rows[r] = copy;
+        for (Index piece = 0; piece < pieces; ++piece) find_extent(r, piece);
     };
     const auto draw = [&](Index r, Index piece) {
         const Extent extent = merged(r);
         if (extent.is_invalid()) return Drawn{};
-        const Row row{logits + r * stride, extent.largest, temperatures[r],
+        const Row row{rows[r], extent.largest, temperatures[r],
                       Noise(static_cast<std::uint64_t>(seeds[r]), static_cast<std::uint64_t>(choices[r]),
                             static_cast<std::uint64_t>(positions[r]))};
-        const Index first = piece * PIECE, last = std::min(first + PIECE, vocab_size);
-        if (row.temperature < FLT_MIN) return find_largest(row, first, last);
+        if (row.temperature < FLT_MIN) return find_largest(row, piece * PIECE, end_of(piece));
         const Filters filters = top_ks ? Filters{top_ks[r], top_ps[r], min_ps[r]} : Filters{0, 1.0f, 0.0f};
-        if (!filters.any()) return draw_any(row, first, last);
+        if (!filters.any()) return draw_any(row, piece * PIECE, end_of(piece));
         thread_local Candidates candidates;
         return piece == 0 ? candidates.draw(row, vocab_size, filters) : Drawn{};  // filters need the whole row
     };
     in_parallel([&](Team& team) {
-        team.share(num_rows * pieces, 1, [&](Index i) {
-            const Index first = i % pieces * PIECE;
-            extents[static_cast<std::size_t>(i)] =
-                extent_of(logits + i / pieces * stride + first, std::min(PIECE, vocab_size - first));
-        });
-        team.share(num_rows * pieces, 1,
-                   [&](Index i) { drawn[static_cast<std::size_t>(i)] = draw(i / pieces, i % pieces); });
+        team.share(num_rows * pieces, 1, [&](Index i) { find_extent(i / pieces, i % pieces); });
+        team.share(num_rows, 1, adjust);
+        team.share(num_rows * pieces, 1, [&](Index i) { drawn[i] = draw(i / pieces, i % pieces); });
     });
     for (Index r = 0; r < num_rows; ++r) {
-        const Extent extent = merged(r);
         Drawn best;
         for (Index i = r * pieces; i < (r + 1) * pieces; ++i)
-            if (best.is_behind(drawn[static_cast<std::size_t>(i)])) best = drawn[static_cast<std::size_t>(i)];
-        tokens[r] = extent.is_invalid() ? -1 : best.token;
-        are_finite[r] = extent.is_finite();
+            if (best.is_behind(drawn[i])) best = drawn[i];
+        tokens[r] = merged(r).is_invalid() ? -1 : best.token;
     }
 }

@@ -1,13 +1,37 @@
 """Drawing tokens by the C++ kernel."""
 
+import ctypes
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from zeroshot_kernels.cpu.library import library
+from zeroshot_kernels.sampling.reference import Adjustment
+
+
+class _Adjustment(ctypes.Structure):
+    _fields_ = (
+        ("biased_ids", ctypes.c_void_p),
+        ("biases", ctypes.c_void_p),
+        ("num_biased", ctypes.c_int64),
+        ("token_ids", ctypes.c_void_p),
+        ("num_tokens", ctypes.c_int64),
+        ("num_prompt_tokens", ctypes.c_int64),
+        ("repetition_penalty", ctypes.c_float),
+        ("presence_penalty", ctypes.c_float),
+        ("frequency_penalty", ctypes.c_float),
+        ("forbidden_ids", ctypes.c_void_p),
+        ("num_forbidden", ctypes.c_int64),
+        ("is_allowed", ctypes.c_void_p),
+    )
 
 
 def draw(
     logits: Tensor,
+    adjustments: Sequence[Adjustment | None] | None,
     temperatures: Tensor,
     top_ks: Tensor | None,
     top_ps: Tensor | None,
@@ -19,15 +43,45 @@ def draw(
     """What `sample_reference` draws of each row, but for the rounding of logarithms and sums, int64 [num_rows], and
     whether all of a row's logits are finite, bool [num_rows]. -1 where a logit is NaN or +inf, or all are -inf.
 
-    logits: [num_rows, vocab_size] float32, rows contiguous; temperatures: [num_rows] float32; top_ks: int64, top_ps,
-    min_ps: float32, or all three None: no filter is on; seeds, choices, positions: int64, the last one how many tokens
-    precede the one that is drawn. Of tokens that tie, top-p keeps the first.
+    logits: [num_rows, vocab_size] float32, rows contiguous, unchanged; adjustments: [num_rows], each row is drawn
+    from as `adjust_reference` would change it, but for rounding; temperatures: [num_rows] float32; top_ks: int64,
+    top_ps, min_ps: float32, or all three None: no filter is on; seeds, choices, positions: int64, the last one how many
+    tokens precede the one that is drawn. Of tokens that tie, top-p keeps the first.
     """
     tokens = torch.empty(len(logits), dtype=torch.int64)
     are_finite = torch.empty(len(logits), dtype=torch.bool)
+    packed = None if adjustments is None else _Adjustments(adjustments)
     filters = (None if values is None else values.data_ptr() for values in (top_ks, top_ps, min_ps))
     library().zeroshot_draw(
-        logits.data_ptr(), temperatures.data_ptr(), *filters, seeds.data_ptr(), choices.data_ptr(),
-        positions.data_ptr(), tokens.data_ptr(), are_finite.data_ptr(), *logits.shape, logits.stride(0),
+        logits.data_ptr(), None if packed is None else packed.addresses, temperatures.data_ptr(), *filters,
+        seeds.data_ptr(), choices.data_ptr(), positions.data_ptr(), tokens.data_ptr(), are_finite.data_ptr(),
+        *logits.shape, logits.stride(0),
     )  # fmt: skip
     return tokens, are_finite
+
+
+class _Adjustments:
+    """What the structures point to lives as long as this."""
+
+    def __init__(self, adjustments: Sequence[Adjustment | None]) -> None:
+        self._kept: list[Any] = []
+        self.addresses = (ctypes.c_void_p * len(adjustments))(*map(self._address_of, adjustments))
+
+    def _address_of(self, adjustment: Adjustment | None) -> int | None:
+        if adjustment is None:
+            return None
+        bias, allowed = adjustment.logit_bias, adjustment.is_allowed
+        structure = _Adjustment(
+            *(self._numbers("q", bias.keys()), self._numbers("f", bias.values()), len(bias)),
+            *(self._numbers("q", adjustment.token_ids), len(adjustment.token_ids), adjustment.num_prompt_tokens),
+            *(adjustment.repetition_penalty, adjustment.presence_penalty, adjustment.frequency_penalty),
+            *(self._numbers("q", adjustment.forbidden_ids), len(adjustment.forbidden_ids)),
+            None if allowed is None else allowed.ctypes.data,
+        )
+        self._kept += [structure, allowed]
+        return ctypes.addressof(structure)
+
+    def _numbers(self, kind: str, numbers: Iterable[float]) -> int:
+        values = array(kind, numbers)
+        self._kept.append(values)
+        return values.buffer_info()[0]

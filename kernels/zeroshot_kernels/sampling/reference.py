@@ -7,10 +7,12 @@ is a function of (seed, choice, position, token id) alone, so a request gets the
 
 import math
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 _CANDIDATES_TRIED = 1024  # top-p usually keeps far fewer tokens: sorting these first spares sorting the vocabulary
@@ -30,28 +32,43 @@ def uniform_noise(seed: int, choice: int, position: int, vocab_size: int) -> Ten
     return torch.from_numpy(((halves.astype(np.float32) + 0.5) * np.float32(2**-32)).clip(max=1 - 2**-24))
 
 
-def apply_penalties(
-    logits: Tensor,
-    prompt_token_ids: list[int],
-    output_token_ids: list[int],
-    *,
-    repetition_penalty: float,
-    presence_penalty: float,
-    frequency_penalty: float,
-) -> None:
-    """In place on logits [vocab_size]. Repetition: of prompt and output, as in CTRL (Keskar et al. 2019, section 4.1).
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """What changes a row's logits before a token of it is drawn, in this order. Nothing does by default."""
 
-    Presence and frequency: of the output only, as OpenAI documents them.
-    """
-    if repetition_penalty != 1.0:
-        seen = _to_tensor({*prompt_token_ids, *output_token_ids}, logits.device)
-        values = logits[seen]
-        penalised = torch.where(values < 0, values * repetition_penalty, values / repetition_penalty)
-        logits[seen] = penalised.clamp(max=torch.finfo(logits.dtype).max)  # one divided by a tiny penalty overflows
-    if output_token_ids and (presence_penalty or frequency_penalty):
-        counts = Counter(output_token_ids)
-        penalties = presence_penalty + frequency_penalty * _to_tensor(counts.values(), logits.device)
-        logits[_to_tensor(counts.keys(), logits.device)] -= penalties
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    token_ids: Sequence[int] = ()
+    """The prompt, then the output; not read where no penalty is on."""
+    num_prompt_tokens: int = 0
+    repetition_penalty: float = 1.0
+    """Of prompt and output, as in CTRL (Keskar et al. 2019, section 4.1)."""
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    """Both of the output only, as OpenAI documents them."""
+    forbidden_ids: Sequence[int] = ()
+    is_allowed: NDArray[np.bool_] | None = None
+    """[vocab_size]; None: all are."""
+
+
+def adjust_reference(logits: Tensor, adjustment: Adjustment) -> None:
+    """In place on logits [vocab_size] float32. Of forbidden ids those are skipped that are not in the vocabulary."""
+    most = torch.finfo(logits.dtype).max
+    if adjustment.logit_bias:
+        ids = _to_tensor(adjustment.logit_bias.keys(), logits.device)
+        biases = torch.tensor(list(adjustment.logit_bias.values()), device=logits.device)
+        logits[ids] = (logits[ids] + biases).clamp(max=most)
+    if adjustment.repetition_penalty != 1.0:
+        seen = _to_tensor({*adjustment.token_ids}, logits.device)
+        values, penalty = logits[seen], adjustment.repetition_penalty
+        penalised = torch.where(values < 0, values * penalty, values / penalty)
+        logits[seen] = penalised.clamp(max=most)  # one divided by a tiny penalty overflows
+    counts = Counter(adjustment.token_ids[adjustment.num_prompt_tokens :])
+    if counts and (adjustment.presence_penalty or adjustment.frequency_penalty):
+        weighted = adjustment.frequency_penalty * _to_tensor(counts.values(), logits.device)
+        logits[_to_tensor(counts.keys(), logits.device)] -= adjustment.presence_penalty + weighted
+    logits[[i for i in adjustment.forbidden_ids if 0 <= i < len(logits)]] = -torch.inf
+    if adjustment.is_allowed is not None:
+        logits.masked_fill_(torch.from_numpy(~adjustment.is_allowed).to(logits.device), -torch.inf)
 
 
 def _to_tensor(numbers: Collection[int], device: torch.device) -> Tensor:

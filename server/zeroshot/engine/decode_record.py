@@ -91,7 +91,7 @@ class Record:
         entries = _entries(sequence, layout)
         if len(entries) > layout.max_entries:
             raise ValueError(f"{len(entries)} tokens with a bias or penalty, room for {layout.max_entries}")
-        record.words[:] = (position + 1, min(params.top_k, NEVER), len(entries), has_penalties(sequence))
+        record.words[:] = (position + 1, min(params.top_k, NEVER), len(entries), params.has_penalties)
         record.floats[:] = (
             params.temperature,
             params.top_p,
@@ -115,11 +115,6 @@ class Record:
 def last_position(sequence: Sequence) -> int:
     """Positions from here on are never run: what would be drawn there is beyond max_tokens."""
     return sequence.max_num_tokens - 1
-
-
-def has_penalties(sequence: Sequence) -> bool:
-    params = sequence.sampling_params
-    return params.repetition_penalty != 1.0 or params.presence_penalty != 0.0 or params.frequency_penalty != 0.0
 
 
 def token_mask(sequence: Sequence) -> Array | None:
@@ -147,7 +142,7 @@ def _entries(sequence: Sequence, layout: Layout) -> dict[int, tuple[float, bool,
         ends = (layout.eos_token_id, *params.stop_token_ids)
         biases |= {token_id: -np.inf for token_id in ends if 0 <= token_id < layout.vocab_size}
     entries = {token_id: (bias, False, 0) for token_id, bias in biases.items()}
-    if has_penalties(sequence):
+    if params.has_penalties:
         for index, token_id in enumerate(sequence.token_ids):
             bias, _, count = entries.get(token_id, (0.0, False, 0))
             entries[token_id] = (bias, True, count + (index >= sequence.num_prompt_tokens))

@@ -10,7 +10,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from zeroshot.engine.decode_record import has_penalties, token_mask
+from zeroshot.engine.decode_record import token_mask
 from zeroshot.engine.decode_state import DecodeState, Rows
 from zeroshot.engine.sequence import Sequence
 from zeroshot.model.gpt2 import GPT2
@@ -40,7 +40,7 @@ def step_kind(sequences: list[Sequence]) -> StepKind:
 def _needs_full(sequence: Sequence) -> bool:
     params = sequence.sampling_params
     # `min_tokens` counts even once it is reached: a kind that changes midway would be one more thing to get right.
-    return bool(params.logit_bias or params.logprobs is not None or params.min_tokens > 0 or has_penalties(sequence))
+    return bool(params.logit_bias or params.logprobs is not None or params.min_tokens > 0 or params.has_penalties)
 
 
 def _has_filter(sequence: Sequence) -> bool:

@@ -1,5 +1,6 @@
 """Logits -> the next token of each sequence, and log-probabilities where they were asked for."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from zeroshot.engine.sequence import Sequence
 from zeroshot.model.ops import SamplingKernels
 from zeroshot.types import SamplingParams, TokenLogprob
-from zeroshot_kernels.sampling.reference import apply_penalties, sample_reference
+from zeroshot_kernels.sampling.reference import Adjustment, adjust_reference, sample_reference
 
 Array = np.ndarray[Any, Any]
 
@@ -33,15 +34,29 @@ def sample(
 ) -> list[SampledToken]:
     """logits: [num_seqs, vocab_size] float32, raw. One SampledToken for each sequence, in order.
 
-    kernels: what samples all of them at once, except for beams. None: each is sampled for itself, by PyTorch.
+    kernels: what samples all of them at once. None: each is sampled for itself, by PyTorch.
     """
-    if kernels and any(sequence.beams is None for sequence in sequences):
-        return _sample_together(kernels, logits, sequences, eos_token_id)
+    if kernels:
+        are_beams = [sequence.beams is not None for sequence in sequences]
+        if any(are_beams) and not all(are_beams):
+            return _sample_by_kind(kernels, logits, sequences, eos_token_id, are_beams)
+        return (_search_together if are_beams[0] else _sample_together)(kernels, logits, sequences, eos_token_id)
     are_finite = torch.isfinite(logits.sum(-1))
     if all(map(is_plain_greedy, sequences)):
         return greedy_tokens(logits.argmax(-1), are_finite)
     rows = zip(logits, sequences, are_finite.tolist(), strict=True)
     return [_sample_row(row, s, eos_token_id) if is_finite else SampledToken(None) for row, s, is_finite in rows]
+
+
+def _sample_by_kind(
+    kernels: SamplingKernels, logits: Tensor, sequences: list[Sequence], eos_token_id: int, are_beams: list[bool]
+) -> list[SampledToken]:
+    sampled: dict[int, SampledToken] = {}
+    for kind in (True, False):
+        rows = [i for i, is_beam in enumerate(are_beams) if is_beam == kind]
+        found = sample(logits[rows], [sequences[i] for i in rows], eos_token_id, kernels)
+        sampled |= zip(rows, found, strict=True)
+    return [sampled[i] for i in range(len(sequences))]
 
 
 def _sample_together(
@@ -61,24 +76,30 @@ def _sample_together(
         for place, (i, number) in enumerate(wanted.items()):
             token_id = int(token_ids[i])
             sampled[i] = SampledToken(token_id, token_logprob(token_id, logprobs[place], ids[place], number))
-    for i, sequence in enumerate(sequences):
-        if sequence.beams is not None and sampled[i].token_id is not None:
-            sampled[i] = _sample_row(logits[i], sequence, eos_token_id)
     return sampled
 
 
-def _draw(kernels: SamplingKernels, raw: Tensor, sequences: list[Sequence], eos_token_id: int) -> Tensor:
-    """[num_seqs] int64, -1 for a row that is not finite. What it draws for beams is of no use."""
-    adjusted = [i for i, s in enumerate(sequences) if _changes_logits(s) and s.beams is None]
-    logits = raw.clone() if adjusted else raw
-    for i in adjusted:
-        _adjust(logits[i], sequences[i], eos_token_id)
+def _search_together(
+    kernels: SamplingKernels, logits: Tensor, beams: list[Sequence], eos_token_id: int
+) -> list[SampledToken]:
+    if any(map(_changes_logits, beams)):
+        return sample(logits, beams, eos_token_id)
+    counts = [_num_candidates(beam, logits) for beam in beams]
+    any_target = torch.zeros(len(beams), dtype=torch.int64)
+    logprobs, ids = kernels.logprobs(logits, any_target, max(counts))
+    rows = zip(ids[:, 1:].tolist(), logprobs[:, 1:].tolist(), counts, strict=True)
+    return [_candidates(token_ids[:count], values[:count]) for token_ids, values, count in rows]
+
+
+def _draw(kernels: SamplingKernels, logits: Tensor, sequences: list[Sequence], eos_token_id: int) -> Tensor:
+    """[num_seqs] int64, -1 for a row that is not finite."""
+    adjustments = None
+    if any(map(_changes_logits, sequences)):
+        adjustments = [_adjustment(s, eos_token_id) if _changes_logits(s) else None for s in sequences]
     params = [sequence.sampling_params for sequence in sequences]
     temperatures = torch.tensor([p.temperature for p in params], dtype=torch.float32)
     keys = torch.tensor([[p.seed, s.choice_index, s.num_tokens] for p, s in zip(params, sequences, strict=True)])
-    token_ids, are_finite = kernels.draw(logits, temperatures, *_filters(params), *keys.t().contiguous())
-    if adjusted:  # where a token that is forbidden is -inf
-        are_finite = raw.sum(-1).isfinite()
+    token_ids, are_finite = kernels.draw(logits, adjustments, temperatures, *_filters(params), *keys.t().contiguous())
     return token_ids.masked_fill_(~are_finite, -1)
 
 
@@ -150,9 +171,7 @@ def _changes_logits(sequence: Sequence) -> bool:
     params = sequence.sampling_params
     return bool(
         params.logit_bias
-        or params.repetition_penalty != 1.0
-        or params.presence_penalty
-        or params.frequency_penalty
+        or params.has_penalties
         or sequence.num_output_tokens < params.min_tokens
         or sequence.guide is not None
     )
@@ -161,7 +180,7 @@ def _changes_logits(sequence: Sequence) -> bool:
 def _sample_row(logits: Tensor, sequence: Sequence, eos_token_id: int) -> SampledToken:
     params = sequence.sampling_params
     if sequence.beams is not None:
-        return _beam_candidates(logits, sequence, sequence.beams.num_candidates, eos_token_id)
+        return _beam_candidates(logits, sequence, eos_token_id)
     token_id = _drawn_alone(logits, sequence, eos_token_id)
     return SampledToken(token_id, None if params.logprobs is None else _logprob(logits, token_id, params.logprobs))
 
@@ -170,7 +189,7 @@ def _drawn_alone(logits: Tensor, sequence: Sequence, eos_token_id: int) -> int:
     params = sequence.sampling_params
     if _changes_logits(sequence):
         logits = logits.clone()
-        _adjust(logits, sequence, eos_token_id)
+        adjust_reference(logits, _adjustment(sequence, eos_token_id))
     return sample_reference(
         logits,
         temperature=params.temperature,
@@ -183,37 +202,39 @@ def _drawn_alone(logits: Tensor, sequence: Sequence, eos_token_id: int) -> int:
     )
 
 
-def _beam_candidates(logits: Tensor, sequence: Sequence, count: int, eos_token_id: int) -> SampledToken:
+def _beam_candidates(logits: Tensor, beam: Sequence, eos_token_id: int) -> SampledToken:
     """Hugging Face applies penalties and bias to log-probabilities here, not to logits."""
     logprobs = logits.log_softmax(-1)
-    if _changes_logits(sequence):
-        _adjust(logprobs, sequence, eos_token_id)
-    best = logprobs.topk(min(count, len(logprobs)))
-    candidates = list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
-    return SampledToken(candidates[0][0], candidates=candidates)
+    if _changes_logits(beam):
+        adjust_reference(logprobs, _adjustment(beam, eos_token_id))
+    best = logprobs.topk(_num_candidates(beam, logits))
+    return _candidates(best.indices.tolist(), best.values.tolist())
 
 
-def _adjust(logits: Tensor, sequence: Sequence, eos_token_id: int) -> None:
-    """In place: bias, penalties, the tokens forbidden before `min_tokens` and the grammar's mask."""
+def _num_candidates(beam: Sequence, logits: Tensor) -> int:
+    return 0 if beam.beams is None else min(beam.beams.num_candidates, logits.shape[-1])
+
+
+def _candidates(token_ids: list[int], logprobs: list[float]) -> SampledToken:
+    if math.isnan(logprobs[0]):
+        return SampledToken(None)
+    return SampledToken(token_ids[0], candidates=list(zip(token_ids, logprobs, strict=True)))
+
+
+def _adjustment(sequence: Sequence, eos_token_id: int) -> Adjustment:
+    """Bias, penalties, the tokens forbidden before `min_tokens` and the grammar's mask."""
     params = sequence.sampling_params
-    if params.logit_bias:
-        ids = torch.tensor(list(params.logit_bias), device=logits.device)
-        biased = logits[ids] + torch.tensor(list(params.logit_bias.values()), device=logits.device)
-        logits[ids] = biased.clamp(max=torch.finfo(logits.dtype).max)
-    apply_penalties(
-        logits,
-        sequence.token_ids[: sequence.num_prompt_tokens],
-        sequence.token_ids[sequence.num_prompt_tokens :],
+    is_too_short = sequence.num_output_tokens < params.min_tokens
+    return Adjustment(
+        logit_bias=params.logit_bias,
+        token_ids=sequence.token_ids if params.has_penalties else (),
+        num_prompt_tokens=sequence.num_prompt_tokens,
         repetition_penalty=params.repetition_penalty,
         presence_penalty=params.presence_penalty,
         frequency_penalty=params.frequency_penalty,
+        forbidden_ids=(eos_token_id, *params.stop_token_ids) if is_too_short else (),
+        is_allowed=None if sequence.guide is None else sequence.guide.mask,
     )
-    if sequence.num_output_tokens < params.min_tokens:
-        # A small vocabulary may lack the end of text that config.json names.
-        ends = [i for i in (eos_token_id, *params.stop_token_ids) if 0 <= i < len(logits)]
-        logits[ends] = -torch.inf
-    if sequence.guide is not None:
-        logits.masked_fill_(torch.from_numpy(~sequence.guide.mask).to(logits.device), -torch.inf)
 
 
 def _logprob(logits: Tensor, token_id: int, num_top: int) -> TokenLogprob:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,7 +24,7 @@ from zeroshot_kernels.cpu.linear import TILE
 from zeroshot_kernels.cpu.logprobs import logprobs
 from zeroshot_kernels.decode_attention.reference import decode_attention_reference
 from zeroshot_kernels.prefill_attention.reference import prefill_attention_reference
-from zeroshot_kernels.sampling.reference import sampling_reference
+from zeroshot_kernels.sampling.reference import Adjustment, sampling_reference
 
 logger = logging.getLogger(__name__)
 
@@ -156,8 +157,15 @@ def _draw_probes(generator: torch.Generator) -> Iterator[Probe]:
     )
     for op, filters in (("draw", (None, None, None)), ("filtered draw", on)):
         expected, _, _ = sampling_reference(logits, temperatures, *filters, *keys)
-        found, _ = draw(logits, temperatures, *filters, *keys)
+        found, _ = draw(logits, None, temperatures, *filters, *keys)
         yield op, found, expected
+    # Only one token is left to each row: by a bias, penalties and what is forbidden, and by a mask.
+    biased = Adjustment({7: 300.0}, (9, 9), 1, 1.5, 100.0, 100.0, forbidden_ids=(3,))
+    logits[:, 9] = 200.0
+    logits[:, 3] = 250.0
+    masked = Adjustment(is_allowed=np.arange(100) == 5)
+    found, _ = draw(logits, [biased, masked, None, biased, masked], temperatures, None, None, None, *keys)
+    yield "adjusted draw", found, torch.tensor([7, 5, 3, 7, 5])
 
 
 def _logprobs_probes(generator: torch.Generator) -> Iterator[Probe]:
