@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 SOURCES = Path(__file__).parent
 _FLAGS = ["-std=c++20", "-O3", "-fopenmp", "-fPIC", "-fvisibility=hidden", "-Wno-psabi"]
 _FLAGS += ["-fno-math-errno", "-fno-trapping-math"]  # not -ffast-math: NaN must come out where NaN went in
-_TIMEOUT_S = 120
+_TIMEOUT_S = 300
 
 
 class KernelsUnavailable(Exception):
