@@ -55,10 +55,8 @@ class Ranker:
         # In a thread: tokenising long inputs takes tens of milliseconds, in which no other request would move.
         prompt, candidates = await asyncio.to_thread(self._candidates, client, template, request, values, labels)
         scored = await score(client, candidates)
-        longest = max(len(candidate.target_ids) for candidate in candidates)
-        context = Context(client.tokenizer, client.max_model_len, reserved=longest)
         prior_prompts = await asyncio.to_thread(
-            self._prior_prompts, calibration, template, prompt.values, context, truncate=request.truncate
+            self._prior_prompts, calibration, client, template, prompt.values, labels, truncate=request.truncate
         )
         priors, fresh = await self._score_priors(client, prior_prompts, labels)
 
@@ -98,13 +96,32 @@ class Ranker:
     ) -> tuple[Prompt, list[Candidate]]:
         if self.file.scores_inside:
             return self._candidates_inside(client, template, request, values, labels)
-        tokenizer = client.tokenizer
-        ending = template.render(values).text[-1:]
-        targets = [tokenizer.encode(continuation(ending, label)) for label in labels]
-        context = Context(tokenizer, client.max_model_len, reserved=max(map(len, targets)))
-        prompt = fit_prompt(self.file, template, values, context, truncate=request.truncate)
+        prompt, targets = self._fit(client, template, values, labels, truncate=request.truncate)
         prompt_ids = prompt.token_ids or [client.eos_token_id]
         return prompt, [Candidate(prompt_ids, target) for target in targets]
+
+    def _fit(
+        self,
+        client: ModelClient,
+        template: Template,
+        values: Mapping[str, str],
+        labels: Sequence[str],
+        *,
+        truncate: bool,
+    ) -> tuple[Prompt, list[list[int]]]:
+        """A prompt with room for each label after it, and the labels' tokens."""
+        tokenizer = client.tokenizer
+        targets = _targets(tokenizer, template.render(values).text, labels)
+        reserved = 0
+        while True:
+            # A cut prompt can end otherwise than the whole one: the labels get their space or lose it, and so may be
+            # longer than what was reserved for them.
+            reserved = max(reserved, *map(len, targets))
+            context = Context(tokenizer, client.max_model_len, reserved)
+            prompt = fit_prompt(self.file, template, values, context, truncate=truncate)
+            targets = _targets(tokenizer, prompt.rendered.text, labels)
+            if max(map(len, targets)) <= reserved:
+                return prompt, targets
 
     def _candidates_inside(
         self,
@@ -135,9 +152,10 @@ class Ranker:
     def _prior_prompts(
         self,
         calibration: Calibration,
+        client: ModelClient,
         template: Template,
         values: Mapping[str, str],
-        context: Context,
+        labels: Sequence[str],
         *,
         truncate: bool,
     ) -> list[str]:
@@ -145,7 +163,7 @@ class Ranker:
             case "contextual":
                 free = [{**values, **dict.fromkeys(self.file.content_inputs, text)} for text in CONTENT_FREE]
                 # "[MASK]" may be longer than what it stands for, and so the prompt too long again.
-                prompts = [fit_prompt(self.file, template, each, context, truncate=truncate) for each in free]
+                prompts = [self._fit(client, template, each, labels, truncate=truncate)[0] for each in free]
                 return [prompt.rendered.text for prompt in prompts]
             case "pmi_dc":
                 return [self.output.premise or template.text_after_last_field.lstrip()]
@@ -168,6 +186,10 @@ class Ranker:
         self._priors |= new
         known |= new
         return [[known[salt, prompt, label] for label in labels] for prompt in prompts], fresh
+
+
+def _targets(tokenizer: Tokenizer, prompt: str, labels: Sequence[str]) -> list[list[int]]:
+    return [tokenizer.encode(continuation(prompt, label)) for label in labels]
 
 
 def _prior_candidates(tokenizer: Tokenizer, eos_token_id: int, pairs: list[tuple[bytes, str, str]]) -> list[Candidate]:

@@ -130,6 +130,20 @@ def test_calibration_reads_an_input_as_it_was_cut(
     assert max(len(request.prompt_token_ids) for request in client.requests) <= client.max_model_len
 
 
+@pytest.mark.parametrize("text", ["word" * 300 + "\n", "\n" * 3000 + "."], ids=["cut off", "left over"])
+def test_a_space_goes_before_a_label_where_the_text_is_cut(
+    make_task: Callable[[str], Task], run: Callable[..., Any], client: Any, text: str
+) -> None:
+    task = make_task(MOOD.replace("Review: {text}\\nSentiment:", "{text}"))
+    result = run(task, text=text, truncate=True, explain=True)
+    ending = result.explain.prompt[-1]
+    assert ending.isspace() != text[-1].isspace()
+    for request, label in zip(client.requests, LABELS, strict=True):
+        target_ids = request.prompt_token_ids[request.sampling_params.prompt_logprobs_start :]
+        assert client.tokenizer.decode(target_ids) == (label if ending.isspace() else f" {label}")
+        assert len(request.prompt_token_ids) <= client.max_model_len
+
+
 def test_pmi_dc_divides_by_the_domain_premise(
     mood: Task, run: Callable[..., Any], hf: GPT2LMHeadModel, tokenizer: Tokenizer
 ) -> None:
