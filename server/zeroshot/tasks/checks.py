@@ -166,6 +166,8 @@ def _input_mistakes(file: PromptFile) -> Iterator[tuple[YamlPath, str]]:
             least, most = getattr(field, low, None), getattr(field, high, None)
             if least is not None and most is not None and least > most:
                 yield ("inputs", name, low), f"{least} is more than {high}, {most}"
+        if name == file.options_input and isinstance(field, ListInput) and field.max_items < 2:
+            yield ("inputs", name, "max_items"), "a choice needs at least two"
         adapter: TypeAdapter[Any] = TypeAdapter(input_type(file, name), config=_STRICT)
         for key in ("default", "example"):
             value = getattr(field, key)

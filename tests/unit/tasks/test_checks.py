@@ -127,6 +127,7 @@ def test_mistakes(old: str, new: str, line: int, message: str) -> None:
         ("[good, bad]", "[good]", 5, "inputs.labels.default: expected at least two"),
         ("[good, bad]", "[good, good]", 5, "inputs.labels.default: one of them stands there twice"),
         ("default: [good, bad]", "example: [good, ' bad']", 5, "inputs.labels.example: no white space around them"),
+        ("default: [good, bad]", "max_items: 1", 5, "inputs.labels.max_items: a choice needs at least two"),
         ("  labels: labels", "  labels: [one, two]", 5, "inputs.labels: no template uses"),
         ("labels: labels", "labels: labels\n  calibration: maybe", 10, "output.calibration: "),
         ("kind: label", "kind: label\n  keep: all", 9, "output.keep: there is no such key"),
