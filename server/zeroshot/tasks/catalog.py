@@ -219,4 +219,10 @@ class Catalog:
                 f"{num_fixed} tokens of fixed text and {num_reserved} for the answer leave no room for inputs: the "
                 f"model's context holds {self._max_model_len}",
             )
+        num_premise = task.premise_tokens(self._tokenizer)
+        if num_premise > self._max_model_len:
+            raise source.mistake(
+                ("output", "premise"),
+                f"{num_premise} tokens with a label after it: the model's context holds {self._max_model_len}",
+            )
         return task

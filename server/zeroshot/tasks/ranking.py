@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from zeroshot.caller import CALLER
-from zeroshot.errors import InvalidRequest
+from zeroshot.errors import ContextLengthExceeded, InvalidRequest
 from zeroshot.model_client import ModelClient
 from zeroshot.tasks.prompt import Context, Prompt, fit_prompt, render_prompt
 from zeroshot.tasks.prompt_file import OPTION_FIELD, Calibration, ChoiceOutput, LabelOutput, PromptFile
@@ -173,7 +173,7 @@ class Ranker:
     async def _score_priors(
         self, client: ModelClient, prompts: list[str], labels: Sequence[str]
     ) -> tuple[list[list[Scored]], list[Scored]]:
-        """[num_prompts][num_labels], and those of them that had to be computed."""
+        """[num_prompts][num_labels], and those of them that had to be computed. Raises ContextLengthExceeded."""
         if len(self._priors) > _MAX_PRIORS:
             self._priors.clear()
         salt = CALLER.get().cache_salt
@@ -181,6 +181,11 @@ class Ranker:
         known = {pair: self._priors[pair] for pair in pairs if pair in self._priors}
         missing = [pair for pair in dict.fromkeys(pairs) if pair not in known]
         candidates = await asyncio.to_thread(_prior_candidates, client.tokenizer, client.eos_token_id, missing)
+        longest = max((len(item.prompt_ids) + len(item.target_ids) for item in candidates), default=0)
+        if longest > client.max_model_len:  # after a premise, with which the prompt has nothing to do
+            hint = ": the longest label, which pmi_dc scores after the task's premise"
+            field = self.file.options_input or "calibration"
+            raise ContextLengthExceeded(longest, 0, client.max_model_len, field=field, hint=hint)
         fresh = await score(client, candidates)
         new = dict(zip(missing, fresh, strict=True))
         self._priors |= new

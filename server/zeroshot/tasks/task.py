@@ -22,7 +22,7 @@ from zeroshot.tasks.prompt_file import ChoiceOutput, JSONOutput, LabelOutput, Pr
 from zeroshot.tasks.ranking import Ranker
 from zeroshot.tasks.results import Explanation, TaskResult, TaskUsage, TextScore
 from zeroshot.tasks.schema import TaskRequest, is_stream
-from zeroshot.tasks.scoring import Candidate, score
+from zeroshot.tasks.scoring import Candidate, continuation, score
 from zeroshot.tasks.template import Template
 from zeroshot.text.tokenizer import Tokenizer
 from zeroshot.types import DRAWN_SEEDS, GenerateRequest, SamplingParams
@@ -88,6 +88,15 @@ class Task:
             if fixed + reserved >= max_model_len:
                 return style, fixed, reserved
         return None
+
+    def premise_tokens(self, tokenizer: Tokenizer) -> int:
+        """Of pmi_dc's premise with the longest label after it, or with one token if requests bring the labels."""
+        output = self.file.output
+        if not isinstance(output, LabelOutput | ChoiceOutput) or output.premise is None:
+            return 0
+        fixed = output.labels if isinstance(output, LabelOutput) and isinstance(output.labels, tuple) else ()
+        labels = [tokenizer.encode(continuation(output.premise, label)) for label in fixed]
+        return len(tokenizer.encode(output.premise)) + max(map(len, labels), default=1)
 
     def _wording(self, request: TaskRequest) -> Template:
         style = getattr(request, "style", None) or next(iter(self.file.wordings))

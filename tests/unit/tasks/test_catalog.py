@@ -70,6 +70,20 @@ def test_an_answer_longer_than_the_context(tmp_path: Path, write: Write, tokeniz
         Catalog(tmp_path, tokenizer=tokenizer, max_model_len=256)
 
 
+@pytest.mark.parametrize(("labels", "longest"), [("[good, very very bad]", 3), ("labels", 1)])
+def test_a_premise_longer_than_the_context(
+    tmp_path: Path, write: Write, tokenizer: Tokenizer, labels: str, longest: int
+) -> None:
+    path = write("long.yaml", template="Say {text}, {labels}:")
+    head = path.read_text().replace("{type: string}", "{type: string}, labels: {type: list}").split("output")[0]
+    text = f"{head}output:\n  kind: label\n  labels: {labels}\n  premise: word"
+    path.write_text(text + " word" * (256 - longest))
+    with pytest.raises(PromptFileError, match=r"long\.yaml:8: output\.premise: 257 tokens .* holds 256"):
+        Catalog(tmp_path, tokenizer=tokenizer, max_model_len=256)
+    path.write_text(text + " word" * (255 - longest))
+    Catalog(tmp_path, tokenizer=tokenizer, max_model_len=256)
+
+
 def test_nothing_changed_is_nothing_done(catalog: Catalog) -> None:
     task, generation = catalog.get("one"), catalog.generation
     assert catalog.reload() is False

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from transformers import GPT2LMHeadModel
 
 from zeroshot.admission import Admission
-from zeroshot.errors import InvalidRequest
+from zeroshot.errors import ContextLengthExceeded, InvalidRequest
 from zeroshot.tasks.scoring import contextual, continuation, pmi_dc, probabilities, together
 from zeroshot.tasks.task import Task
 from zeroshot.text.tokenizer import Tokenizer
@@ -154,6 +154,18 @@ def test_pmi_dc_divides_by_the_domain_premise(
     total = math.fsum(map(math.exp, gains.values()))
     expected = {label: math.exp(gain) / total for label, gain in gains.items()}
     assert {score.label: score.probability for score in result.scores} == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_label_too_long_for_the_premise_is_named(
+    make_task: Callable[[str], Task], run: Callable[..., Any], client: Any
+) -> None:
+    text = MOOD.replace("truncate: right}", "truncate: right}\n  moods: {type: list}")
+    text = text.replace(f"[{', '.join(LABELS)}]", "moods, calibration: pmi_dc, premise: " + "word " * 200)
+    body = {"text": "A dull film.", "moods": ["sad", "sad " * 80 + "indeed"]}
+    assert run(make_task(text), **body, calibration="none").output in body["moods"]
+    with pytest.raises(ContextLengthExceeded, match="longest label") as raised:
+        run(make_task(text), **body)
+    assert raised.value.field == "moods"
 
 
 def test_calibration_takes_a_bias_of_the_model_out(
