@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from zeroshot.errors import InvalidRequest, Overloaded
+from zeroshot.errors import Overloaded, TooMuchAtOnce
 from zeroshot.types import EngineStats, GenerateRequest
 
 _MAX_RETRY_AFTER_S = 120
@@ -53,15 +53,13 @@ class Admission:
             self.limit_of_one = Load(-(-self.limit.num_seqs // 2), -(-self.limit.num_tokens // 2))
 
     def check(self, requests: Iterable[GenerateRequest], caller: bytes = b"") -> None:
-        """Raises Overloaded if these don't fit now, InvalidRequest if they never will.
+        """Raises Overloaded if these don't fit now, TooMuchAtOnce if they never will.
 
         caller: its `cache_salt`. Empty without keys, for everybody; with keys, for the server's own requests.
         """
         wanted, limit = Load.of(requests), self.limit_of_one if caller else self.limit
         if not wanted.fits(limit):
-            raise InvalidRequest(
-                f"This request is {wanted} in all; the server holds at most {limit} for a caller. Send it in parts."
-            )
+            raise TooMuchAtOnce(f"This request is {wanted} in all; the server holds at most {limit} for a caller.")
         for who, held, most in (
             ("in all", self.held, self.limit),
             ("for you", self._held_by.get(caller, Load()), limit),

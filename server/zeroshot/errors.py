@@ -3,6 +3,7 @@
     ZeroshotError                      500  internal_error
     ├── InvalidRequest                 400  invalid_request      a field's value cannot be used
     │   ├── ContextLengthExceeded      400  context_length_exceeded
+    │   ├── TooMuchAtOnce              400  invalid_request      more than the server ever holds for a caller
     │   ├── OutputIncomplete           422  output_incomplete    max_tokens came before the end of a task's JSON
     │   └── ValidationFailed           422  validation_error     the body doesn't fit its schema
     ├── Unauthorized                   401  invalid_api_key      no API key, or a wrong one
@@ -89,6 +90,14 @@ class ContextLengthExceeded(InvalidRequest):
             message = f"There are {prompt_tokens} tokens, but the model's context holds {max_model_len}."
             message += f" Shorten them{hint}."
         super().__init__(message, field=field)
+
+
+class TooMuchAtOnce(InvalidRequest):
+    """More than the server ever holds. `size` says how much it is, `remedy` what the caller can do."""
+
+    def __init__(self, size: str, *, field: str | None = None, remedy: str = "Send it in parts.") -> None:
+        super().__init__(f"{size} {remedy}", field=field)
+        self.size = size
 
 
 class OutputIncomplete(InvalidRequest):

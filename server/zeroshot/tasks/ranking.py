@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from zeroshot.caller import CALLER
-from zeroshot.errors import ContextLengthExceeded, InvalidRequest
+from zeroshot.errors import ContextLengthExceeded, InvalidRequest, TooMuchAtOnce
 from zeroshot.model_client import ModelClient
 from zeroshot.tasks.prompt import Context, Prompt, fit_prompt, render_prompt
 from zeroshot.tasks.prompt_file import OPTION_FIELD, Calibration, ChoiceOutput, LabelOutput, PromptFile
@@ -54,11 +54,11 @@ class Ranker:
         calibration: Calibration = getattr(request, "calibration", "none")
         # In a thread: tokenising long inputs takes tens of milliseconds, in which no other request would move.
         prompt, candidates = await asyncio.to_thread(self._candidates, client, template, request, values, labels)
-        scored = await score(client, candidates)
+        scored = await self._score(client, candidates)
         prior_prompts = await asyncio.to_thread(
             self._prior_prompts, calibration, client, template, prompt.values, labels, truncate=request.truncate
         )
-        priors, fresh = await self._score_priors(client, prior_prompts, labels)
+        priors, fresh = await self._score_priors(client, prior_prompts, labels, calibration)
 
         own = [item.value(length_norm=length_norm) for item in scored]
         rows = [[item.value(length_norm=length_norm) for item in row] for row in priors]
@@ -170,10 +170,26 @@ class Ranker:
             case "none":
                 return []
 
+    async def _score(
+        self, client: ModelClient, candidates: list[Candidate], calibration: Calibration = "none"
+    ) -> list[Scored]:
+        """Raises what `score` does; of TooMuchAtOnce, one that names where the labels come from."""
+        try:
+            return await score(client, candidates)
+        except TooMuchAtOnce as error:
+            field = self.file.options_input
+            if calibration == "none":
+                remedy = "The task has too many labels for it." if field is None else f"Send fewer {field}."
+            else:
+                remedy = "Set" if field is None else f"Send fewer {field}, or set"
+                remedy += f" calibration to none: {calibration} scores each label more than once."
+                field = field or "calibration"
+            raise TooMuchAtOnce(error.size, field=field, remedy=remedy) from None
+
     async def _score_priors(
-        self, client: ModelClient, prompts: list[str], labels: Sequence[str]
+        self, client: ModelClient, prompts: list[str], labels: Sequence[str], calibration: Calibration
     ) -> tuple[list[list[Scored]], list[Scored]]:
-        """[num_prompts][num_labels], and those of them that had to be computed. Raises ContextLengthExceeded."""
+        """[num_prompts][num_labels], and those of them that had to be computed. Raises InvalidRequest."""
         if len(self._priors) > _MAX_PRIORS:
             self._priors.clear()
         salt = CALLER.get().cache_salt
@@ -186,7 +202,7 @@ class Ranker:
             hint = ": the longest label, which pmi_dc scores after the task's premise"
             field = self.file.options_input or "calibration"
             raise ContextLengthExceeded(longest, 0, client.max_model_len, field=field, hint=hint)
-        fresh = await score(client, candidates)
+        fresh = await self._score(client, candidates, calibration)
         new = dict(zip(missing, fresh, strict=True))
         self._priors |= new
         known |= new

@@ -49,7 +49,7 @@ def continuation(prompt: str, text: str) -> str:
 async def score(client: ModelClient, candidates: Iterable[Candidate]) -> list[Scored]:
     """The candidates' log-probabilities in nats, in their order, all at once.
 
-    Raises InvalidRequest for more than the server can ever hold, and Overloaded for more than it can now.
+    Raises TooMuchAtOnce for more than the server can ever hold, and Overloaded for more than it can now.
     """
     candidates = list(candidates)
     requests = [_scoring_request(candidate) for candidate in candidates]

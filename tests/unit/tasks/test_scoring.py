@@ -94,6 +94,31 @@ def test_more_labels_than_the_server_can_ever_hold_are_no_matter_of_waiting(
     assert client.requests == []
 
 
+@pytest.mark.parametrize(
+    ("labels", "calibration", "field"),
+    [("moods", "none", "moods"), ("moods", "contextual", "moods"), (None, "contextual", "calibration")],
+)
+def test_too_many_labels_are_put_down_to_the_field_that_has_them(
+    make_task: Callable[[str], Task],
+    run: Callable[..., Any],
+    client: Any,
+    labels: str | None,
+    calibration: str,
+    field: str,
+) -> None:
+    text, body = MOOD, {"text": "Good.", "calibration": calibration}
+    if labels is not None:
+        text = MOOD.replace("truncate: right}", f"truncate: right}}\n  {labels}: {{type: list}}")
+        text, body = text.replace(f"[{', '.join(LABELS)}]", labels), body | {labels: LABELS}
+    client.admission = Admission(max_seqs=2 if calibration == "none" else 8, max_tokens=10_000)
+    with pytest.raises(InvalidRequest, match="sequences") as raised:
+        run(make_task(text), **body)
+    assert raised.value.field == field
+    assert "in parts" not in raised.value.message
+    assert (f"Send fewer {labels}" in raised.value.message) == (labels is not None)
+    assert ("et calibration to none" in raised.value.message) == (calibration != "none")
+
+
 def test_labels_share_the_prompts_blocks(mood: Task, run: Callable[..., Any], client: Any) -> None:
     result = run(mood, text="word " * 60)
     num_shared = (len(client.requests[0].prompt_token_ids) - 2) // 16 * 16
