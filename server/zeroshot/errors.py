@@ -74,18 +74,32 @@ class InvalidRequest(ZeroshotError):
 
 
 class ContextLengthExceeded(InvalidRequest):
-    """`max_tokens` is 0 where nothing is generated; what is scored after a prompt counts among its tokens."""
+    """`max_tokens` is 0 where nothing is generated; what is scored after a prompt counts among its tokens.
+
+    It is None where the caller gave none: the prompt alone leaves no room. `max_tokens_field` is its name there.
+    """
 
     code = "context_length_exceeded"
 
     def __init__(
-        self, prompt_tokens: int, max_tokens: int, max_model_len: int, *, field: str = "prompt", hint: str = ""
+        self,
+        prompt_tokens: int,
+        max_tokens: int | None,
+        max_model_len: int,
+        *,
+        field: str = "prompt",
+        hint: str = "",
+        max_tokens_field: str = "max_tokens",
     ) -> None:
         noun = "token" if prompt_tokens == 1 else "tokens"
-        if max_tokens:
-            size = f"{prompt_tokens} {noun} and max_tokens is {max_tokens}: {prompt_tokens + max_tokens} tokens"
+        if max_tokens is None:
+            size = f"{prompt_tokens} {noun} and the answer at least one"
+            message = f"The prompt has {size}, but the model's context holds {max_model_len}. Shorten the prompt{hint}."
+        elif max_tokens:
+            total = prompt_tokens + max_tokens
+            size = f"{prompt_tokens} {noun} and {max_tokens_field} is {max_tokens}: {total} tokens"
             message = f"The prompt has {size}, but the model's context holds {max_model_len}."
-            message += f" Shorten the prompt{hint} or lower max_tokens."
+            message += f" Shorten the prompt{hint} or lower {max_tokens_field}."
         else:
             message = f"There are {prompt_tokens} tokens, but the model's context holds {max_model_len}."
             message += f" Shorten them{hint}."

@@ -113,6 +113,35 @@ def test_a_text_no_context_can_hold_is_refused_before_it_is_tokenised(server: An
     assert response.json()["error"]["field"] == "prompt"
 
 
+LONG = "word " * 2000
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "limit"),
+    [
+        ("/generate", {"prompt": LONG}, "max_tokens"),
+        ("/generate", {"prompt": [1] * 1024}, "max_tokens"),
+        ("/v1/completions", {"prompt": LONG}, "max_tokens"),
+        ("/v1/completions", {"prompt": LONG, "structured_outputs": {"choice": ["a", "b"]}}, "max_tokens"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": LONG}]}, "max_tokens"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": LONG}]}, "max_completion_tokens"),
+        ("/", {"inputs": LONG}, "max_new_tokens"),
+        ("/generate_stream", {"inputs": LONG}, "max_new_tokens"),
+    ],
+)
+def test_a_prompt_that_is_too_long_is_told_apart_from_a_limit_that_is_too_high(
+    server: Any, path: str, body: dict[str, Any], limit: str
+) -> None:
+    """The limit is named as the caller names it, and only to a caller who gave one."""
+    unlimited = server.http.post(path, json=body)
+    assert unlimited.status_code in (400, 422)
+    assert "and the answer at least one, " in unlimited.text
+    assert "max_" not in unlimited.text
+    given = {"parameters": {limit: 5}} if limit == "max_new_tokens" else {limit: 5}
+    if "structured_outputs" not in body:
+        assert f"and {limit} is 5: " in server.http.post(path, json=body | given).text
+
+
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/generate", 405), ("POST", "/nowhere", 404)])
 def test_wrong_method_or_path(server: Any, method: str, path: str, status: int) -> None:
     response = server.http.request(method, path)

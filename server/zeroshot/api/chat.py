@@ -108,6 +108,7 @@ class _Call:
             body.model_copy(update={"stop": stop}),
             client,
             num_prompt_tokens=len(token_ids),
+            prompt_field="messages",
             max_tokens=body.max_completion_tokens or body.max_tokens,
             default_max_tokens=DEFAULT_MAX_TOKENS if choices is None else client.max_model_len,
             seed=secrets.randbelow(MAX_SEED) if body.engine_seed is None else body.engine_seed,
@@ -116,7 +117,13 @@ class _Call:
             beams=beams,
         )
         if len(token_ids) + params.max_tokens > client.max_model_len:
-            raise ContextLengthExceeded(len(token_ids), params.max_tokens, client.max_model_len, field="messages")
+            raise ContextLengthExceeded(
+                len(token_ids),
+                params.max_tokens,
+                client.max_model_len,
+                field="messages",
+                max_tokens_field="max_completion_tokens" if body.max_completion_tokens else "max_tokens",
+            )
         request = GenerateRequest(
             request_id=self.frame.id, prompt_token_ids=token_ids, sampling_params=params, n=body.n
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from zeroshot.api.fields import SamplingBody
 from zeroshot.api.prompts import check_token_ids
-from zeroshot.errors import InvalidRequest
+from zeroshot.errors import ContextLengthExceeded, InvalidRequest
 from zeroshot.model_client import ChoiceDelta, Completion, ModelClient
 from zeroshot.tasks.scoring import together
 from zeroshot.text.tokenizer import Tokenizer
@@ -122,6 +122,7 @@ def sampling_params(
     client: ModelClient,
     *,
     num_prompt_tokens: int,
+    prompt_field: str = "prompt",
     max_tokens: int | None,
     default_max_tokens: int,
     seed: int,
@@ -133,12 +134,16 @@ def sampling_params(
     """A body's settings for one prompt. Without `max_tokens` it is the default, or what the context has room for.
 
     Raises InvalidRequest for token ids outside the vocabulary and for a `min_tokens` that can't be reached. With a
-    grammar, also for `min_tokens` and `ignore_eos`: only the grammar says where the text ends.
+    grammar, also for `min_tokens` and `ignore_eos`: only the grammar says where the text ends. Without `max_tokens`,
+    raises ContextLengthExceeded for a prompt that leaves no room at all.
     """
     check_token_ids(body.logit_bias, "logit_bias", client.vocab_size)
     check_token_ids(body.stop_token_ids, "stop_token_ids", client.vocab_size)
     if max_tokens is None:
-        max_tokens = min(default_max_tokens, max(1, client.max_model_len - num_prompt_tokens))
+        room = client.max_model_len - num_prompt_tokens
+        if room < 1:
+            raise ContextLengthExceeded(num_prompt_tokens, None, client.max_model_len, field=prompt_field)
+        max_tokens = min(default_max_tokens, room)
     if body.min_tokens > max_tokens:
         raise InvalidRequest(f"min_tokens is {body.min_tokens}, max_tokens {max_tokens}.", field="min_tokens")
     for name in ("min_tokens", "ignore_eos") if grammar else ():

@@ -24,6 +24,7 @@ from zeroshot.api.json_answer import JSONAnswer
 from zeroshot.api.prompts import MAX_PROMPTS, tokenize_prompts
 from zeroshot.api.sse import STREAMED, event_stream
 from zeroshot.api.tgi_fields import TGIBody
+from zeroshot.errors import ContextLengthExceeded
 from zeroshot.model_client import ChoiceDelta, Completion, ModelClient
 from zeroshot.text.tokenizer import Tokenizer
 from zeroshot.types import DRAWN_SEEDS, MAX_SEED, GenerateRequest, SamplingParams, TokenLogprob
@@ -151,10 +152,18 @@ class _Call:
 
     def _sampling_params(self, client: ModelClient, *, has_logprobs: bool) -> SamplingParams:
         parameters = self.parameters
-        room = max(1, client.max_model_len - len(self.token_ids))
+        num_prompt_tokens, max_new_tokens = len(self.token_ids), parameters.max_new_tokens
+        if num_prompt_tokens + (max_new_tokens or 1) > client.max_model_len:
+            raise ContextLengthExceeded(
+                num_prompt_tokens,
+                max_new_tokens,
+                client.max_model_len,
+                field="inputs",
+                max_tokens_field="max_new_tokens",
+            )
         needs_logprobs = has_logprobs or parameters.has_details or parameters.best_of > 1
         return SamplingParams(
-            max_tokens=parameters.max_new_tokens or min(DEFAULT_MAX_NEW_TOKENS, room),
+            max_tokens=max_new_tokens or min(DEFAULT_MAX_NEW_TOKENS, client.max_model_len - num_prompt_tokens),
             temperature=parameters.temperature if parameters.is_sampling else 0.0,
             top_k=parameters.top_k,
             top_p=parameters.top_p,
