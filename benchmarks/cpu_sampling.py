@@ -8,6 +8,7 @@ Whole steps of the engine, without HTTP, the two by turns; medians of the rounds
 the dearest to filter: at temperature 1, top-p 0.9 keeps most of the vocabulary.
 """
 
+import os
 import statistics
 import sys
 import tempfile
@@ -27,7 +28,7 @@ from zeroshot.engine.engine import Engine
 from zeroshot.engine.loader import load_model
 from zeroshot.model.gpt2 import GPT2
 from zeroshot.model.native_ops import why_unavailable
-from zeroshot.settings import EngineSettings
+from zeroshot.settings import EngineSettings, engine_environment
 from zeroshot.text.tokenizer import Tokenizer
 from zeroshot.types import BeamParams, GenerateRequest, Grammar, SamplingParams
 
@@ -115,6 +116,9 @@ def _cell(rates: dict[str, list[float]]) -> str:
 
 
 def main() -> None:
+    environment = engine_environment()
+    if environment != dict(os.environ):  # PyTorch's threads wait as a server's do: they read this at their start
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.cpu_sampling", *sys.argv[1:]], environment)
     parser = command.parser("cpu_sampling", __doc__)
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 8, 32], help="at once")
     parser.add_argument("--rounds", type=int, default=3, help="of both, by turns")
