@@ -50,7 +50,7 @@ def draw(
     """
     tokens = torch.empty(len(logits), dtype=torch.int64)
     are_finite = torch.empty(len(logits), dtype=torch.bool)
-    packed = None if adjustments is None else _Adjustments(adjustments)
+    packed = _Adjustments(adjustments) if adjustments and any(adjustments) else None
     filters = (None if values is None else values.data_ptr() for values in (top_ks, top_ps, min_ps))
     library().zeroshot_draw(
         logits.data_ptr(), None if packed is None else packed.addresses, temperatures.data_ptr(), *filters,

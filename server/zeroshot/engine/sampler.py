@@ -38,9 +38,11 @@ def sample(
     """
     if kernels:
         are_beams = [sequence.beams is not None for sequence in sequences]
-        if any(are_beams) and not all(are_beams):
-            return _sample_by_kind(kernels, logits, sequences, eos_token_id, are_beams)
-        return (_search_together if are_beams[0] else _sample_together)(kernels, logits, sequences, eos_token_id)
+        if not any(are_beams):
+            return _sample_together(kernels, logits, sequences, eos_token_id)
+        if all(are_beams):
+            return _search_together(kernels, logits, sequences, eos_token_id)
+        return _sample_by_kind(kernels, logits, sequences, eos_token_id, are_beams)
     are_finite = torch.isfinite(logits.sum(-1))
     if all(map(is_plain_greedy, sequences)):
         return greedy_tokens(logits.argmax(-1), are_finite)
@@ -93,9 +95,7 @@ def _search_together(
 
 def _draw(kernels: SamplingKernels, logits: Tensor, sequences: list[Sequence], eos_token_id: int) -> Tensor:
     """[num_seqs] int64, -1 for a row that is not finite."""
-    adjustments = None
-    if any(map(_changes_logits, sequences)):
-        adjustments = [_adjustment(s, eos_token_id) if _changes_logits(s) else None for s in sequences]
+    adjustments = [_adjustment(s, eos_token_id) if _changes_logits(s) else None for s in sequences]
     params = [sequence.sampling_params for sequence in sequences]
     temperatures = torch.tensor([p.temperature for p in params], dtype=torch.float32)
     keys = torch.tensor([[p.seed, s.choice_index, s.num_tokens] for p, s in zip(params, sequences, strict=True)])
