@@ -72,11 +72,18 @@ class _Adjustments:
             return None
         bias, allowed = adjustment.logit_bias, adjustment.is_allowed
         structure = _Adjustment(
-            *(self._numbers("q", bias.keys()), self._numbers("f", bias.values()), len(bias)),
-            *(self._numbers("q", adjustment.token_ids), len(adjustment.token_ids), adjustment.num_prompt_tokens),
-            *(adjustment.repetition_penalty, adjustment.presence_penalty, adjustment.frequency_penalty),
-            *(self._numbers("q", adjustment.forbidden_ids), len(adjustment.forbidden_ids)),
-            None if allowed is None else allowed.ctypes.data,
+            biased_ids=self._numbers("q", bias.keys()),
+            biases=self._numbers("f", bias.values()),
+            num_biased=len(bias),
+            token_ids=self._numbers("q", adjustment.token_ids),
+            num_tokens=len(adjustment.token_ids),
+            num_prompt_tokens=adjustment.num_prompt_tokens,
+            repetition_penalty=adjustment.repetition_penalty,
+            presence_penalty=adjustment.presence_penalty,
+            frequency_penalty=adjustment.frequency_penalty,
+            forbidden_ids=self._numbers("q", adjustment.forbidden_ids),
+            num_forbidden=len(adjustment.forbidden_ids),
+            is_allowed=None if allowed is None else allowed.ctypes.data,
         )
         self._kept += [structure, allowed]
         return ctypes.addressof(structure)

@@ -47,7 +47,7 @@ class Adjustment:
     """Both of the output only, as OpenAI documents them."""
     forbidden_ids: Sequence[int] = ()
     is_allowed: NDArray[np.bool_] | None = None
-    """[vocab_size]; None: all are."""
+    """[vocab_size], contiguous; None: all are."""
 
 
 def adjust_reference(logits: Tensor, adjustment: Adjustment) -> None:

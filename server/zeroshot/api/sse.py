@@ -47,7 +47,7 @@ async def _encode(first: dict[str, Any], events: Events, envelope: Envelope, end
                 yield _event(event)
         except ZeroshotError as error:
             yield _error_event(envelope, error)
-        except Exception:
+        except Exception:  # the status has been sent: an event is all that can still say so
             logger.exception("a stream failed")
             yield _error_event(envelope, ZeroshotError("The server failed on this request."))
         if end:
