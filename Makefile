@@ -10,10 +10,10 @@
 SUITS := -c 'import sys, venv; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p $(SUITS) && echo $$p && break; done)
 VENV ?= .venv
-# The server's own variables hold here too.
-MODEL ?= $(or $(ZEROSHOT_MODEL),demo)
-HOST ?= $(or $(ZEROSHOT_HOST),127.0.0.1)
-PORT ?= $(or $(ZEROSHOT_PORT),8000)
+# From the command line, or the server's own variables. Not from an exported HOST, which shells set to the machine's name.
+MODEL = $(or $(ZEROSHOT_MODEL),demo)
+HOST = $(or $(ZEROSHOT_HOST),127.0.0.1)
+PORT = $(or $(ZEROSHOT_PORT),8000)
 
 # A machine without an NVIDIA GPU gets the CPU build of torch. Set to nothing to use pip's own index.
 TORCH ?= torch==2.13.0
