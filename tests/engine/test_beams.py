@@ -169,7 +169,7 @@ def test_an_abort_at_any_step_frees_everything(engine, request_of, prompts_of, n
 
 
 def test_what_can_never_run_is_refused(engine, request_of):
-    for beams, n in ((BeamParams(num_beams=65), 1), (BeamParams(num_beams=2), 3)):
+    for num_beams, n, max_tokens, field in ((65, 1, 4, "num_beams"), (2, 3, 4, "num_beams"), (2, 1, 0, "max_tokens")):
         with pytest.raises(InvalidRequest) as raised:
-            engine.add_request(request_of("a", [1], max_tokens=4, n=n, beams=beams))
-        assert raised.value.field == "num_beams"
+            engine.add_request(request_of("a", [1], max_tokens=max_tokens, n=n, beams=BeamParams(num_beams=num_beams)))
+        assert raised.value.field == field

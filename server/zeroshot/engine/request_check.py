@@ -35,8 +35,10 @@ def _check_token_ids(token_ids: Iterable[int], field: str, vocab_size: int) -> N
 
 def check_beams(request: GenerateRequest, beams: BeamParams, *, max_beams: int) -> None:
     """Raises InvalidRequest. max_beams: how many sequences of the request's length can run at once."""
-    if not 1 <= request.n <= beams.num_beams or request.sampling_params.max_tokens < 1:
-        raise InvalidRequest("With num_beams, n is num_beams at most, and max_tokens 1 at least.", field="num_beams")
+    if request.sampling_params.max_tokens < 1:
+        raise InvalidRequest("Beam search needs max_tokens of at least 1.", field="max_tokens")
+    if not 1 <= request.n <= beams.num_beams:
+        raise InvalidRequest("With num_beams, n is num_beams at most.", field="num_beams")
     if beams.num_beams > max_beams:
         num_tokens = len(request.prompt_token_ids) + request.sampling_params.max_tokens
         raise InvalidRequest(
