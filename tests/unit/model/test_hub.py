@@ -8,7 +8,9 @@ import resource
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from zeroshot.errors import WeightsError
-from zeroshot.model.hub import find_model
+from zeroshot.model.hub import _one_at_a_time, find_model
 
 REVISION = "0" * 39 + "1"
 DOWNLOAD = (
@@ -26,10 +28,13 @@ DOWNLOAD = (
 
 
 class Hub(ThreadingHTTPServer):
-    """`files` by name; a download of `breaks_at` is cut in its middle, once."""
+    """`files` by name; a download of `breaks_at` is cut in its middle, once. The first answers wait for each other."""
 
     files: dict[str, bytes]
     breaks_at: str | None = None
+    first_answers: threading.Barrier | None = None
+    sent: list[str]
+    """Names of the files that were sent."""
 
     @property
     def url(self) -> str:
@@ -58,6 +63,9 @@ class Handler(BaseHTTPRequestHandler):
             ]
             self._json(entries)
         elif path.startswith("/api/models/gpt2"):
+            if self.server.first_answers is not None:
+                self.server.first_answers.wait()
+                self.server.first_answers = None
             self._json({"id": "gpt2", "sha": REVISION, "siblings": [{"rfilename": name} for name in self.server.files]})
         else:
             self.send_response(404)
@@ -90,6 +98,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.close_connection = True
         elif with_body:
+            self.server.sent.append(name)
             self.wfile.write(content[start:])
 
     def log_message(self, *arguments: object) -> None:
@@ -101,6 +110,7 @@ def hub() -> Iterator[Hub]:
     server = Hub(("127.0.0.1", 0), Handler)
     server.files = {"config.json": b"{}", "vocab.json": b"{}", "model.safetensors": bytes(range(256)) * 2**16}
     server.files["pytorch_model.bin"] = b"never read"
+    server.sent = []
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -140,6 +150,35 @@ def test_half_a_download_is_no_model(hub: Hub, tmp_path: Path) -> None:
     hub.breaks_at = None
     assert download(hub, tmp_path).returncode == 0
     assert (tmp_path / "gpt2/model.safetensors").read_bytes() == hub.files["model.safetensors"]
+
+
+def test_several_downloads_of_one_model_are_one(hub: Hub, tmp_path: Path) -> None:
+    """As when several replicas start on one machine."""
+    hub.first_answers = threading.Barrier(3)
+    with ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(lambda _: download(hub, tmp_path), range(3)))
+    assert [result.returncode for result in results] == [0, 0, 0], [result.stderr for result in results]
+    assert sorted(hub.sent) == ["config.json", "model.safetensors", "vocab.json"]
+    assert (tmp_path / "gpt2/model.safetensors").read_bytes() == hub.files["model.safetensors"]
+    assert not (tmp_path / ".gpt2.partial").exists()
+
+
+def test_who_waits_for_another_download_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lock, order = tmp_path / ".gpt2.lock", []
+
+    def second() -> None:
+        with _one_at_a_time(lock):
+            order.append("second")
+
+    with _one_at_a_time(lock):
+        thread = threading.Thread(target=second)
+        thread.start()
+        while not caplog.records:
+            time.sleep(0.01)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+    assert f"{lock} is locked by another download of this model" in caplog.text
 
 
 def test_a_hub_that_can_not_be_reached_is_asked_once(hub: Hub, tmp_path: Path) -> None:
