@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from zeroshot.cluster.messages import Report, encode
-from zeroshot.types import EngineStats
+from zeroshot.cluster.messages import Failure, Report, encode
+from zeroshot.errors import Overloaded
+from zeroshot.telemetry.record import CURRENT_RECORD, RequestRecord
+from zeroshot.types import EngineStats, GenerateRequest, SamplingParams
 
 DEMO = Path(__file__).parents[2] / "model_weights" / "demo"
 READY = encode(Report("a", "ready", 1, 0, EngineStats()))
@@ -25,6 +27,11 @@ class Replicas:
 
     def broadcast(self, _: str) -> "Replicas":
         return self
+
+    def remote(self, _: bytes, **__: Any) -> "asyncio.Future[bytes]":
+        reply = asyncio.get_running_loop().create_future()
+        reply.set_result(self._answers[0])
+        return reply
 
     async def results_async(self, **_: Any) -> list[bytes]:
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
@@ -57,3 +64,22 @@ def test_an_answer_that_can_not_be_read_is_not_the_last_question(
 ) -> None:
     assert status_after(answer, READY) == "ready"
     assert status_after(answer) == "loading"
+
+
+def test_what_full_replicas_turn_away_is_not_aborted() -> None:
+    """Its 429 counts as a rejection, as a local engine's does."""
+    from zeroshot.cluster.client import ReplicaClient
+
+    async def ask() -> RequestRecord:
+        replicas: Any = Replicas(encode(Failure.of(Overloaded("full", retry_after_s=1))))
+        client = ReplicaClient(replicas, DEMO, max_queued_seqs=1)
+        client.status = "ready"
+        record = RequestRecord("id", "POST")
+        CURRENT_RECORD.set(record)
+        with pytest.raises(Overloaded):
+            await client.complete(
+                GenerateRequest(request_id="r", prompt_token_ids=[1], sampling_params=SamplingParams())
+            )
+        return record
+
+    assert asyncio.run(ask()).finish_reasons == {}

@@ -55,7 +55,7 @@ class ObserveMiddleware:
             raise
         finally:
             route = _route(scope)
-            self.metrics.http_answered(route, record.method, status, record.error_code, was_sent=record.was_sent)
+            self.metrics.http_answered(route, status, record)
             if self.tracer and span:
                 self.tracer.end(span, route, status, record)
             level = logging.DEBUG if route.startswith(_POLLED) else logging.INFO

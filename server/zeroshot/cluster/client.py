@@ -108,6 +108,9 @@ class ReplicaClient(ModelClient):
                         yield delta
             if unfinished:
                 raise GenerationFailed("A replica ended this request too early.")
+        except Overloaded:
+            unfinished.clear()  # no replica ran any of it: turned away, not aborted
+            raise
         except ZeroshotError as error:
             timeline.error_code = error.code
             raise

@@ -10,8 +10,8 @@ from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from zeroshot.errors import EngineUnavailable
 from zeroshot.telemetry.engine_collector import EngineCollector, EngineReport
+from zeroshot.telemetry.record import RequestRecord
 from zeroshot.telemetry.step_histogram import StepHistogram
 from zeroshot.types import FinishReason
 
@@ -20,7 +20,7 @@ _TOKEN_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 
 _PHASE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 REFUSALS = frozenset({401, 403, 413, 429, 503})
-"""Statuses of requests that are turned away. But a 503 also ends one that runs, when its engine is lost."""
+"""Statuses of requests that are turned away. They also end one that runs: as a 503 does when its engine is lost."""
 
 
 class Metrics:
@@ -96,12 +96,15 @@ class Metrics:
     def request_aborted(self, reason: str) -> None:
         self._aborted.labels(reason).inc()
 
-    def http_answered(self, handler: str, method: str, status: int, error_code: str | None, *, was_sent: bool) -> None:
-        """`was_sent`: some of it went to an engine, so that `request_aborted` counts its failure."""
-        self._http_requests.labels(handler, method, str(status)).inc()
-        is_turned_away = status in REFUSALS and not (was_sent and status == EngineUnavailable.status)
-        if is_turned_away and error_code is not None:  # "not ready" of /health is an answer, no refusal
-            self._rejected.labels(error_code).inc()
+    def http_answered(self, handler: str, status: int, record: RequestRecord) -> None:
+        """A refusal counts once: as an abort if an engine ran any of the request, else as a rejection."""
+        self._http_requests.labels(handler, record.method, str(status)).inc()
+        if status not in REFUSALS or record.error_code is None:  # "not ready" of /health is an answer, no refusal
+            return
+        if not record.finish_reasons:
+            self._rejected.labels(record.error_code).inc()
+        elif not record.was_aborted:  # it came between two of the request's calls of an engine
+            self.request_aborted(record.error_code)
 
     def task_answered(self, task: str, status: str, cached_tokens: int = 0) -> None:
         self._task_requests.labels(task, status).inc()

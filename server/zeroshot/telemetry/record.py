@@ -58,8 +58,6 @@ class RequestRecord:
     started_at: float = field(default_factory=time.monotonic)
     task: str | None = None
     error_code: str | None = None
-    was_sent: bool = False
-    """Whether any of it was given to an engine."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
@@ -72,6 +70,11 @@ class RequestRecord:
         self.finish_reasons[reason] = self.finish_reasons.get(reason, 0) + 1
         if phases is not None and len(self.phases) < _MAX_PHASES:
             self.phases.append(phases)
+
+    @property
+    def was_aborted(self) -> bool:
+        """Whether anything that an engine ran for it ended early, which `Metrics.request_aborted` has counted."""
+        return "abort" in self.finish_reasons or "error" in self.finish_reasons
 
     @property
     def finish_reason(self) -> FinishReason | None:

@@ -37,7 +37,6 @@ class Timeline:
         self._last_output_at = [0.0] * request.n
         self.error_code: str | None = None
         if self._record is not None:
-            self._record.was_sent = True
             self._record.prompt_tokens += len(request.prompt_token_ids)
 
     def received(self, output: TokenOutput, now: float) -> None:
