@@ -16,6 +16,7 @@ from zeroshot.api.access.middleware import AccessMiddleware
 from zeroshot.api.access.quota import Quotas
 from zeroshot.api.chat_template import ChatTemplate
 from zeroshot.api.drain import Drain, DrainMiddleware
+from zeroshot.api.head import HeadMiddleware
 from zeroshot.api.headers import SecurityHeadersMiddleware
 from zeroshot.api.limits import BodyLimitMiddleware
 from zeroshot.api.observe import ObserveMiddleware
@@ -91,6 +92,7 @@ def create_app(settings: Settings, client: ModelClient) -> FastAPI:
 
 def _add_middleware(app: FastAPI, settings: Settings, keys: ApiKeys, tracer: Tracer | None) -> None:
     """From the inside out: the last one added sees a request first."""
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(
         BodyLimitMiddleware,
         max_body_bytes=settings.max_body_bytes,
@@ -107,7 +109,7 @@ def _add_middleware(app: FastAPI, settings: Settings, keys: ApiKeys, tracer: Tra
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "HEAD", "POST"],
             allow_headers=["*"],  # openai's client sends a dozen of its own from a page
             expose_headers=["Retry-After", "X-Ignored-Fields", "X-Request-Id"],
         )

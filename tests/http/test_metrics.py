@@ -120,6 +120,13 @@ def test_tasks_are_counted_by_name_and_outcome(warm: Any) -> None:
     assert growth(before, after, "zeroshot_http_requests_total", "/tasks/{name}/batch", "POST", "200") == 1
 
 
+def test_head_is_counted_by_its_route(warm: Any) -> None:
+    before = settled(warm)
+    assert warm.http.head("/tasks/sentiment").status_code == 200
+    after = settled(warm)
+    assert growth(before, after, "zeroshot_http_requests_total", "/tasks/{name}", "HEAD", "200") == 1
+
+
 def test_made_up_names_add_no_series(warm: Any) -> None:
     def attack(round_number: int) -> None:
         for number in range(10):

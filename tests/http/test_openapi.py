@@ -29,3 +29,19 @@ def test_references_all_lead_somewhere(server: Any) -> None:
     names = set(re.findall(r'"#/components/schemas/([^"]+)"', page.text))
     assert names <= page.json()["components"]["schemas"].keys()
     assert "GenerateBody" in names
+
+
+def test_head_is_taken_wherever_get_is(server: Any) -> None:
+    """And each answer has the headers that GET's has; the page itself shows only GET."""
+    paths = server.http.get("/openapi.json").json()["paths"]
+    assert not [path for path, operations in paths.items() if "head" in operations]
+    names = {"/tasks/{name}": "sentiment", "/v1/models/{name}": server.health()["model"]}
+    taken = [path.replace("{name}", names.get(path, "")) for path, operations in paths.items() if "get" in operations]
+    assert len(taken) > 8
+    for path in [*taken, "/", "/docs", "/openapi.json"]:
+        get, head = server.http.get(path), server.http.head(path)
+        assert (head.status_code, head.content) == (get.status_code, b""), path
+        assert head.headers["content-type"] == get.headers["content-type"], path
+        assert head.headers.keys() == get.headers.keys(), path
+    refused = server.http.head("/generate")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "POST")

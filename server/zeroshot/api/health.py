@@ -1,7 +1,4 @@
-"""Is it up, and can it generate? `/health/live` says the first, `/health/ready` the second.
-
-Monitors ask with HEAD, too.
-"""
+"""Is it up, and can it generate? `/health/live` says the first, `/health/ready` the second."""
 
 from typing import Any
 
@@ -16,13 +13,11 @@ from zeroshot.model_client import ModelClient
 router = APIRouter(tags=["health"])
 
 
-@router.head("/health/live", include_in_schema=False)
 @router.get("/health/live", summary="The HTTP server answers.")
 async def live() -> dict[str, str]:
     return {"status": "live"}
 
 
-@router.head("/health/ready", include_in_schema=False)
 @router.get(
     "/health/ready",
     summary="The engine has generated a token and its heartbeat is fresh.",
@@ -33,7 +28,6 @@ async def ready(request: Request) -> JSONResponse:
     return JSONResponse({"status": status}, status_code=200 if status == "ready" else 503)
 
 
-@router.head("/health", include_in_schema=False)
 @router.get(
     "/health",
     summary="The engine's state and load.",

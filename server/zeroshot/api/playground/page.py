@@ -44,12 +44,12 @@ class BuiltFile:
     """None where it would not be smaller, as for fonts."""
 
 
-@router.api_route("/", methods=["GET", "HEAD"])
+@router.get("/")
 async def page(request: Request) -> Response:
     return _answer(request, "index.html", _ASK)
 
 
-@router.api_route("/playground/{name}", methods=["GET", "HEAD"])
+@router.get("/playground/{name}")
 async def asset(name: str, request: Request) -> Response:
     return _answer(request, f"playground/{name}", _KEEP)
 
