@@ -105,6 +105,7 @@ def _add_middleware(app: FastAPI, settings: Settings, keys: ApiKeys, tracer: Tra
     app.add_middleware(
         AccessMiddleware, keys=keys, hosts=hosts, quotas=quotas, max_timeout_s=settings.request_timeout_s
     )
+    app.add_middleware(errors.UnexpectedErrorMiddleware)
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware,

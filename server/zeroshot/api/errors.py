@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zeroshot.api import envelopes
 from zeroshot.api.envelopes import OpenAIErrorResponse, TGIErrorResponse, envelope_for
@@ -54,6 +54,35 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_unexpected_error)
+
+
+class UnexpectedErrorMiddleware:
+    """Plain ASGI. Answers a request that a mistake of ours ended, inside of the layers that put headers on each answer.
+
+    The framework does it outside of all layers, which is left for what goes wrong in those.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        has_begun = False
+
+        async def noted_send(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted_send)
+        except Exception as error:
+            if has_begun:  # too late for an answer: it breaks off, and the framework logs why
+                raise
+            answer = await _on_unexpected_error(Request(scope), error)
+            await answer(scope, receive, send)
 
 
 def error_response(scope: Scope, error: ZeroshotError, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -109,7 +138,7 @@ async def _on_disconnect(request: Request, error: Exception) -> JSONResponse:  #
 
 async def _on_unexpected_error(request: Request, error: Exception) -> JSONResponse:
     logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    # Answered outside of `observe`, which puts the id on every other answer.
+    # For an answer outside of `observe`, which puts the id on every other one.
     record = CURRENT_RECORD.get()
     headers = {REQUEST_ID_HEADER: record.request_id} if record else {}
     return error_response(request.scope, ZeroshotError("The server failed on this request."), headers)
