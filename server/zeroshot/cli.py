@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import secrets
 import signal
 import sys
@@ -13,10 +12,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import MofNCompleteColumn, Progress, TaskID
+from rich.progress import TaskID
 from rich.table import Table
 
 import zeroshot
+from zeroshot.address import check_address, listen, url_of
+from zeroshot.console import announce, console, fail, progress_bars
 from zeroshot.errors import InvalidRequest, SettingsError, ZeroshotError
 from zeroshot.model.hub import fetch_model
 from zeroshot.settings import Settings, load_settings
@@ -29,7 +30,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="GPT-2, with prompt templates as typed endpoints.",
 )
-console = Console(stderr=True)
 
 ModelOption = Annotated[
     str, typer.Option(envvar="ZEROSHOT_MODEL", help="A folder, a name in model_weights/, or a Hugging Face hub name.")
@@ -119,14 +119,15 @@ def serve(
     engine = start_process()  # it imports torch meanwhile
     from zeroshot.app import create_app
     from zeroshot.client import EngineClient
-    from zeroshot.serving import check_address
     from zeroshot.serving import serve as run_server
 
     check_address(settings.host, settings.port)
     folder = _fetch_models(settings)
     application = create_app(settings, EngineClient(settings, folder, engine))
-    _announce(settings, folder.name)
-    raise typer.Exit(run_server(application, settings))
+    listeners = listen(settings.host, settings.port)
+    port = listeners[0].getsockname()[1]  # the one that was picked for port 0
+    announce(settings.log_format, folder.name, url_of(settings.host, port))
+    raise typer.Exit(run_server(application, settings, listeners))
 
 
 @app.command(
@@ -183,7 +184,7 @@ def deploy(
         **parse_settings(setting or []),
     }
     deploy_on_ray(arguments, address=address, name=name, host=host, port=port)
-    console.print(escape(f"{name} serves {model} on {_url(host, port)}"), highlight=False)
+    console.print(escape(f"{name} serves {model} on {url_of(host, port)}"), highlight=False)
 
 
 @app.command(epilog="Example: zeroshot download gpt2-medium")
@@ -257,7 +258,7 @@ def task(
         result = asyncio.run(run_once(settings, folder, name, inputs or []))
         typer.echo(json.dumps(result, ensure_ascii=False, indent=2))
         raise typer.Exit(int("error" in result))
-    with _progress_bars() as progress:
+    with progress_bars() as progress:
         update = partial(progress.update, progress.add_task(name, total=None))
         work = run_file(
             settings, folder, name, source, target, on_done=lambda done, total: update(completed=done, total=total)
@@ -321,7 +322,7 @@ def evaluate(
     check(options)
     if output is not None:
         files.check(output)
-    with _progress_bars() as progress:
+    with progress_bars() as progress:
         bars: dict[str, TaskID] = {}
 
         def on_progress(name: str, done: int, total: int) -> None:
@@ -349,28 +350,7 @@ def main() -> None:
     try:
         app()
     except ZeroshotError as error:
-        console.print("[bold red]Error:[/bold red]", escape(error.message), highlight=False, soft_wrap=True)
-        sys.exit(1)
-
-
-def _announce(settings: Settings, model: str) -> None:
-    url = _url(settings.host, settings.port)
-    if settings.log_format == "json":
-        fields = {"version": zeroshot.__version__, "model": model, "url": url}
-        logging.getLogger("zeroshot").info("serving", extra={"fields": fields})
-    else:
-        name = escape(logs.printable(model))
-        console.print(f"[bold]Zeroshot[/bold] {zeroshot.__version__} serves [bold]{name}[/bold]")
-        console.print(f"  {url}      the playground", highlight=False)
-        console.print(f"  {url}docs  every endpoint and task", highlight=False)
-
-
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
-
-
-def _progress_bars() -> Progress:
-    return Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console)
+        fail(error.message)
 
 
 def _check_utf8(argument: str) -> None:

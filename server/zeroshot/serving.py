@@ -1,8 +1,6 @@
-"""Runs the app in uvicorn: where it listens, and how it stops."""
+"""Runs the app in uvicorn, and how it stops."""
 
-import errno
 import logging
-import os
 import signal
 import socket
 import time
@@ -14,7 +12,7 @@ from fastapi import FastAPI
 
 from zeroshot.api.drain import Drain
 from zeroshot.client import EngineClient
-from zeroshot.errors import Draining, SettingsError
+from zeroshot.errors import Draining
 from zeroshot.http_protocol import protocol
 from zeroshot.settings import Settings
 
@@ -27,45 +25,13 @@ _LAST_WORDS_S = 3.0
 """How long clients have to read the error that ends their request when draining took too long."""
 
 
-def check_address(host: str, port: int) -> None:
-    """Raises SettingsError where nothing can listen there: said before a model is fetched and loaded for nothing."""
-    try:
-        addresses = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, _, _, _, address in addresses:
-            _try_to_listen(family, address)
-    except (socket.gaierror, UnicodeError) as error:
-        raise SettingsError(f"Can't listen on {host}: {getattr(error, 'strerror', None) or error}") from None
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            message = f"Port {port} of {host} is in use. Stop what listens there, or choose another with --port."
-        else:
-            message = f"Can't listen on port {port} of {host}: {os.strerror(error.errno or 0)}"
-        raise SettingsError(message) from None
-
-
-def _try_to_listen(family: int, address: Any) -> None:
-    """As asyncio's server does it, which leaves out families that this machine doesn't have."""
-    try:
-        probe = socket.socket(family, socket.SOCK_STREAM)
-    except OSError:
-        return
-    with probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        probe.bind(address)
-        probe.listen()
-
-
-def serve(app: FastAPI, settings: Settings) -> int:
-    """Until a signal ends it, or the engine refuses its settings.
+def serve(app: FastAPI, settings: Settings, listeners: list[socket.socket]) -> int:
+    """On these sockets, until a signal ends it, or the engine refuses its settings.
 
     Returns the exit code: 0 once drained, 1 if refused, 128 + the signal when ended at once.
     """
     config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
         http=protocol(settings.receive_timeout_s, settings.send_timeout_s),
         ws="none",
         log_config=None,  # ours
@@ -75,7 +41,7 @@ def serve(app: FastAPI, settings: Settings) -> int:
         timeout_graceful_shutdown=int(_LAST_WORDS_S),
     )
     server = DrainingServer(config, app.state.drain, app.state.client, settings.drain_timeout_s)
-    server.run()
+    server.run(sockets=listeners)
     return server.exit_code if server.started else 1
 
 

@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
+from zeroshot.address import check_address, listen
 from zeroshot.errors import SettingsError
-from zeroshot.serving import check_address
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", ""])
@@ -19,6 +19,16 @@ def test_a_free_address_of_ipv6() -> None:
     except OSError as error:
         pytest.skip(f"this machine has no IPv6: {error}")
     check_address("::1", 0)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", ""])
+def test_port_0_is_one_port_on_every_address(host: str) -> None:
+    listeners = listen(host, 0)
+    (port,) = {listener.getsockname()[1] for listener in listeners}
+    assert port > 0
+    for listener in listeners:
+        with listener, socket.socket(listener.family) as caller:
+            caller.connect(listener.getsockname())
 
 
 def test_a_port_in_use_is_named() -> None:

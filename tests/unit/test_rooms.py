@@ -22,8 +22,8 @@ FLOORS = [
     {"client"},
     {"tasks"},
     {"api", "evaluation"},
-    {"app", "http_protocol"},
-    {"serving", "cluster"},
+    {"app", "http_protocol", "address"},
+    {"serving", "cluster", "console"},
     {"cli"},
     {"__main__"},
 ]
