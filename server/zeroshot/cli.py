@@ -1,6 +1,7 @@
 """The `zeroshot` command."""
 
 import asyncio
+import errno
 import json
 import secrets
 import signal
@@ -17,7 +18,7 @@ from rich.table import Table
 
 import zeroshot
 from zeroshot.address import check_address, listen, url_of
-from zeroshot.console import announce, console, fail, progress_bars
+from zeroshot.console import announce, console, drop_output, fail, progress_bars
 from zeroshot.errors import InvalidRequest, SettingsError, ZeroshotError
 from zeroshot.model.hub import fetch_model
 from zeroshot.settings import Settings, load_settings
@@ -346,11 +347,16 @@ def evaluate(
 
 
 def main() -> None:
-    """The entry point: an error of ours is one readable line, not a traceback."""
+    """An error of ours is one readable line, not a traceback, and so is a disk that is full."""
     try:
         app()
     except ZeroshotError as error:
         fail(error.message)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        drop_output()
+        fail(f"There is no room for what this command writes: {error.strerror}.")
 
 
 def _check_utf8(argument: str) -> None:

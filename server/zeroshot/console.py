@@ -1,6 +1,7 @@
 """What a command says of itself, on standard error: its results alone go to standard output."""
 
 import logging
+import os
 import sys
 from typing import NoReturn
 
@@ -35,3 +36,8 @@ def fail(message: str) -> NoReturn:
     """End the command with one readable line."""
     console.print("[bold red]Error:[/bold red]", escape(message), highlight=False, soft_wrap=True)
     sys.exit(1)
+
+
+def drop_output() -> None:
+    """Forget what standard output still holds: Python would try to write it at its end, and say that it can't."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

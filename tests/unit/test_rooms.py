@@ -183,7 +183,7 @@ def modules_without_torch() -> list[str]:
     if importlib.util.find_spec("ray") is None:  # the extra `cluster`, which not everybody has
         modules = [module for module in modules if room_of(module) != "cluster"]
     assert plain <= {*modules}
-    return [m for m in modules if m in plain or (m.rpartition(".")[0] not in heavy_rooms and m != "zeroshot.__main__")]
+    return [module for module in modules if module in plain or module.rpartition(".")[0] not in heavy_rooms]
 
 
 def test_the_http_process_loads_no_torch():
