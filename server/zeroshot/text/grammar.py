@@ -20,8 +20,8 @@ MAX_SCHEMA_STRING = 1000
 
 # A class that is never closed goes on to the end: it is looked for once, not again from each of its characters.
 _REGEX_PART = re.compile(
-    r"\\(?:[xuUpP]\{[^}]*\}|.)|\[\^?\]?(?:\\.?|[^\]\\])*+(?:\]|\Z)|(?P<open>\()|(?P<close>\))"
-    r"|\{(?P<least>\d{1,9})(?:,(?P<most>\d{0,9}))?\}|(?P<again>[*+?])|.",
+    r"\\(?:[xuUpP]\{[^}]*\}|.)|\[\^?\]?(?:\\.?|[^\]\\])*+(?:\]|\Z)|(?P<open>\((?P<verbose>\?[A-Za-z]*x)?)|(?P<close>\))"
+    r"|\{\s*(?P<least>\d+)\s*(?:,\s*(?P<most>\d*)\s*)?\}|(?P<again>[*+?])|.",
     re.DOTALL,
 )
 
@@ -54,6 +54,12 @@ def _check_regex(expression: str, field: str) -> None:
     if len(expression) > MAX_REGEX_CHARS:
         raise InvalidRequest(
             f"{field}: the regular expression has {len(expression)} characters, at most {MAX_REGEX_CHARS} are read.",
+            field=field,
+        )
+    if any(part["verbose"] for part in _REGEX_PART.finditer(expression)):
+        # Its white space and comments can stand anywhere: whoever counts repetitions would have to parse all of it.
+        raise InvalidRequest(
+            f"{field}: verbose mode, (?x), can't be used: leave white space and comments out of the expression.",
             field=field,
         )
     size = expanded_size(expression)

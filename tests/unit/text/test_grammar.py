@@ -225,7 +225,10 @@ def test_a_schema_is_measured_before_it_is_read() -> None:
 
 @pytest.mark.parametrize(
     ("expression", "size"),
-    [("abc", 3), ("a{3}", 3), ("(ab){3}", 6), ("((a{2}){3}b){4}", 28), ("[abc]{5}", 5), (r"\{1000}", 6), ("a+b*", 2)],
+    [
+        *[("abc", 3), ("a{3}", 3), ("(ab){3}", 6), ("((a{2}){3}b){4}", 28), ("[abc]{5}", 5), (r"\{1000}", 6)],
+        *[("a+b*", 2), ("a{ 3 }", 3), ("a{\t1 , 3\n}", 3), ("a{0000000000003}", 3)],  # a parser takes these, too
+    ],
 )
 def test_the_size_of_what_repetitions_stand_for(expression: str, size: int) -> None:
     assert expanded_size(expression) == size
@@ -236,6 +239,22 @@ def test_expressions_that_are_too_large(expression: str) -> None:
     with pytest.raises(InvalidRequest) as raised:
         regex_grammar(expression, field="regex")
     assert raised.value.field == "regex"
+
+
+@pytest.mark.parametrize(
+    ("expression", "is_verbose"),
+    [
+        *[("(?x)(a{900}b) {900}", True), ("((?ix: a ))", True), ("a(?sx-i)", True)],
+        *[(r"\(?x", False), ("[(?x)]", False), ("(?-x)a", False), ("(?P<x>a)", False), ("(?i:x)", False)],
+    ],
+)
+def test_verbose_mode_is_refused(expression: str, is_verbose: bool) -> None:
+    """Where white space is ignored, it can be put between a group and its count."""
+    if not is_verbose:
+        assert mistake_in(regex_grammar(expression, field="regex")) is None
+        return
+    with pytest.raises(InvalidRequest, match="verbose mode"):
+        regex_grammar(expression, field="regex")
 
 
 def test_a_mistake_names_no_option_that_a_request_does_not_have() -> None:
