@@ -18,6 +18,11 @@ MAX_SCHEMA_DEPTH = 32
 MAX_SCHEMA_STRING = 1000
 """Characters of any string in a schema, names included."""
 
+_BY_NAME = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+"""Keywords whose values are schemas by name."""
+_VALUES = frozenset({"const", "enum", "default", "example", "examples"})
+"""Keywords whose values are no schemas."""
+
 # A class that is never closed goes on to the end: it is looked for once, not again from each of its characters.
 _REGEX_PART = re.compile(
     r"\\(?:[xuUpP]\{[^}]*\}|.)|\[\^?\]?(?:\\.?|[^\]\\])*+(?:\]|\Z)|(?P<open>\((?P<verbose>\?[A-Za-z]*x)?)|(?P<close>\))"
@@ -47,6 +52,8 @@ def json_grammar(schema: Any, *, field: str) -> Grammar:
     if len(source) > MAX_SCHEMA_BYTES:
         raise schema_too_large(field)
     _check_schema(schema, field)
+    if '"uniqueItems": false' in source:
+        source = json.dumps(_without_unasked(schema))
     return Grammar(kind="json_schema", source=source, field=field)
 
 
@@ -89,6 +96,23 @@ def expanded_size(expression: str) -> int:
             last = 1
             groups[-1] += 1
     return sum(groups)
+
+
+def _without_unasked(schema: Any) -> Any:
+    """A copy without `uniqueItems: false`, which some programs write everywhere: llguidance refuses even that."""
+    if isinstance(schema, list):
+        return [_without_unasked(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    copy: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in _BY_NAME and isinstance(value, dict):
+            copy[key] = {name: _without_unasked(item) for name, item in value.items()}
+        elif key in _VALUES:
+            copy[key] = value
+        elif not (key == "uniqueItems" and value is False):
+            copy[key] = _without_unasked(value)
+    return copy
 
 
 def schema_too_large(field: str) -> InvalidRequest:

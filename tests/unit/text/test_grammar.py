@@ -1,6 +1,7 @@
 """What is accepted as a grammar, and that texts made from small expressions match them."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -260,6 +261,23 @@ def test_verbose_mode_is_refused(expression: str, is_verbose: bool) -> None:
 def test_a_mistake_names_no_option_that_a_request_does_not_have() -> None:
     message = mistake_in(json_grammar({"oneOf": [{"type": "integer"}, {"type": "number"}]}, field="json"))
     assert message == "oneOf constraints are not supported. Use anyOf."
+
+
+def test_a_rule_that_asks_for_nothing_is_left_out() -> None:
+    """Where it is a rule, not the name of a property or a part of a value."""
+    numbers = {"type": "array", "items": {"type": "integer"}}
+    free = numbers | {"uniqueItems": False}
+    named = {"uniqueItems": False}
+    left = {"const": named, "enum": [named]}
+    for schema, expected in [
+        (free, numbers),
+        ({"anyOf": [free, {"items": free}]}, {"anyOf": [numbers, {"items": numbers}]}),
+        ({"properties": named | {"const": free}}, {"properties": named | {"const": numbers}}),
+        ({"$defs": {"a": left | named}}, {"$defs": {"a": left}}),
+    ]:
+        assert json.loads(json_grammar(schema, field="json").source) == expected
+    assert mistake_in(json_grammar(free, field="json")) is None
+    assert "uniqueItems" in str(mistake_in(json_grammar(numbers | {"uniqueItems": True}, field="json")))
 
 
 def test_schemas_that_are_too_large() -> None:
