@@ -5,6 +5,7 @@ Whether llguidance can read one is a question for `grammar_check.py`.
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from zeroshot.errors import InvalidRequest
@@ -23,9 +24,10 @@ _BY_NAME = frozenset({"properties", "patternProperties", "$defs", "definitions",
 _VALUES = frozenset({"const", "enum", "default", "example", "examples"})
 """Keywords whose values are no schemas."""
 
-# A class that is never closed goes on to the end: it is looked for once, not again from each of its characters.
+_ESCAPE = r"\\(?:[xuUpP]\{[^}]*\}|.?)"
+_CLASS_PART = re.compile(rf"{_ESCAPE}|(?P<open>\[\^?\]?)|(?P<close>\])|.", re.DOTALL)
 _REGEX_PART = re.compile(
-    r"\\(?:[xuUpP]\{[^}]*\}|.)|\[\^?\]?(?:\\.?|[^\]\\])*+(?:\]|\Z)|(?P<open>\((?P<verbose>\?[A-Za-z]*x)?)|(?P<close>\))"
+    rf"{_ESCAPE}|(?P<open>\((?P<verbose>\?[A-Za-z]*x)?)|(?P<close>\))"
     r"|\{\s*(?P<least>\d+)\s*(?:,\s*(?P<most>\d*)\s*)?\}|(?P<again>[*+?])|.",
     re.DOTALL,
 )
@@ -63,7 +65,7 @@ def _check_regex(expression: str, field: str) -> None:
             f"{field}: the regular expression has {len(expression)} characters, at most {MAX_REGEX_CHARS} are read.",
             field=field,
         )
-    if any(part["verbose"] for part in _REGEX_PART.finditer(expression)):
+    if any(part["verbose"] for part in _parts(expression)):
         # Its white space and comments can stand anywhere: whoever counts repetitions would have to parse all of it.
         raise InvalidRequest(
             f"{field}: verbose mode, (?x), can't be used: leave white space and comments out of the expression.",
@@ -81,7 +83,7 @@ def _check_regex(expression: str, field: str) -> None:
 def expanded_size(expression: str) -> int:
     """About how many characters the expression has with `x{3}` written as `xxx`, and so on inside out."""
     groups, last = [0], 0  # the sizes of the groups that are open, and of the last thing that can be repeated
-    for part in _REGEX_PART.finditer(expression):
+    for part in _parts(expression):
         if part["open"]:
             groups.append(0)
             last = 0
@@ -96,6 +98,19 @@ def expanded_size(expression: str) -> int:
             last = 1
             groups[-1] += 1
     return sum(groups)
+
+
+def _parts(expression: str) -> Iterator[re.Match[str]]:
+    """The matches of `_REGEX_PART`, with each class, which may have others in it (`[a[b]]`), as one character."""
+    outside, depth = [], 0
+    for part in _CLASS_PART.finditer(expression):
+        if not depth:
+            outside.append("." if part["open"] else part[0])
+        if part["open"]:
+            depth += 1
+        elif part["close"] and depth:
+            depth -= 1
+    return _REGEX_PART.finditer("".join(outside))
 
 
 def _without_unasked(schema: Any) -> Any:
