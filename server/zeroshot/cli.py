@@ -20,6 +20,7 @@ import zeroshot
 from zeroshot.address import check_address, listen, url_of
 from zeroshot.console import announce, console, drop_output, fail, progress_bars
 from zeroshot.errors import InvalidRequest, SettingsError, ZeroshotError
+from zeroshot.interrupt import ctrl_c_ends_at_once
 from zeroshot.model.hub import fetch_model
 from zeroshot.settings import Settings, load_settings
 from zeroshot.telemetry import logs
@@ -210,7 +211,8 @@ def generate(
     device: DeviceOption = "auto",
 ) -> None:
     """Continue a text in the terminal, without a server."""
-    from zeroshot.engine.offline import continue_text
+    with ctrl_c_ends_at_once():  # torch's import takes a second, and would not take a KeyboardInterrupt well
+        from zeroshot.engine.offline import continue_text
 
     _check_utf8(prompt)
     settings = _settings(model=model, dtype=dtype, device=device)
@@ -272,7 +274,8 @@ def task(
 @app.command(epilog="Example: zeroshot selfcheck --model gpt2")
 def selfcheck(model: ModelOption = "demo") -> None:
     """Compare the served model's logits with Hugging Face's on the same checkpoint. Exit code 1 if they differ."""
-    from zeroshot.engine.selfcheck import TOLERANCE, compare_with_hugging_face
+    with ctrl_c_ends_at_once():
+        from zeroshot.engine.selfcheck import TOLERANCE, compare_with_hugging_face
 
     folder = _fetch_models(_settings(model=model))
     table = Table("prompt", "prefill", "tokens", "same first choice", "worst difference", title=f"{folder.name}, fp32")
@@ -350,6 +353,8 @@ def main() -> None:
     """An error of ours is one readable line, not a traceback, and so is a disk that is full."""
     try:
         app()
+    except KeyboardInterrupt:  # typer ends a command so, but not while it makes one
+        sys.exit(128 + signal.SIGINT)
     except ZeroshotError as error:
         fail(error.message)
     except OSError as error:

@@ -28,16 +28,23 @@ def test_a_server_tells_the_port_that_was_picked_for_it(log_format: str) -> None
         assert httpx.get(f"{url}health/live", timeout=30).status_code == 200
 
 
-def test_ctrl_c_while_modules_are_imported_ends_quietly(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("module", "arguments"), [("typer", ["--version"]), ("torch", ["generate", "One two"])])
+def test_ctrl_c_while_modules_are_imported_ends_quietly(tmp_path: Path, module: str, arguments: list[str]) -> None:
     """Also where a module's import would have swallowed it as an exception."""
-    (tmp_path / "typer.py").write_text(
+    (tmp_path / f"{module}.py").write_text(
         "import os, signal\n"
         "try:\n    os.kill(os.getpid(), signal.SIGINT)\n    sum(range(10**6))\n"
         "except BaseException as error:\n    raise ImportError from error\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
-    result = subprocess.run([*COMMAND, "--version"], env=environment, capture_output=True, text=True, timeout=60)
+    result = subprocess.run([*COMMAND, *arguments], env=environment, capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
+def test_ctrl_c_before_a_command_begins_ends_quietly() -> None:
+    program = "import signal; from zeroshot import cli; cli.app = lambda: signal.raise_signal(2); cli.main()"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (130, "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")

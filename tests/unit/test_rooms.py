@@ -14,7 +14,7 @@ SERVER = REPOSITORY / "server"
 KERNELS = REPOSITORY / "kernels"
 
 FLOORS = [
-    {"errors", "types", "settings", "caller", "garbage_collection"},
+    {"errors", "types", "settings", "caller", "garbage_collection", "interrupt"},
     {"text"},
     {"model"},
     {"telemetry"},
