@@ -101,7 +101,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if is_in_trailers or (was_in_head and self._is_in_head and not self._has_ended_head):
             self._num_head_bytes += len(data)
             if self._num_head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-                self._refuse_large_head()
+                self._refuse_as_too_large("trailers are" if is_in_trailers else "head is")
                 self.send_400_response("")
         if self._is_in_message:
             self._expect_rest()
@@ -161,7 +161,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._num_head_bytes = 0
         self._stop_timer()
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
-            self._refuse_large_head()
+            self._refuse_as_too_large("head is")
             raise ValueError("the head is too large")  # the parser stops, and `data_received` answers
         if self.parser.get_method() == b"CONNECT":
             raise ValueError("this is not a proxy")
@@ -202,8 +202,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.transport.write(head % (status, phrase, len(body)) + body)
         self.transport.close()
 
-    def _refuse_large_head(self) -> None:
-        what = "head is" if self._is_in_head else "trailers are"
+    def _refuse_as_too_large(self, what: str) -> None:
         self._refusal = (431, "headers_too_large", f"The request's {what} larger than {MAX_HEAD_BYTES} bytes.")
 
     def _expect_rest(self) -> None:

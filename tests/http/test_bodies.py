@@ -87,6 +87,15 @@ def test_trailers_without_end(own_server: Any, path: str, piece: bytes) -> None:
         assert own_server.http.get("/health/live").status_code == 200
 
 
+@pytest.mark.parametrize("end", [b"", b"\r\n\r\n"], ids=["not ended", "ended"])
+def test_a_head_that_is_too_large_is_called_one(server: Any, end: bytes) -> None:
+    with connect(server.url) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-A: " + b"a" * 33_000 + end)
+        answer = read_answer(connection)
+    assert answer.status == 431
+    assert json.loads(answer.body)["error"]["message"] == "The request's head is larger than 32768 bytes."
+
+
 def test_short_trailers_are_no_headers(own_server: Any) -> None:
     body = b'{"prompt":"a","max_tokens":1}'
     head = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
