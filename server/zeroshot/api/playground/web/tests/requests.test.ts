@@ -11,7 +11,7 @@ const TASK: TaskDetails = {
   summary: "",
   kind: "label",
   version: "1",
-  prompt_file: { template: "{text}", inputs: { text: {}, labels: {} }, output: { kind: "label" } },
+  prompt_file: { template: "{text}", inputs: { text: { type: "string" }, labels: { type: "list" } }, output: { kind: "label" } },
   example: { text: "Hi.", labels: ["a", "b"] },
   request_schema: {
     required: ["text", "labels"],
@@ -39,6 +39,11 @@ describe("a task's form", () => {
 
   it("sends the example as it stands, and no defaults", () => {
     expect(toTaskBody(fields, initialValues(TASK))).toEqual({ text: "Hi.", labels: ["a", "b"] });
+  });
+
+  it("begins with a switch as the example has it", () => {
+    expect(initialValues({ ...TASK, example: { truncate: true } }).truncate).toBe(true);
+    expect(initialValues(TASK).truncate).toBe(false);
   });
 
   it("sends what was changed, in the schema's types", () => {

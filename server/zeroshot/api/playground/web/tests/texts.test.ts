@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { ScoredToken } from "../src/api/generate";
+import type { InputDeclaration } from "../src/api/tasks";
 import { loadHistory, saveHistory, type Run } from "../src/complete/history";
 import { defaultSettings } from "../src/complete/settings";
 import { linePath } from "../src/engine/Chart";
@@ -49,7 +50,7 @@ describe("a tree of texts", () => {
 });
 
 describe("prompts", () => {
-  const file = { template: "{a} and {b}{{x}}", inputs: { a: { separator: ", " }, b: {} }, output: { kind: "text" as const } };
+  const file = { template: "{a} and {b}{{x}}", inputs: { a: { type: "list" }, b: { type: "string" } }, output: { kind: "text" as const } };
 
   it("are cut where the server cuts them", () => {
     expect(templateParts("x {{y}} {field}: {Not}")).toEqual([
@@ -60,6 +61,15 @@ describe("prompts", () => {
   it("never read a value as a template", () => {
     const text = filledParts(file, file.template, { a: "1\n{b}", b: "" }).map((part) => part.text).join("");
     expect(text).toBe("1, {b} and b{x}");
+  });
+
+  it("read as the server writes values", () => {
+    const read = (input: InputDeclaration, value: string | boolean) =>
+      filledParts({ ...file, inputs: { a: input } }, "{a}", { a: value })[0]!.text;
+    expect(read({ type: "boolean" }, true)).toBe("yes");
+    expect(read({ type: "boolean" }, false)).toBe("no");
+    expect(read({ type: "list", separator: " / " }, "x\n\ny\n")).toBe("x / y");
+    expect(read({ type: "string" }, "x\n\ny\n")).toBe("x\n\ny\n");
   });
 
   it("begin with their examples", () => {

@@ -36,12 +36,18 @@ export interface Property {
   maxLength?: number;
 }
 
+export interface InputDeclaration {
+  type: "string" | "integer" | "number" | "boolean" | "enum" | "list";
+  separator?: string;
+  default?: unknown;
+}
+
 export interface PromptFile {
   template: string;
   examples?: string[];
   styles?: Record<string, { template: string; examples?: string[]; description?: string }>;
   style?: string;
-  inputs: Record<string, { separator?: string; default?: unknown }>;
+  inputs: Record<string, InputDeclaration>;
   output: { kind: Kind; labels?: string[] | string; options?: string; scoring?: string; schema?: object; example?: unknown };
   paper?: string;
   description?: string;

@@ -70,7 +70,7 @@ export function initialValues(task: TaskDetails): Values {
   return Object.fromEntries(
     fieldsOf(task).map((field) => {
       const example = task.example?.[field.name] ?? task.request_schema.properties[field.name]?.examples?.[0];
-      if (field.control === "switch") return [field.name, field.defaultText === "true"];
+      if (field.control === "switch") return [field.name, (asText(example) || field.defaultText) === "true"];
       return [field.name, example === undefined ? field.defaultText : asText(example)];
     }),
   );
@@ -83,12 +83,17 @@ export function toBody(fields: FormField[], values: Values): Record<string, unkn
     const value = values[field.name] ?? "";
     if (String(value) === field.defaultText && !field.isRequired) continue;
     if (field.control === "switch") body[field.name] = value === true;
-    else if (field.control === "list") body[field.name] = String(value).split("\n").filter((line) => line !== "");
+    else if (field.control === "list") body[field.name] = itemsOf(value);
     else if (field.control === "number" || field.control === "integer") {
       if (String(value).trim() !== "") body[field.name] = numberOrText(String(value));
     } else body[field.name] = value;
   }
   return body;
+}
+
+/** A list's items: the lines of its control that are not empty. */
+export function itemsOf(value: Value): string[] {
+  return String(value).split("\n").filter((line) => line !== "");
 }
 
 /** What is no number goes to the server as it is: its answer names the field. */

@@ -1,7 +1,7 @@
 /** The prompt as the page shows it: the template before a run, what the server says it was after one. */
 
-import type { Explanation, PromptFile } from "../api/tasks";
-import type { Values } from "./form";
+import type { Explanation, InputDeclaration, PromptFile } from "../api/tasks";
+import { itemsOf, type Value, type Values } from "./form";
 
 export interface Part {
   /** The input the text came from; null for the template's own text. */
@@ -44,13 +44,19 @@ export interface FilledPart extends Part {
   isBlank: boolean;
 }
 
-/** A template with the form's values in place; a field without one shows its name. A list's items are joined as declared. */
+/** A template with the form's values in place; a field without one shows its name. */
 export function filledParts(file: PromptFile, template: string, values: Values): FilledPart[] {
   return templateParts(template).map(({ field, text }) => {
     if (field === null) return { field, text, isBlank: false };
-    const value = String(values[field] ?? "").replaceAll("\n", file.inputs[field]?.separator ?? "\n");
+    const value = asRead(file.inputs[field], values[field] ?? "");
     return { field, text: value || field, isBlank: value === "" };
   });
+}
+
+/** How a value reads in a prompt: as the server writes it (`tasks/inputs.py`). */
+function asRead(input: InputDeclaration | undefined, value: Value): string {
+  if (input?.type === "boolean") return value === true ? "yes" : "no";
+  return input?.type === "list" ? itemsOf(value).join(input.separator ?? ", ") : String(value);
 }
 
 /** The template in force: that of the chosen style, with its examples before it, each on its own line. */
