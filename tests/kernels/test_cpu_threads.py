@@ -46,6 +46,31 @@ def test_no_two_threads_race(tmp_path):
     assert result.stdout == "right\n"
 
 
+OTHER_THREADS = """
+import torch
+from zeroshot_kernels.cpu import attention
+torch.manual_seed(0)
+tables = torch.arange(16)[None]
+for num_tokens, attend in [
+    (1, lambda query: attention.decode_attention(query, *caches, tables, [1000], 0.125)),
+    (200, lambda query: attention.prefill_attention(query, *caches, tables, [200], [1000], 0.125)),
+]:
+    query, caches = torch.randn(num_tokens, 12, 64), torch.randn(2, 16, 64, 12, 64)
+    torch.set_num_threads(1)
+    expected = attend(query)
+    torch.set_num_threads(2)
+    assert all(torch.equal(attend(query), expected) for _ in range(20)), num_tokens
+"""
+
+
+def test_threads_other_than_openmp_would_have_taken():
+    """As by `--threads 2` where there are more cores: the kernels' own threads share the work as their caller does."""
+    environment = os.environ | {"OMP_NUM_THREADS": "4", "GOMP_SPINCOUNT": "0"}
+    command = [sys.executable, "-W", "ignore", "-c", OTHER_THREADS]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+
+
 FORKED = """
 import os, torch
 from zeroshot.model.native_linear import native_linear_factory

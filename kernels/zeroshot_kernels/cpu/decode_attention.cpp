@@ -97,8 +97,8 @@ void attend(const Pages<Number>& pages, const Task& task, float scale) {
 }
 
 // All heads of a sequence together, unless there are too few sequences to keep the threads busy.
-inline Index heads_at_once(Index num_seqs, Index n_head) {
-    const Index wanted = 4 * wanted_threads();
+inline Index heads_at_once(Index num_seqs, Index n_head, Index num_threads) {
+    const Index wanted = 4 * num_threads;
     const Index pieces = num_seqs >= wanted ? 1 : (wanted + num_seqs - 1) / num_seqs;
     return pieces >= n_head ? 1 : (n_head + pieces - 1) / pieces;
 }
@@ -109,7 +109,8 @@ template <typename Number>
 void decode_attention(Team& team, const Queries& queries, const Pages<Number>& pages, const Sequences& sequences,
                       float scale) {
     const Index n_head = pages.shape.n_head, width = pages.shape.head_dim, num_seqs = sequences.num_seqs;
-    const Index most_heads = heads_at_once(num_seqs, n_head), pieces = (n_head + most_heads - 1) / most_heads;
+    const Index most_heads = heads_at_once(num_seqs, n_head, team.num_threads());
+    const Index pieces = (n_head + most_heads - 1) / most_heads;
     static thread_local std::vector<float> scores;
     team.share(num_seqs * pieces, 1, [&](Index i) {
         const Index seq = i / pieces, first = i % pieces * most_heads, num_tokens = sequences.context_lens[seq];

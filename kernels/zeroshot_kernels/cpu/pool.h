@@ -40,7 +40,8 @@ class Patience {
     int spins_ = MOST;
 };
 
-// As many as PyTorch's operators take: `torch.set_num_threads`.
+// As many as PyTorch's operators take: `torch.set_num_threads`. Only for the thread that calls a kernel: to OpenMP each
+// thread has a number of its own, and within a region all must count with the same one, `Team::num_threads`.
 inline int wanted_threads() { return omp_get_max_threads(); }
 
 // run(context, number) by this thread, number 0, and by up to `count` - 1 others that come while it does: whoever comes

@@ -112,8 +112,8 @@ inline void attend(const Rows& queries, Room& room, Index width, float scale) {
 }
 
 // Queries of a sequence's head that a thread takes: all, unless there are too few heads to keep the threads busy.
-inline Index queries_at_once(Index num_heads, Index num_queries) {
-    const Index wanted = 4 * wanted_threads();
+inline Index queries_at_once(Index num_heads, Index num_queries, Index num_threads) {
+    const Index wanted = 4 * num_threads;
     const Index pieces = num_heads >= wanted ? 1 : (wanted + num_heads - 1) / num_heads;
     const Index most = (num_queries + pieces - 1) / pieces;
     return (most + MANY.rows - 1) / MANY.rows * MANY.rows;
@@ -130,7 +130,7 @@ void prefill_attention(Team& team, const Queries& queries, const Pages<Number>& 
     Index first_token = 0;
     for (Index seq = 0; seq < sequences.num_seqs; ++seq) {
         const Index num_queries = sequences.query_lens[seq], num_cached = sequences.context_lens[seq] - num_queries;
-        const Index at_once = queries_at_once(n_head, num_queries);
+        const Index at_once = queries_at_once(n_head, num_queries, team.num_threads());
         const Index pieces = (num_queries + at_once - 1) / at_once;
         team.share(n_head * pieces, 1, [&](Index i) {
             // The last queries first: they have the most to do, and the threads end together.

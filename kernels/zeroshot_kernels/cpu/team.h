@@ -32,7 +32,8 @@ class Team {
     Index number() const { return number_; }  // of this thread among them
 
     // visit(i) for each i below num_items, `chunk` of them at a time, when all that was shared before is done. Every
-    // thread calls this, for the same loops in the same order; the loop is done when the next one begins.
+    // thread calls this, with the same numbers, for the same loops in the same order; the loop is done when the next one
+    // begins.
     template <typename Visit>
     void share(Index num_items, Index chunk, Visit visit) {
         if (num_items <= 0) return;
