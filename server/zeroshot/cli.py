@@ -41,7 +41,7 @@ DTypeOption = Annotated[str, typer.Option(envvar="ZEROSHOT_DTYPE", help="auto, f
 DeviceOption = Annotated[str, typer.Option(envvar="ZEROSHOT_DEVICE", help="auto, cpu or cuda.")]
 ThreadsOption = Annotated[
     int | None,
-    typer.Option("--threads", help="CPU threads of the engine. Default: ZEROSHOT_NUM_THREADS, or all cores."),
+    typer.Option("--threads", help="CPU threads of the engine. Default: ZEROSHOT_NUM_THREADS, or all CPUs it may use."),
 ]
 
 

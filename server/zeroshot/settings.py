@@ -39,7 +39,9 @@ class SharedSettings(BaseModel):
     weights_dir: Path = Field(default_factory=lambda: _beside_the_code("model_weights"))
     dtype: DType = "auto"
     device: Device = "auto"
-    num_threads: int | None = Field(default=None, ge=1, description="CPU threads of the engine; default: all cores.")
+    num_threads: int | None = Field(
+        default=None, ge=1, description="CPU threads of the engine; default: all CPUs it may use."
+    )
     cpu_kernels: CpuKernels = Field(default="auto", description="auto: C++ kernels, compiled here, where there is g++.")
     fused_decode: FusedDecode = Field(
         default="auto",

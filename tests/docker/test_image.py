@@ -86,3 +86,19 @@ def test_a_container_knows_how_much_memory_it_has_left(engine: DockerEngine, ima
     program = "from zeroshot.engine.memory import host_bytes_left; print(host_bytes_left())"
     limited = engine.docker("run", "--rm", "--memory=600m", "--entrypoint=/opt/venv/bin/python", image, "-c", program)
     assert 0 < int(limited) < 600 * 2**20
+
+
+THREADS = """
+import torch
+from zeroshot.engine.loader import load_engine
+from zeroshot.settings import EngineSettings
+load_engine(EngineSettings(model_folder="demo"))
+print(torch.get_num_threads())
+"""
+
+
+def test_a_container_has_no_more_threads_than_cpus(engine: DockerEngine, image: str) -> None:
+    if engine.docker("info", "--format", "{{.CPUCfsQuota}}") != "true":
+        pytest.skip("this Docker cannot limit a container's CPUs")
+    limited = engine.docker("run", "--rm", "--cpus=0.9", "--entrypoint=/opt/venv/bin/python", image, "-c", THREADS)
+    assert limited.splitlines()[-1] == "1"

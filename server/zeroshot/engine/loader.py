@@ -2,10 +2,12 @@
 
 import ctypes
 import logging
+import math
 from typing import Any
 
 import torch
 
+from zeroshot.engine import cgroup
 from zeroshot.engine.engine import Engine
 from zeroshot.engine.speculative import max_decode_rows
 from zeroshot.errors import SettingsError
@@ -35,8 +37,9 @@ def load_engine(settings: EngineSettings) -> Engine:
     """Raises WeightsError for a checkpoint that can't be served, UnknownModel for a draft that isn't there, and
     SettingsError for a setting that the device lacks.
     """
-    if settings.num_threads is not None:
-        torch.set_num_threads(settings.num_threads)
+    num_threads = settings.num_threads or _cores()
+    if num_threads != torch.get_num_threads():
+        torch.set_num_threads(num_threads)
     model = load_model(settings)
     engine = Engine(model, settings, _load_draft(settings))
     _keep_freed_memory()  # from here on: what loading freed has been given back
@@ -50,6 +53,13 @@ def load_engine(settings: EngineSettings) -> Engine:
         engine.block_manager.num_blocks * engine.block_manager.block_size,
     )
     return engine
+
+
+def _cores() -> int:
+    """As many as this process may use. With more threads than its container has CPUs it would be stopped a part of the
+    time, threads that others wait for among them.
+    """
+    return math.ceil(min(torch.get_num_threads(), cgroup.cpus()))
 
 
 def _load_draft(settings: EngineSettings) -> GPT2 | None:

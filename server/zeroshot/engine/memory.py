@@ -1,11 +1,11 @@
 """How much the KV cache may take: a share of the memory that is left on its device, or in its container."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
+from zeroshot.engine import cgroup
 from zeroshot.model.gpt2 import GPT2
 from zeroshot.settings import EngineSettings
 
@@ -14,9 +14,6 @@ _MOST_BYTES = {"cpu": 2 * 2**30, "cuda": 16 * 2**30}
 
 _SHARE = {"cpu": 0.5, "cuda": 0.8}
 """The rest is for a step's tensors, for CUDA graphs, and on a CPU for whatever other processes need."""
-
-_CGROUP_V1 = ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-_CGROUP_V2 = ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file")
 
 
 def num_kv_blocks(model: GPT2, settings: EngineSettings, block_size: int) -> int:
@@ -40,38 +37,6 @@ def host_bytes_left(root: Path = Path("/")) -> float:
 
     root: where `proc` and `sys` are.
     """
-    available = _number(root / "proc/meminfo", "MemAvailable:")
+    available = cgroup.number(root / "proc/meminfo", "MemAvailable:")
     machine = math.inf if available is None else available * 1024  # not Linux, or a sandbox that hides it
-    return max(0, min([machine, *_cgroup_bytes_left(root)]))
-
-
-def _cgroup_bytes_left(root: Path) -> Iterator[int]:
-    """Of each control group that this process is in and that has a limit: a container's, a systemd unit's, a pod's.
-
-    A container may see its group as the root of the file system, at a path that says otherwise: what isn't there is
-    no limit.
-    """
-    for line in _lines(root / "proc/self/cgroup"):
-        _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        mount, limit_name, usage_name, cached_name = _CGROUP_V1 if controllers else _CGROUP_V2
-        innermost = root / mount / path.lstrip("/")
-        for group in [innermost, *innermost.parents][: len(Path(path).parts)]:
-            limit, usage = _lines(group / limit_name), _lines(group / usage_name)
-            if limit and usage and limit[0] != "max":
-                cached = _number(group / "memory.stat", cached_name) or 0  # files' pages, which make room
-                yield int(limit[0]) - int(usage[0]) + cached
-
-
-def _number(path: Path, name: str) -> int | None:
-    """Of the line that begins with this name. None if there is none."""
-    return next((int(words[1]) for words in map(str.split, _lines(path)) if words[:1] == [name]), None)
-
-
-def _lines(path: Path) -> list[str]:
-    """None of a file that isn't there, or that this process may not read."""
-    try:
-        return path.read_text().splitlines()
-    except OSError:
-        return []
+    return min(machine, cgroup.bytes_left(root))
