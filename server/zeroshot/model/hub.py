@@ -118,7 +118,7 @@ def _one_at_a_time(lock: Path) -> Iterator[None]:
             logger.warning("%s is locked by another download of this model: waiting for it", lock)
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
-            if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP):
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
         yield
 
