@@ -3,6 +3,8 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #include <cmath>
@@ -17,15 +19,17 @@ namespace zeroshot {
 
 using Index = std::int64_t;
 
-// Outputs that a tile of weights holds side by side: two AVX2 registers of floats, or one of AVX-512.
+// Outputs that a tile of weights holds side by side: a register of AVX-512's floats, two of AVX2's, four of Arm's.
 constexpr Index TILE = 16;
 
 // What a register holds. Arithmetic on a tile is written out in these: GCC takes a loop over a constant count of 16 apart
 // into single floats before it looks for vectors, and does no better with vectors wider than a register.
 #if defined(__AVX512F__)
 constexpr Index LANES = 16;
-#else
+#elif defined(__AVX__)
 constexpr Index LANES = 8;
+#else
+constexpr Index LANES = 4;
 #endif
 constexpr Index PARTS = TILE / LANES;
 typedef float Floats __attribute__((vector_size(sizeof(float) * LANES)));
@@ -54,6 +58,8 @@ inline bool any_of(Ints found) {
     return _mm512_test_epi32_mask(reinterpret_cast<__m512i>(found), reinterpret_cast<__m512i>(found)) != 0;
 #elif defined(__AVX2__)
     return _mm256_movemask_ps(reinterpret_cast<__m256>(found)) != 0;
+#elif defined(__aarch64__)
+    return vmaxvq_u32(reinterpret_cast<uint32x4_t>(found)) != 0;
 #else
     bool any = false;
     for (Index lane = 0; lane < LANES; ++lane) any |= found[lane] != 0;

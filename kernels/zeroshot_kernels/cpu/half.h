@@ -3,10 +3,6 @@
 
 #include "common.h"
 
-#if defined(__F16C__)
-#include <immintrin.h>
-#endif
-
 namespace zeroshot {
 
 struct Half {
@@ -59,6 +55,12 @@ inline Floats load_floats(const Half* from) {
 inline void store_numbers(Floats vector, Half* to) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph(vector, _MM_FROUND_TO_NEAREST_INT));
 }
+#elif defined(__aarch64__)
+inline Floats load_floats(const Half* from) {
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&from->bits)));
+}
+
+inline void store_numbers(Floats vector, Half* to) { vst1_u16(&to->bits, vreinterpret_u16_f16(vcvt_f16_f32(vector))); }
 #else
 inline Floats load_floats(const Half* from) {
     Floats vector;

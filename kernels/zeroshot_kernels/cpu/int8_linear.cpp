@@ -8,15 +8,17 @@
 #include "matrix_tiles.h"
 #include "team.h"
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
-
 namespace zeroshot {
 namespace {
 
-constexpr Index GROUP = 4;       // inputs that are multiplied and added up in one go
-constexpr int ZERO_POINT = 128;  // activations are stored as value + 128
+constexpr Index GROUP = 4;  // inputs that are multiplied and added up in one go
+
+// Activations are stored as value + ZERO_POINT: x86 multiplies unsigned bytes with signed ones, Arm signed ones.
+#if defined(__ARM_FEATURE_DOTPROD)
+constexpr int ZERO_POINT = 0;
+#else
+constexpr int ZERO_POINT = 128;
+#endif
 
 // Sums: a register of them, an int32 for each of a tile's outputs, or for half of them. add_products adds to each the
 // products of four input bytes with its output's four weights.
@@ -39,6 +41,13 @@ inline Sums add_products(Sums sums, std::int32_t inputs, const std::int8_t* weig
     // Pairs are added in 16 bits and would saturate past 32767: the weights are rounded so that they can't.
     return _mm256_add_epi32(sums, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)));
 #endif
+}
+#elif defined(__ARM_FEATURE_DOTPROD)
+constexpr Block FEW{5, 1}, MANY = FEW;
+using Sums = int32x4_t;
+
+inline Sums add_products(Sums sums, std::int32_t inputs, const std::int8_t* weights) {
+    return vdotq_s32(sums, vreinterpretq_s8_s32(vdupq_n_s32(inputs)), vld1q_s8(weights));
 }
 #else
 constexpr Block FEW{4, 1}, MANY = FEW;
@@ -80,12 +89,12 @@ template <Index rows, Index tiles>
 }
 
 // What the first `num_rows` of a tile's sums stand for: that adding ZERO_POINT to each input has added offsets (which
-// are ZERO_POINT * the sum of an output's weights), and the output's and the row's scale.
+// are 128 * the sum of an output's weights), and the output's and the row's scale.
 template <typename Sink>
 inline void finish(const Linear& layer, Index tile, const std::int32_t (*sums)[TILE], Index num_rows,
                    const float* row_scales, Index row, const Sink& sink) {
     for (Index first = tile * TILE, part = 0; part < TILE; part += LANES) {
-        const Ints offsets = load<Ints>(layer.offsets + first + part);
+        const Ints offsets = ZERO_POINT ? load<Ints>(layer.offsets + first + part) : Ints{};
         const Floats scales = load<Floats>(layer.scales + first + part);
         for (Index r = 0; r < num_rows; ++r)
             sink.write(to_floats(load<Ints>(sums[r] + part) - offsets) * scales * row_scales[row + r], row + r,

@@ -45,7 +45,10 @@ LEVELS = {
         Level("x86-64-v3-vnni", ("-march=x86-64-v3", "-mavxvnni"), f"{_V3} avx_vnni"),
         Level("x86-64-v3", ("-march=x86-64-v3",), _V3),
     ),
-    "aarch64": (Level("armv8-a", ("-march=armv8-a",), "asimd"),),
+    "aarch64": (
+        Level("armv8.2-a-dotprod", ("-march=armv8.2-a+dotprod",), "asimd asimddp"),
+        Level("armv8-a", ("-march=armv8-a",), "asimd"),
+    ),
 }
 """Machine -> its levels, the best first."""
 
