@@ -61,8 +61,8 @@ def prefill_attention(
 
 
 def converts_half() -> bool:
-    """Whether this processor has instructions for it; else the kernels' own arithmetic does it, slowly."""
-    return "f16c" in processor_features().split()
+    """Whether this processor, x86 or Arm, has instructions for it; else the kernels' own arithmetic does it, slowly."""
+    return not {"f16c", "asimd"}.isdisjoint(processor_features().split())
 
 
 def is_half(cache: Tensor) -> bool:
