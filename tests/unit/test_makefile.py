@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 PYTHON = """#!/bin/sh
@@ -54,3 +55,10 @@ def test_what_serve_takes_its_address_from(
         timeout=60,
     )
     assert result.stdout.splitlines()[-1] == f"{tmp_path}/bin/zeroshot serve {options}"
+
+
+@pytest.mark.parametrize("triton", ["3.6.0", "3.7.1", "3.9.0"])
+def test_a_build_of_torch_may_bring_its_own_triton(triton: str) -> None:
+    """CUDA's of torch 2.11 and 2.13 want exactly these, and the newest is the one that a CPU build is tested with."""
+    (line,) = (line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("triton"))
+    assert triton in Requirement(line).specifier
