@@ -4,8 +4,11 @@ A context variable, so that no surface can forget to pass it on: `asyncio` hands
 Outside a request (start-up, the command line) it is `NOBODY`: the shared part of the prefix cache, and no deadline.
 """
 
+import asyncio
 import math
 import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
@@ -30,6 +33,15 @@ class Caller:
     def remaining_s(self) -> float | None:
         """From now until the deadline, at least 0. None if there is none: as `asyncio.timeout` takes it."""
         return None if self.timeout_s == math.inf else max(0.0, self.deadline - time.monotonic())
+
+    @asynccontextmanager
+    async def within_deadline(self) -> AsyncGenerator[None, None]:
+        """Raises DeadlineExceeded where the block has not ended by the deadline."""
+        try:
+            async with asyncio.timeout(self.remaining_s):
+                yield
+        except TimeoutError:
+            raise self.too_late() from None
 
     def too_late(self) -> DeadlineExceeded:
         return DeadlineExceeded(f"Not finished within {self.timeout_s:g} s, the request's timeout.")

@@ -36,7 +36,7 @@ from zeroshot.telemetry.engine_collector import EngineReport, LifetimeTotals
 from zeroshot.telemetry.timeline import Timeline
 from zeroshot.text.detokenizer import Detokenizer
 from zeroshot.text.grammar_check import GrammarChecker
-from zeroshot.types import EngineStats, GenerateRequest, Grammar, SamplingParams, TokenOutput, split
+from zeroshot.types import EngineStats, GenerateRequest, SamplingParams, TokenOutput, split
 
 logger = logging.getLogger(__name__)
 
@@ -104,21 +104,14 @@ class EngineClient(ModelClient):
         request = msgspec.structs.replace(request, cache_salt=CALLER.get().cache_salt)
         grammar = request.sampling_params.grammar
         if grammar is not None:
-            await self._check_grammar(grammar)
+            async with CALLER.get().within_deadline():
+                await self._grammars.check(grammar)
         self.check(request)
         with ExitStack() as held:
             held.enter_context(self.admission.hold(request))
             async with aclosing(self._run(request, is_patient, held.close)) as deltas:
                 async for delta in deltas:
                     yield delta
-
-    async def _check_grammar(self, grammar: Grammar) -> None:
-        caller = CALLER.get()
-        try:
-            async with asyncio.timeout(caller.remaining_s):
-                await self._grammars.check(grammar)
-        except TimeoutError:
-            raise caller.too_late() from None
 
     async def _run(
         self, request: GenerateRequest, is_patient: bool, release: Callable[[], None]

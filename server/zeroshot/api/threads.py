@@ -5,6 +5,8 @@ from collections.abc import Callable, Sized
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from zeroshot.caller import CALLER
+
 LONG = 2**14
 """Characters, or token ids: so many take some 10 ms."""
 
@@ -15,6 +17,10 @@ Result = TypeVar("Result")
 
 
 async def in_thread(work: Callable[[Text], Result], text: Text) -> Result:
-    """`work(text)`. Of long texts, which may take seconds, one at a time."""
+    """`work(text)`. Of long texts, which may take seconds, one at a time.
+
+    Raises DeadlineExceeded where the caller's time is up before: texts that still wait are not looked at then.
+    """
     executor = _long_work if len(text) > LONG else None
-    return await asyncio.get_running_loop().run_in_executor(executor, work, text)
+    async with CALLER.get().within_deadline():
+        return await asyncio.get_running_loop().run_in_executor(executor, work, text)
