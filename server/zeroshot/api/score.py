@@ -18,11 +18,10 @@ from zeroshot.caller import limit_time
 from zeroshot.errors import ContextLengthExceeded, InvalidRequest
 from zeroshot.model_client import Completion, ModelClient
 from zeroshot.tasks.schema import Timeout
+from zeroshot.tasks.scoring import perplexity
 from zeroshot.types import GenerateRequest, SamplingParams
 
 router = APIRouter(tags=["score"])
-
-_MAX_EXPONENT = 700.0  # e**710 is too large for a float
 
 
 def _check_texts(value: Any) -> Any:
@@ -137,10 +136,9 @@ async def _requests(body: ScoreBody, client: ModelClient) -> list[GenerateReques
 def _result(sent: GenerateRequest, scored: Completion, body: ScoreBody, client: ModelClient) -> dict[str, Any]:
     tokens = [logprob_json(client.tokenizer, logprob) for logprob in scored.prompt_logprobs]
     logprob = math.fsum(token["logprob"] for token in tokens)
-    perplexity = math.exp(min(-logprob / len(tokens), _MAX_EXPONENT))
-    num_tokens = len(tokens)
+    result = {"logprob": logprob, "perplexity": perplexity(logprob, len(tokens)), "num_tokens": len(tokens)}
     if not body.add_bos_token:
         token_id = sent.prompt_token_ids[0]
         name = client.tokenizer.token_text(token_id)
         tokens.insert(0, {"token_id": token_id, "token": name, "logprob": None, "rank": None, "top": []})
-    return {"logprob": logprob, "perplexity": perplexity, "num_tokens": num_tokens, "tokens": tokens}
+    return result | {"tokens": tokens}

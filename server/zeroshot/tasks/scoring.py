@@ -21,6 +21,8 @@ T = TypeVar("T")
 CONTENT_FREE = ("N/A", "[MASK]", "")
 """The three content-free inputs of Zhao et al. 2021."""
 
+_MAX_EXPONENT = 700.0  # e**710 is too large for a float
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -83,6 +85,11 @@ async def _score_one(client: ModelClient, candidate: Candidate, request: Generat
     logprob = math.fsum(token.logprob for token in completion.prompt_logprobs)
     num_tokens = len(request.prompt_token_ids)
     return Scored(logprob, len(candidate.target_ids), num_tokens, completion.num_cached_tokens)
+
+
+def perplexity(logprob: float, num_tokens: int) -> float:
+    """Per token, of a text with this log-probability in nats. Huge where the text is impossible, never infinite."""
+    return math.exp(min(-logprob / num_tokens, _MAX_EXPONENT))
 
 
 def probabilities(values: Sequence[float]) -> list[float]:

@@ -22,7 +22,7 @@ from zeroshot.tasks.prompt_file import ChoiceOutput, JSONOutput, LabelOutput, Pr
 from zeroshot.tasks.ranking import Ranker
 from zeroshot.tasks.results import Explanation, TaskResult, TaskUsage, TextScore
 from zeroshot.tasks.schema import TaskRequest, is_stream
-from zeroshot.tasks.scoring import Candidate, continuation, score
+from zeroshot.tasks.scoring import Candidate, continuation, perplexity, score
 from zeroshot.tasks.template import Template
 from zeroshot.text.tokenizer import Tokenizer
 from zeroshot.types import DRAWN_SEEDS, GenerateRequest, SamplingParams
@@ -163,8 +163,8 @@ class Task:
         # After an end of text, as GPT-2 saw the beginning of every text: so the first token has a probability too.
         item = (await score(client, [Candidate([client.eos_token_id], prompt.token_ids)]))[0]
         usage = _usage(item.num_read_tokens, 0, item.num_cached_tokens)
-        perplexity = math.exp(min(-item.logprob / item.num_tokens, 700.0))
-        output = TextScore(logprob=item.logprob, perplexity=perplexity, tokens=item.num_tokens)
+        value = perplexity(item.logprob, item.num_tokens)
+        output = TextScore(logprob=item.logprob, perplexity=value, tokens=item.num_tokens)
         fields = {"output": output, "usage": usage}
         return self.result_model(**fields, **_explain(client, request, prompt, usage.cached_tokens, {}))
 
