@@ -1,5 +1,6 @@
 """Values -> a prompt that fits the context. The instruction is never cut; an input only when the request says so."""
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -35,11 +36,12 @@ def fit_prompt(
 ) -> Prompt:
     """Render and tokenise. Raises ContextLengthExceeded for what doesn't fit and may not, or can't, be shortened."""
     prompt = render_prompt(template, values, context.tokenizer)
-    if len(prompt.token_ids) + context.reserved <= context.max_model_len:
+    overflow = len(prompt.token_ids) + context.reserved - context.max_model_len
+    if overflow <= 0:
         return prompt
     field = field_to_cut(file, template, values)
     if truncate and field is not None:
-        shorter = _cut(file, template, values, context, field)
+        shorter = _cut(file, template, values, context, field, overflow)
         if shorter is not None:
             cut_tokens = len(prompt.token_ids) - len(shorter.token_ids)
             return replace(shorter, truncated=Truncation(field=field, tokens=cut_tokens))
@@ -79,23 +81,24 @@ def prompt_parts(prompt: Prompt, tokenizer: Tokenizer) -> list[PromptPart]:
     for span in prompt.rendered.spans:
         text = prompt.rendered.text[span.start : span.end]
         end_byte += len(text.encode())
-        num_until = sum(token_end <= end_byte for token_end in token_ends)
+        num_until = bisect_right(token_ends, end_byte)
         parts.append(PromptPart(field=span.field, text=text, tokens=num_until - num_before))
         num_before = num_until
     return parts
 
 
 def _cut(
-    file: PromptFile, template: Template, values: Mapping[str, str], context: Context, field: str
+    file: PromptFile, template: Template, values: Mapping[str, str], context: Context, field: str, overflow: int
 ) -> Prompt | None:
-    """The prompt with as many of the field's tokens as fit; None if not even one does."""
+    """The prompt with as many of the field's tokens as fit; None if not even one does.
+
+    overflow: how many tokens the whole one is too long.
+    """
     declared = file.inputs[field]
     keeps_end = isinstance(declared, StringInput) and declared.truncate == "left"
     token_ids = context.tokenizer.encode(values[field])
     keep = len(token_ids)
-    room = context.max_model_len - context.reserved
     uses = template.fields.count(field)
-    overflow = len(render_prompt(template, values, context.tokenizer).token_ids) - room
     while True:
         # The cut may join tokens at its edge differently, so the first try can be off by one or two.
         keep -= max(1, -(-overflow // uses))
@@ -105,6 +108,6 @@ def _cut(
         # A token can hold part of a character: what is left of that at the cut is dropped.
         text = b"".join(map(context.tokenizer.token_bytes, kept)).decode("utf-8", errors="ignore")
         prompt = render_prompt(template, {**values, field: text}, context.tokenizer)
-        overflow = len(prompt.token_ids) - room
+        overflow = len(prompt.token_ids) + context.reserved - context.max_model_len
         if overflow <= 0:
             return prompt
