@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 from zeroshot.errors import SettingsError
 from zeroshot.settings import Settings
@@ -37,7 +38,7 @@ class ApiKeys:
         """From the environment, the flags and the file together. Raises SettingsError, which never shows a key."""
         keys = [key.get_secret_value() for key in settings.api_keys]
         if settings.api_keys_file is not None:
-            from_file = _read(settings)
+            from_file = _read(settings.api_keys_file)
             if not from_file:
                 raise SettingsError(f"Setting api_keys_file: {settings.api_keys_file} has no key in it.")
             keys += from_file
@@ -71,12 +72,10 @@ def _tenant(key: bytes) -> Tenant:
     return Tenant(_digest(key).hex()[:8], hashlib.sha256(b"zeroshot cache salt " + key).digest()[:16])
 
 
-def _read(settings: Settings) -> list[str]:
+def _read(file: Path) -> list[str]:
     """One key a line; blank lines and lines that begin with # are skipped."""
-    if settings.api_keys_file is None:
-        return []
     try:
-        lines = settings.api_keys_file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"Setting api_keys_file: {settings.api_keys_file} can't be read: {error}") from None
+        raise SettingsError(f"Setting api_keys_file: {file} can't be read: {error}") from None
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
