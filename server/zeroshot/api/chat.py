@@ -1,6 +1,5 @@
 """`POST /v1/chat/completions`: a conversation written down by the chat template, and the model's next line in it."""
 
-import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any, Literal, Self
@@ -18,13 +17,13 @@ from zeroshot.api.json_answer import JSONAnswer
 from zeroshot.api.openai_protocol import Frame, OpenAIBody, UsageInChunks, openai_usage
 from zeroshot.api.prompts import check_length
 from zeroshot.api.sse import STREAMED, event_stream
-from zeroshot.api.structured_outputs import generation_of
+from zeroshot.api.structured_outputs import default_max_tokens, generation_of
 from zeroshot.api.threads import in_thread
 from zeroshot.caller import limit_time
 from zeroshot.errors import ContextLengthExceeded, InvalidRequest
 from zeroshot.model_client import ChoiceDelta, ModelClient
 from zeroshot.text.tokenizer import Tokenizer
-from zeroshot.types import MAX_SEED, GenerateRequest, TokenLogprob
+from zeroshot.types import GenerateRequest, TokenLogprob
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
@@ -110,8 +109,8 @@ class _Call:
             num_prompt_tokens=len(token_ids),
             prompt_field="messages",
             max_tokens=body.max_completion_tokens or body.max_tokens,
-            default_max_tokens=DEFAULT_MAX_TOKENS if choices is None else client.max_model_len,
-            seed=secrets.randbelow(MAX_SEED) if body.engine_seed is None else body.engine_seed,
+            default_max_tokens=default_max_tokens(DEFAULT_MAX_TOKENS, client, choices=choices, grammar=grammar),
+            seed=body.engine_seed(),
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             grammar=grammar,
             beams=beams,

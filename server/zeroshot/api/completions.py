@@ -1,6 +1,5 @@
 """`POST /v1/completions`: OpenAI's, with vLLM's extensions."""
 
-import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Self
@@ -19,12 +18,11 @@ from zeroshot.api.openai_choice import ChoiceFormat, ChoiceWriter
 from zeroshot.api.openai_protocol import Frame, OpenAIBody, UsageInChunks, openai_usage
 from zeroshot.api.prompts import as_prompts, tokenize_prompts
 from zeroshot.api.sse import STREAMED, event_stream
-from zeroshot.api.structured_outputs import DEFAULT_MAX_TOKENS as STRUCTURED_MAX_TOKENS
-from zeroshot.api.structured_outputs import generation_of
+from zeroshot.api.structured_outputs import default_max_tokens, generation_of
 from zeroshot.caller import limit_time
 from zeroshot.errors import InvalidRequest
 from zeroshot.model_client import Completion, ModelClient
-from zeroshot.types import MAX_SEED, GenerateRequest, Grammar
+from zeroshot.types import GenerateRequest, Grammar
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
@@ -148,7 +146,7 @@ class _Call:
             max_tokens=body.max_tokens,
             default_max_tokens=_default_max_tokens(body, self.client, self.grammar),
             # Without one each prompt gets its own, or the same prompt twice would get the same text twice.
-            seed=secrets.randbelow(MAX_SEED) if body.engine_seed is None else body.engine_seed,
+            seed=body.engine_seed(),
             logprobs=0 if body.logprobs is None and body.num_generated > body.n else body.logprobs,
             prompt_logprobs=body.logprobs if body.echo else None,
             grammar=self.grammar,
@@ -176,6 +174,4 @@ async def _num_kept(body: CompletionBody, client: ModelClient) -> int:
 
 
 def _default_max_tokens(body: CompletionBody, client: ModelClient, grammar: Grammar | None) -> int:
-    if body.choices is not None:
-        return client.max_model_len
-    return DEFAULT_MAX_TOKENS if grammar is None else STRUCTURED_MAX_TOKENS
+    return default_max_tokens(DEFAULT_MAX_TOKENS, client, choices=body.choices, grammar=grammar)

@@ -18,8 +18,7 @@ from zeroshot.api.generation import logprob_json, sampling_params
 from zeroshot.api.json_answer import JSONAnswer
 from zeroshot.api.prompts import as_prompts, tokenize_prompts
 from zeroshot.api.sse import STREAMED, event_stream
-from zeroshot.api.structured_outputs import DEFAULT_MAX_TOKENS as STRUCTURED_MAX_TOKENS
-from zeroshot.api.structured_outputs import StructuredOutputs, generation_of
+from zeroshot.api.structured_outputs import StructuredOutputs, default_max_tokens, generation_of
 from zeroshot.api.tgi_fields import TGIBody
 from zeroshot.caller import limit_time
 from zeroshot.model_client import ChoiceDelta, ModelClient
@@ -167,13 +166,14 @@ class _Call:
 
     def _request(self, index: int, token_ids: list[int]) -> GenerateRequest:
         body = self.body
-        default = STRUCTURED_MAX_TOKENS if self.grammar else DEFAULT_MAX_TOKENS
         params = sampling_params(
             body,
             self.client,
             num_prompt_tokens=len(token_ids),
             max_tokens=body.max_tokens,
-            default_max_tokens=default if self.choices is None else self.client.max_model_len,
+            default_max_tokens=default_max_tokens(
+                DEFAULT_MAX_TOKENS, self.client, choices=self.choices, grammar=self.grammar
+            ),
             seed=self.seed,
             logprobs=body.logprobs,
             grammar=self.grammar,

@@ -4,6 +4,7 @@ Explicit nulls mean "not given". A field that asks for something this server can
 nothing (`_WITHOUT_EFFECT`) is accepted; any other unknown field is named in the response header `X-Ignored-Fields`.
 """
 
+import secrets
 import time
 import uuid
 from typing import Annotated, Any
@@ -18,7 +19,7 @@ from zeroshot.api.models import check_model
 from zeroshot.api.structured_outputs import ResponseFormat, StructuredOutputs
 from zeroshot.errors import InvalidRequest
 from zeroshot.model_client import ModelClient
-from zeroshot.types import MAX_SEED, BeamParams, Grammar
+from zeroshot.types import DRAWN_SEEDS, MAX_SEED, BeamParams, Grammar
 
 _WITHOUT_EFFECT = frozenset(
     {
@@ -74,10 +75,6 @@ def _off_is_zero(value: Any) -> Any:
     return 0 if type(value) is int and value == -1 else value
 
 
-def _not_negative(seed: int) -> int:
-    return seed % (MAX_SEED + 1)
-
-
 TopK = Annotated[fields.TopK, BeforeValidator(_off_is_zero)]
 Seed = Annotated[int, Field(ge=-MAX_SEED - 1, le=MAX_SEED, description="The same seed, the same text.")]
 
@@ -120,9 +117,9 @@ class OpenAIBody(fields.NullsAreDefaults, fields.SamplingBody):
         stopping = None if not asks and self.early_stopping is False else self.early_stopping
         return beam_params(self, num_beams=self.n if asks else 1, length_penalty=penalty, early_stopping=stopping)
 
-    @property
-    def engine_seed(self) -> int | None:
-        return None if self.seed is None else _not_negative(self.seed)
+    def engine_seed(self) -> int:
+        """Not negative. Drawn anew at each call if the request has none."""
+        return secrets.randbelow(DRAWN_SEEDS) if self.seed is None else self.seed % (MAX_SEED + 1)
 
     def check(self, client: ModelClient) -> None:
         """Raises UnknownModel, and InvalidRequest for a field that asks for what can't be done here."""

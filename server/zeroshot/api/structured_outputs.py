@@ -14,8 +14,7 @@ from zeroshot.model_client import ModelClient
 from zeroshot.text.grammar import MAX_SCHEMA_BYTES, json_grammar, regex_grammar, schema_too_large
 from zeroshot.types import GenerateRequest, Grammar
 
-DEFAULT_MAX_TOKENS = 256
-"""With a grammar, where the request doesn't say: half a JSON document is of no use."""
+_GRAMMAR_MAX_TOKENS = 256
 
 _MAX_SCHEMA_TEXT = 16 * MAX_SCHEMA_BYTES
 """With the white space that a schema sent as a text may have."""
@@ -97,6 +96,15 @@ def generation_of(
     if choices is None:
         return Generation(client, requests)
     return ChoiceGeneration(client, requests, choices, prompt_field=prompt_field)
+
+
+def default_max_tokens(
+    usual: int, client: ModelClient, *, choices: list[str] | None, grammar: Grammar | None = None
+) -> int:
+    """Where the request doesn't say: with a grammar more than usual, as half a JSON document is of no use."""
+    if choices is not None:
+        return client.max_model_len
+    return usual if grammar is None else _GRAMMAR_MAX_TOKENS
 
 
 def parsed_schema(schema: Any, *, field: str) -> Any:
