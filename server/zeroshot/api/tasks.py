@@ -107,9 +107,9 @@ async def run_task(name: TaskName, request: Request) -> Response:
     client: ModelClient = request.app.state.client
     with _counting(task, client):
         inputs = task.request_model.model_validate_json(body)
-    if is_stream(inputs):
-        with _counting(task, client):
+        if is_stream(inputs):
             limit_time(inputs.timeout)
+    if is_stream(inputs):
         return await event_stream(request, _events(task, client, inputs))
     result = await cancel_on_disconnect(request, _run(task, client, inputs))
     return JSONAnswer(_envelope(task) | result.as_body())
