@@ -33,6 +33,15 @@ def test_texts_longer_than_the_context_are_tokenised(server: Any) -> None:
     assert post(server, "/tokenize", prompt="a word " * 50_000)["count"] > 50_000
 
 
+def test_the_text_of_token_ids_is_no_longer_than_one_to_tokenise(server: Any) -> None:
+    longest = post(server, "/tokenize", prompt="ÃÂ" * 32)["tokens"]
+    assert len(longest) == 1, "128 bytes, the longest token"
+    assert len(post(server, "/detokenize", tokens=longest * 2**13)["prompt"]) == 2**19
+    refused = server.http.post("/detokenize", json={"tokens": longest * (2**13 + 1)})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["field"] == "tokens"
+
+
 def expected_logprobs(checkpoint: Any, token_ids: list[int]) -> torch.Tensor:
     """[len(token_ids) - 1, vocab_size]"""
     with torch.inference_mode():

@@ -18,7 +18,9 @@ from zeroshot.model_client import ModelClient
 router = APIRouter(tags=["tokens"])
 
 MAX_TEXT_CHARS = 2**19
-"""A text without spaces of that length takes seconds; longer ones would keep the tokeniser's threads busy."""
+"""A text without spaces of that length takes seconds; longer ones would keep the tokeniser's threads busy. The text of
+token ids can have no more: 3 MB of them can stand for 67.
+"""
 
 
 class TokenizeBody(fields.StrictBody):
@@ -82,9 +84,12 @@ async def detokenize(body: DetokenizeBody, request: Request) -> DetokenizeRespon
     client: ModelClient = request.app.state.client
     check_model(body.model, client)
     check_token_ids(body.tokens, "tokens", client.vocab_size)
-    return DetokenizeResponse(
-        prompt=await cancel_on_disconnect(request, in_thread(client.tokenizer.decode, body.tokens))
-    )
+    text = await cancel_on_disconnect(request, in_thread(client.tokenizer.decode, body.tokens))
+    if len(text) > MAX_TEXT_CHARS:
+        raise InvalidRequest(
+            f"The text has {len(text)} characters; at most {MAX_TEXT_CHARS} are written at once.", field="tokens"
+        )
+    return DetokenizeResponse(prompt=text)
 
 
 @router.get("/tokenizer_info", summary="What kind of tokenizer it is.")
