@@ -1,5 +1,6 @@
 """Bad input gets a 4xx that names the field, and the next request is right."""
 
+import gzip
 import json
 from typing import Any
 
@@ -66,6 +67,16 @@ def test_bad_body(server: Any, body: str, status: int, field: str | None) -> Non
     assert error["message"]
     assert error["code"]
     assert "Traceback" not in response.text
+
+
+@pytest.mark.parametrize(
+    "body", [gzip.compress(b'{"prompt":"a"}'), b'{"prompt":"\xe9"}', b"[" * 100_000, b'{"seed":' + b"1" * 5000 + b"}"]
+)
+@pytest.mark.parametrize("path", ["/generate", "/v1/completions"])
+def test_a_body_that_can_not_even_be_read_is_told_why(server: Any, path: str, body: bytes) -> None:
+    response = server.http.post(path, content=body, headers={"content-type": "application/json"})
+    assert response.status_code == 400
+    assert "compressed, not in UTF-8, nested too deep" in response.json()["error"]["message"]
 
 
 def test_an_unknown_field_is_named(server: Any) -> None:

@@ -121,9 +121,11 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
 
 
 def _message(error: HTTPException, request: Request) -> str:
-    """The framework's own words for a wrong path or method don't name it."""
+    """The framework's own words name no path and no method, and don't say why a body can't be read."""
     path = request.url.path[:_MAX_SHOWN_PATH]
     match error.status_code:
+        case 400:
+            return "The body can't be read as JSON: it is compressed, not in UTF-8, nested too deep, or full of digits."
         case 404:
             return f"There is nothing at {path}. GET /docs shows what there is."
         case 405:
