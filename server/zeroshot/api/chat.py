@@ -13,7 +13,7 @@ from zeroshot.api.chat_template import ChatTemplate, Role
 from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import OPENAI_ERRORS
 from zeroshot.api.generation import sampling_params
-from zeroshot.api.json_answer import JSONAnswer
+from zeroshot.api.json_answer import JSONAnswer, in_turns
 from zeroshot.api.openai_protocol import Frame, OpenAIBody, UsageInChunks, openai_usage
 from zeroshot.api.prompts import check_length
 from zeroshot.api.sse import STREAMED, event_stream
@@ -136,7 +136,7 @@ class _Call:
 
     async def run(self) -> dict[str, Any]:
         (completions,) = await self.generation.complete()
-        choices = [
+        choices = await in_turns(
             {
                 "index": completion.index,
                 "message": {"role": "assistant", "content": self._content(completion.text), "refusal": None},
@@ -145,7 +145,7 @@ class _Call:
                 "stop_reason": completion.stop_reason,
             }
             for completion in completions
-        ]
+        )
         return self.frame.around(choices, usage=openai_usage(self.generation.usage()))
 
     async def stream(self) -> AsyncGenerator[dict[str, Any], None]:

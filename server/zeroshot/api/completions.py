@@ -13,7 +13,7 @@ from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import OPENAI_ERRORS
 from zeroshot.api.generation import by_probability, sampling_params
 from zeroshot.api.guided_choice import encode_choices
-from zeroshot.api.json_answer import JSONAnswer
+from zeroshot.api.json_answer import JSONAnswer, in_turns
 from zeroshot.api.openai_choice import ChoiceFormat, ChoiceWriter
 from zeroshot.api.openai_protocol import Frame, OpenAIBody, UsageInChunks, openai_usage
 from zeroshot.api.prompts import as_prompts, tokenize_prompts
@@ -109,11 +109,11 @@ class _Call:
 
     async def run(self) -> dict[str, Any]:
         completions = await self.generation.complete()
-        choices = [
+        choices = await in_turns(
             self._writer(prompt_index, choice.index).piece(choice)
             for prompt_index, candidates in enumerate(completions)
             for choice in self._chosen(candidates)
-        ]
+        )
         return self.frame.around(choices, usage=openai_usage(self.generation.usage()))
 
     async def stream(self) -> AsyncGenerator[dict[str, Any], None]:

@@ -15,7 +15,7 @@ from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.envelopes import TGIErrorResponse
 from zeroshot.api.errors import documented
 from zeroshot.api.generation import logprob_json, sampling_params
-from zeroshot.api.json_answer import JSONAnswer
+from zeroshot.api.json_answer import JSONAnswer, in_turns
 from zeroshot.api.prompts import as_prompts, tokenize_prompts
 from zeroshot.api.sse import STREAMED, event_stream
 from zeroshot.api.structured_outputs import StructuredOutputs, default_max_tokens, generation_of
@@ -153,7 +153,9 @@ class _Call:
 
     async def run(self) -> dict[str, Any]:
         completions = await self.generation.complete()
-        choices = [self._piece(index, choice) for index, choices in enumerate(completions) for choice in choices]
+        choices = await in_turns(
+            self._piece(index, choice) for index, choices in enumerate(completions) for choice in choices
+        )
         return self._envelope(choices) | {"seed": self.seed, "usage": self.generation.usage()}
 
     async def stream(self) -> AsyncGenerator[dict[str, Any], None]:
@@ -198,5 +200,5 @@ class _Call:
             piece["logprobs"] = [logprob_json(self.client.tokenizer, logprob) for logprob in delta.logprobs]
         return piece
 
-    def _envelope(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    def _envelope(self, choices: list[Any]) -> dict[str, Any]:
         return {"id": self.id, "model": self.client.model_name, "choices": choices}

@@ -15,7 +15,7 @@ from zeroshot.text.tokenizer import Tokenizer
 from zeroshot.types import BeamParams, GenerateRequest, Grammar, SamplingParams, TokenLogprob
 
 MAX_LOGPROBS_PER_ANSWER = 2**17
-"""Log-probabilities, alternatives counted: about 10 MB of JSON, which is made while nothing else moves."""
+"""Log-probabilities, alternatives counted: about 10 MB of JSON."""
 
 
 class Generation:

@@ -161,7 +161,7 @@ class Frame:
             "system_fingerprint": f"zeroshot-{zeroshot.__version__}",
         }
 
-    def around(self, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    def around(self, choices: list[Any], **more: Any) -> dict[str, Any]:
         return self._fields | {"choices": choices} | more
 
 

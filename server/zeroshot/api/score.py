@@ -12,7 +12,7 @@ from zeroshot.api import fields
 from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import documented
 from zeroshot.api.generation import Generation, check_size_of_answer, logprob_json
-from zeroshot.api.json_answer import JSONAnswer
+from zeroshot.api.json_answer import JSONAnswer, in_turns
 from zeroshot.api.prompts import as_prompts, tokenize_prompts
 from zeroshot.caller import limit_time
 from zeroshot.errors import ContextLengthExceeded, InvalidRequest
@@ -101,11 +101,12 @@ async def score(body: ScoreBody, request: Request) -> Response:
     generation = Generation(client, await _requests(body, client))
     completions = await cancel_on_disconnect(request, generation.complete())
     scored = zip(generation.requests, completions, strict=True)
+    results = await in_turns(_result(sent, choices[0], body, client) for sent, choices in scored)
     usage = generation.usage()
     return JSONAnswer(
         {
             "model": client.model_name,
-            "results": [_result(sent, choices[0], body, client) for sent, choices in scored],
+            "results": results,
             "usage": {"prompt_tokens": usage["prompt_tokens"], "cached_tokens": usage["cached_tokens"]},
         }
     )

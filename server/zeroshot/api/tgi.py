@@ -20,7 +20,7 @@ from zeroshot.api import envelopes, fields
 from zeroshot.api.disconnect import cancel_on_disconnect
 from zeroshot.api.errors import TGI_ERRORS, TGI_ERRORS_EVERYWHERE
 from zeroshot.api.generation import Generation, by_probability
-from zeroshot.api.json_answer import JSONAnswer
+from zeroshot.api.json_answer import JSONAnswer, in_turns
 from zeroshot.api.prompts import MAX_PROMPTS, tokenize_prompts
 from zeroshot.api.sse import STREAMED, event_stream
 from zeroshot.api.tgi_fields import TGIBody
@@ -124,9 +124,9 @@ class _Call:
         if self.parameters.has_details:
             result["details"] = self._details(best)
             if others:
-                result["details"]["best_of_sequences"] = [
+                result["details"]["best_of_sequences"] = await in_turns(
                     {"generated_text": self._text(other)} | self._details(other) for other in others
-                ]
+                )
         return result
 
     async def stream(self) -> AsyncGenerator[dict[str, Any], None]:
