@@ -72,6 +72,21 @@ def test_a_stop_sequence_stays_at_the_end(client: Any) -> None:
     assert "".join(client.text_generation(PROMPT, max_new_tokens=20, stop=[stop], stream=True)) == output.generated_text
 
 
+def test_what_a_stop_sequence_may_begin_with_comes_with_its_own_token(server: Any) -> None:
+    """Not with the end of text after it, whose event clients leave out of the text: it is special."""
+    parameters = {"temperature": 100, "stop": ["ab"], "grammar": {"type": "regex", "value": "a{1,99}"}}
+    last_tokens = []
+    for seed in range(12):
+        body = {"inputs": PROMPT, "parameters": parameters | {"max_new_tokens": 30, "seed": seed}}
+        response = server.http.post("/generate_stream", json=body)
+        *events, last = [json.loads(line.removeprefix("data: ")) for line in response.text.split("\n") if line]
+        assert all(event["token"]["text"] == "a" * len(event["token"]["text"]) != "" for event in events)
+        tokens = [event["token"] for event in (*events, last)]
+        assert "".join(token["text"] for token in tokens if not token["special"]) == last["generated_text"]
+        last_tokens.append(last["token"])
+    assert any(token["special"] for token in last_tokens)
+
+
 def test_truncation_keeps_the_end(client: Any) -> None:
     long = "word " * 2000 + PROMPT
     cut = client.text_generation(long, max_new_tokens=4, truncate=7)

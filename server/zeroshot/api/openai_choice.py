@@ -1,10 +1,10 @@
 """What one choice got -> OpenAI's `choices` item for completions, whole or piece by piece."""
 
-import codecs
 from dataclasses import dataclass
 from typing import Any
 
 from zeroshot.model_client import ChoiceDelta
+from zeroshot.text.detokenizer import utf8_decoder
 from zeroshot.text.tokenizer import Tokenizer
 from zeroshot.types import TokenLogprob
 
@@ -81,7 +81,7 @@ class _LogprobsWriter:
         self._tokens_as_ids = tokens_as_ids
         self._offset = 0
         self._is_in_prompt = begins_in_prompt
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._decoder = utf8_decoder()
         self._lists = _empty_lists()
 
     def add_first(self, token_id: int) -> None:

@@ -4,7 +4,6 @@ As TGI does it: greedy unless sampling is asked for, a stop string stays at the 
 `{"error", "error_type"}`. Log-probabilities are the model's own, before temperature and penalties.
 """
 
-import codecs
 import secrets
 import uuid
 from collections.abc import AsyncGenerator, Iterable
@@ -26,6 +25,7 @@ from zeroshot.api.sse import STREAMED, event_stream
 from zeroshot.api.tgi_fields import TGIBody
 from zeroshot.errors import ContextLengthExceeded
 from zeroshot.model_client import ChoiceDelta, Completion, ModelClient
+from zeroshot.text.detokenizer import utf8_decoder
 from zeroshot.text.tokenizer import Tokenizer
 from zeroshot.types import DRAWN_SEEDS, MAX_SEED, GenerateRequest, SamplingParams, TokenLogprob
 
@@ -130,19 +130,26 @@ class _Call:
         return result
 
     async def stream(self) -> AsyncGenerator[dict[str, Any], None]:
-        whole = Completion(0)
+        # Each token's own text: a stop string stays, so that nothing waits here for what may become one.
+        decoder = utf8_decoder()
+        whole, num_sent = Completion(0), 0
         async with aclosing(self.generation.deltas()) as deltas:
             async for _, delta in deltas:
                 whole.add(delta)
-                if delta.token_ids:  # none yet: a piece of a long prompt
-                    yield self._event(delta, whole)
+                if not delta.token_ids:  # a piece of a long prompt
+                    continue
+                text = decoder.decode(self.tokenizer.token_bytes(delta.token_ids[0]))
+                if delta.finish_reason is not None:
+                    text = (whole.text + _stop_string(whole))[num_sent:]
+                num_sent += len(text)
+                yield self._event(delta, whole, text)
 
-    def _event(self, delta: ChoiceDelta, whole: Completion) -> dict[str, Any]:
+    def _event(self, delta: ChoiceDelta, whole: Completion, text: str) -> dict[str, Any]:
         logprob = delta.logprobs[0]
         is_last = delta.finish_reason is not None
         event: dict[str, Any] = {
             "index": len(whole.token_ids),
-            "token": self._token(logprob, delta.text + _stop_string(delta)),
+            "token": self._token(logprob, text),
             "generated_text": self._text(whole) if is_last else None,
             "details": self._summary(whole) | {"input_length": len(self.token_ids)} if is_last else None,
         }
@@ -225,7 +232,7 @@ def _finish_reason(choice: Completion) -> str:
 
 def _texts(tokenizer: Tokenizer, token_ids: Iterable[int]) -> list[str]:
     """Each token's text; a character made of several tokens is the last one's. Joined, they are the whole text."""
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    decoder = utf8_decoder()
     texts = [decoder.decode(tokenizer.token_bytes(token_id)) for token_id in token_ids]
     texts[-1:] = [text + decoder.decode(b"", final=True) for text in texts[-1:]]
     return texts

@@ -8,19 +8,23 @@ from zeroshot.text.tokenizer import Tokenizer
 from zeroshot.types import Keep
 
 
+def utf8_decoder() -> codecs.IncrementalDecoder:
+    """Tokens' bytes -> text: those of an unfinished character wait for the rest of it. What is no UTF-8 is U+FFFD."""
+    return codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+
 class Detokenizer:
     """Streams text: what it returns, joined, equals decoding all tokens at once and cutting at the first stop.
 
     Where there are stops, or not all is kept, feed it one token at a time: a stop counts from the token after
     `min_tokens` on, and what follows the end in one call is not taken back.
-    Bytes of an unfinished character wait for the rest of it (Python's incremental UTF-8 decoder).
     """
 
     def __init__(
         self, tokenizer: Tokenizer, stops: tuple[str, ...] = (), *, min_tokens: int = 0, keep: Keep = "all"
     ) -> None:
         self._tokenizer = tokenizer
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._decoder = utf8_decoder()
         self._matcher = StopMatcher(stops)
         self._tokens_before_stops = min_tokens
         self._keep, self._text = keep, ""
