@@ -135,7 +135,9 @@ class ValidationFailed(InvalidRequest):
             path.append(first["ctx"]["field"])
         field = ".".join(map(str, path))[:_MAX_FIELD_CHARS] or None
         if first["type"] == "json_invalid":
-            return cls("The body is not valid JSON.")
+            # FastAPI has the place in the path, pydantic in its words.
+            place = "".join(f", at character {position}" for position in path)
+            return cls(f"The body is not valid JSON: {first['ctx']['error']}{place}.")
         if field is None and first["type"] in ("missing", "model_attributes_type", "model_type", "dict_type"):
             return cls("The body must be a JSON object, sent with `Content-Type: application/json`.")
         if first["type"] == "extra_forbidden":

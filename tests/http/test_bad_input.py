@@ -70,6 +70,20 @@ def test_bad_body(server: Any, body: str, status: int, field: str | None) -> Non
 
 
 @pytest.mark.parametrize(
+    ("path", "body", "why"),
+    [
+        ("/generate", '{"prompt": "a"', "Expecting ',' delimiter, at character 14"),
+        ("/tasks/translate", '{"text": "a"', "EOF while parsing an object at line 1 column 12"),
+        ("/tasks/translate", '{"text": "\\ud800"}', "unexpected end of hex escape"),
+    ],
+)
+def test_what_is_wrong_with_json_is_said(server: Any, path: str, body: str, why: str) -> None:
+    response = server.http.post(path, content=body, headers={"content-type": "application/json"})
+    assert response.status_code == 422
+    assert why in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
     "body", [gzip.compress(b'{"prompt":"a"}'), b'{"prompt":"\xe9"}', b"[" * 100_000, b'{"seed":' + b"1" * 5000 + b"}"]
 )
 @pytest.mark.parametrize("path", ["/generate", "/v1/completions"])
