@@ -16,8 +16,8 @@ def utf8_decoder() -> codecs.IncrementalDecoder:
 class Detokenizer:
     """Streams text: what it returns, joined, equals decoding all tokens at once and cutting at the first stop.
 
-    Where there are stops, or not all is kept, feed it one token at a time: a stop counts from the token after
-    `min_tokens` on, and what follows the end in one call is not taken back.
+    Where there are stops, or not all is kept, feed it one token at a time: a stop counts that ends after `min_tokens`,
+    and what follows the end in one call is not taken back.
     """
 
     def __init__(
@@ -41,15 +41,14 @@ class Detokenizer:
         raw = b"".join(self._tokenizer.token_bytes(token_id) for token_id in token_ids if token_id not in special)
         text = self._decoder.decode(raw, final=is_last)
         self._tokens_before_stops -= len(token_ids)
-        if self._tokens_before_stops < 0:
-            text = self._up_to_a_stop(text, is_last=is_last)
+        text = self._up_to_a_stop(text, may_end=self._tokens_before_stops < 0, is_last=is_last)
         if self._keep != "all":
             self._text += text
             self.has_ended = self.has_ended or is_complete(self._text, self._keep)
         return text
 
-    def _up_to_a_stop(self, text: str, *, is_last: bool) -> str:
-        result = self._matcher.feed(text)
+    def _up_to_a_stop(self, text: str, *, may_end: bool, is_last: bool) -> str:
+        result = self._matcher.feed(text, may_end=may_end)
         if isinstance(result, StopMatch):
             self.stop, self.has_ended = result.stop, True
             return result.text

@@ -20,13 +20,14 @@ class StopMatcher:
         self.stops = stops
         self._held = ""
 
-    def feed(self, text: str) -> str | StopMatch:
-        """Text that may be sent, or the match that ends it.
+    def feed(self, text: str, *, may_end: bool = True) -> str | StopMatch:
+        """Text that may be sent, or the match that ends it: never one that ends where `may_end` was False.
 
         The stop string that ends first wins, and of two that end together the longer: wherever the text is cut.
         """
-        text = self._held + text
-        found = [(start + len(stop), start, stop) for stop in self.stops if (start := text.find(stop)) >= 0]
+        num_held, text = len(self._held), self._held + text
+        places = [(text.find(stop, max(0, num_held - len(stop) + 1)), stop) for stop in self.stops if may_end]
+        found = [(start + len(stop), start, stop) for start, stop in places if start >= 0]
         if found:
             _, start, stop = min(found)
             self._held = ""

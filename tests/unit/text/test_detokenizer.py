@@ -15,19 +15,26 @@ short_texts = st.text(alphabet="ab\n", max_size=30)
 stops = st.lists(st.text(alphabet="ab\n", min_size=1, max_size=4), max_size=3).map(tuple)
 
 
-def cut(text: str, stops: tuple[str, ...]) -> str:
-    """The text before the stop string that is complete first, of two at once the longer."""
-    for end in range(len(text) + 1):
+def cut(text: str, stops: tuple[str, ...], start: int = 0) -> str:
+    """The text before the stop string that is complete first after `start`, of two at once the longer."""
+    for end in range(start + 1, len(text) + 1):
         ending = [stop for stop in stops if text[:end].endswith(stop)]
         if ending:
             return text[: end - len(max(ending, key=len))]
     return text
 
 
-@given(st.lists(short_texts), stops)
-def test_matcher_finds_the_first_stop_however_the_text_is_cut(pieces: list[str], stops: tuple[str, ...]) -> None:
+@given(st.lists(short_texts), st.lists(short_texts), stops)
+def test_matcher_finds_the_first_stop_however_the_text_is_cut(
+    before: list[str], pieces: list[str], stops: tuple[str, ...]
+) -> None:
+    """`before`: where none may end yet."""
     matcher = StopMatcher(stops)
     emitted = ""
+    for piece in before:
+        early = matcher.feed(piece, may_end=False)
+        assert isinstance(early, str)
+        emitted += early
     for piece in pieces:
         result = matcher.feed(piece)
         if isinstance(result, StopMatch):
@@ -37,7 +44,7 @@ def test_matcher_finds_the_first_stop_however_the_text_is_cut(pieces: list[str],
         emitted += result
     else:
         emitted += matcher.flush()
-    assert emitted == cut("".join(pieces), stops)
+    assert emitted == cut("".join(before + pieces), stops, start=len("".join(before)))
 
 
 @given(st.lists(short_texts), stops)
@@ -102,6 +109,16 @@ def test_stop_strings_count_only_after_min_tokens() -> None:
     text = "".join(detokenizer.feed([token_id], is_last=False) for token_id in token_ids)
     assert text == "one. two"
     assert second > first
+
+
+def test_a_stop_string_may_begin_before_min_tokens_and_end_after_it() -> None:
+    newlines = [198, 198]
+    assert TOKENIZER.decode(newlines) == "\n\n"
+    token_ids = [*TOKENIZER.encode("one"), *newlines, *newlines, *TOKENIZER.encode("two")]
+    for min_tokens, expected in ((0, "one"), (2, "one"), (3, "one\n"), (4, "one\n\n"), (5, "one\n\n\n\ntwo")):
+        detokenizer = Detokenizer(TOKENIZER, ("\n\n",), min_tokens=min_tokens)
+        text = "".join(detokenizer.feed([token_id], is_last=token_id == token_ids[-1]) for token_id in token_ids)
+        assert text == expected
 
 
 def test_special_tokens_have_no_text() -> None:
