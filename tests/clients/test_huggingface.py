@@ -87,6 +87,15 @@ def test_what_a_stop_sequence_may_begin_with_comes_with_its_own_token(server: An
     assert any(token["special"] for token in last_tokens)
 
 
+@pytest.mark.parametrize("character", ["\x85", "\u2028", "\u2029", "\x0c", "\x1c", "\r"])
+def test_a_stream_survives_whatever_unicode_calls_a_line_end(client: Any, character: str) -> None:
+    """This client reads lines with httpx, which ends them where Python's `str.splitlines` does."""
+    grammar = {"type": "regex", "value": f"a{character}b{character}{character}c"}
+    whole = client.text_generation(PROMPT, max_new_tokens=30, grammar=grammar)
+    assert whole.count(character) == 3
+    assert "".join(client.text_generation(PROMPT, max_new_tokens=30, grammar=grammar, stream=True)) == whole
+
+
 def test_truncation_keeps_the_end(client: Any) -> None:
     long = "word " * 2000 + PROMPT
     cut = client.text_generation(long, max_new_tokens=4, truncate=7)

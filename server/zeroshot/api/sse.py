@@ -21,6 +21,8 @@ STREAMED: dict[int | str, dict[str, Any]] = {
     200: {"description": "The answer; in a stream, server-sent events.", "content": {"text/event-stream": {}}}
 }
 """The `responses=` of a route that may stream, for the OpenAPI page."""
+_LINE_ENDS = {character.encode(): f"\\u{ord(character):04x}".encode() for character in "\x85\u2028\u2029"}
+"""Legal in JSON and no line ends in server-sent events, but to httpx, and so to huggingface_hub."""
 Events = AsyncGenerator[dict[str, Any], None]
 
 
@@ -60,4 +62,8 @@ def _error_event(envelope: Envelope, error: ZeroshotError) -> bytes:
 
 
 def _event(data: dict[str, Any]) -> bytes:
-    return b"data: " + msgspec.json.encode(data) + b"\n\n"
+    line = msgspec.json.encode(data)
+    if not line.isascii():
+        for character, escaped in _LINE_ENDS.items():
+            line = line.replace(character, escaped)
+    return b"data: " + line + b"\n\n"
