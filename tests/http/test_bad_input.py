@@ -70,6 +70,15 @@ def test_bad_body(server: Any, body: str, status: int, field: str | None) -> Non
 
 
 @pytest.mark.parametrize(
+    "wrong", [{"stop": ""}, {"stop": ["a" * 257]}, {"structured_outputs": {"choice": [""]}}, {"inputs": ""}], ids=str
+)
+def test_the_length_of_a_text_is_counted_in_characters(server: Any, wrong: dict[str, Any]) -> None:
+    response = server.http.post("/generate", json={"prompt": "a"} | wrong)
+    assert response.status_code == 422
+    assert " character" in response.text
+
+
+@pytest.mark.parametrize(
     ("path", "body", "why"),
     [
         ("/generate", '{"prompt": "a"', "Expecting ',' delimiter, at character 14"),

@@ -100,7 +100,10 @@ def _logit_bias_keys(value: Any) -> Any:
     return {int(key) if len(str(key)) < 20 else MAX_SEED: bias for key, bias in value.items()}
 
 
-Text = Annotated[str, AfterValidator(check_encodable)]
+_ENCODABLE = AfterValidator(check_encodable)
+Text = Annotated[str, _ENCODABLE]
+# Bounds before the check: of what a function has returned, pydantic's errors count items and not characters.
+NonEmptyText = Annotated[str, Field(min_length=1), _ENCODABLE]
 TokenId = Annotated[int, Field(ge=0)]
 Temperature = Annotated[float, Field(ge=0, le=100, description="0 is greedy: always the most likely token.")]
 TopK = Annotated[int, Field(ge=0, le=2**31 - 1, description="Draw from the k most likely tokens. 0 is off.")]
@@ -114,7 +117,7 @@ RepetitionPenalty = Annotated[float, Field(gt=0, le=100, description="Above 1 ma
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED, description="The same request with the same seed gives the same text.")]
 Stop = Annotated[
-    list[Annotated[Text, Field(min_length=1, max_length=256)]],
+    list[Annotated[str, Field(min_length=1, max_length=256), _ENCODABLE]],
     Field(max_length=MAX_STOPS, description="Strings that end the text; they are not part of it."),
     BeforeValidator(_as_list),
 ]

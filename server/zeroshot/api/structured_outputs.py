@@ -1,7 +1,7 @@
 """What a request may ask of the form of its text: vLLM's `structured_outputs`, OpenAI's `response_format`."""
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -40,13 +40,13 @@ class StructuredOutputs(fields.StrictBody):
 
     _one_kind = model_validator(mode="before")(_exactly_one_kind)
 
-    choice: list[Annotated[fields.Text, Field(min_length=1)]] | None = Field(
+    choice: list[fields.NonEmptyText] | None = Field(
         default=None,
         min_length=1,
         max_length=MAX_SEQS_PER_REQUEST,
         description="The text is one of these, written as it follows the prompt: most begin with a space.",
     )
-    regex: Annotated[fields.Text, Field(min_length=1)] | None = Field(
+    regex: fields.NonEmptyText | None = Field(
         default=None, description="The whole text matches it: the syntax of Rust's regex crate."
     )
     json_schema: dict[str, Any] | fields.Text | None = Field(

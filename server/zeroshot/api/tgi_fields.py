@@ -82,7 +82,7 @@ class TGIBody(fields.NullsAreDefaults, fields.StrictBody):
 
     model_config = ConfigDict(extra="allow")
 
-    inputs: fields.Text = Field(min_length=1, examples=["It was a dark night, and"])
+    inputs: fields.NonEmptyText = Field(examples=["It was a dark night, and"])
     parameters: TGIParameters = Field(default_factory=TGIParameters)
     stream: bool = False
 
