@@ -133,6 +133,16 @@ def test_beams_get_the_same_candidates(params, num_others):
         assert logprobs == pytest.approx(expected_logprobs, rel=1e-6, abs=1e-6)
 
 
+def test_a_beam_alone_gets_what_it_gets_beside_one_with_a_penalty():
+    sequences = sequences_of([{}] * 20 + [{"repetition_penalty": 1.5}])
+    for beam in sequences:
+        beams = BeamParams(num_beams=20)
+        beam.beams = BeamSearch(beams, num_returned=1, max_tokens=5, stop_token_ids=frozenset())
+    logits = torch.randn(21, 50257, generator=torch.Generator().manual_seed(6))
+    together = sample(logits, sequences, 50256, kernels())
+    assert sample(logits[:20], sequences[:20], 50256, kernels()) == together[:20]
+
+
 @pytest.mark.parametrize("num_top", [0, 4])
 def test_a_prompt_gets_the_same_scores(num_top):
     logits = torch.randn(9, 300)

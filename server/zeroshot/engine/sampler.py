@@ -1,6 +1,7 @@
 """Logits -> the next token of each sequence, and log-probabilities where they were asked for."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,29 +37,30 @@ def sample(
 
     kernels: what samples all of them at once. None: each is sampled for itself, by PyTorch.
     """
-    if kernels:
-        are_beams = [sequence.beams is not None for sequence in sequences]
-        if not any(are_beams):
-            return _sample_together(kernels, logits, sequences, eos_token_id)
-        if all(are_beams):
-            return _search_together(kernels, logits, sequences, eos_token_id)
-        return _sample_by_kind(kernels, logits, sequences, eos_token_id, are_beams)
+    if kernels is None:
+        return _sample_each(logits, sequences, eos_token_id)
+    ways = [_way_by_kernels(sequence) for sequence in sequences]
+    sampled: dict[int, SampledToken] = {}
+    for way in set(ways):
+        rows = [i for i, other in enumerate(ways) if other is way]
+        chosen = logits if len(rows) == len(logits) else logits[rows]
+        sampled |= zip(rows, way(kernels, chosen, [sequences[i] for i in rows], eos_token_id), strict=True)
+    return [sampled[i] for i in range(len(sequences))]
+
+
+def _way_by_kernels(sequence: Sequence) -> Callable[..., list[SampledToken]]:
+    """By what the sequence asks for alone, so that it gets the same bits in any batch."""
+    if sequence.beams is None:
+        return _sample_together
+    return _search_each if _changes_logits(sequence) else _search_together
+
+
+def _sample_each(logits: Tensor, sequences: list[Sequence], eos_token_id: int) -> list[SampledToken]:
     are_finite = torch.isfinite(logits.sum(-1))
     if all(map(is_plain_greedy, sequences)):
         return greedy_tokens(logits.argmax(-1), are_finite)
     rows = zip(logits, sequences, are_finite.tolist(), strict=True)
     return [_sample_row(row, s, eos_token_id) if is_finite else SampledToken(None) for row, s, is_finite in rows]
-
-
-def _sample_by_kind(
-    kernels: SamplingKernels, logits: Tensor, sequences: list[Sequence], eos_token_id: int, are_beams: list[bool]
-) -> list[SampledToken]:
-    sampled: dict[int, SampledToken] = {}
-    for kind in (True, False):
-        rows = [i for i, is_beam in enumerate(are_beams) if is_beam == kind]
-        found = sample(logits[rows], [sequences[i] for i in rows], eos_token_id, kernels)
-        sampled |= zip(rows, found, strict=True)
-    return [sampled[i] for i in range(len(sequences))]
 
 
 def _sample_together(
@@ -81,11 +83,12 @@ def _sample_together(
     return sampled
 
 
-def _search_together(
-    kernels: SamplingKernels, logits: Tensor, beams: list[Sequence], eos_token_id: int
-) -> list[SampledToken]:
-    if any(map(_changes_logits, beams)):
-        return sample(logits, beams, eos_token_id)
+def _search_each(_: SamplingKernels, logits: Tensor, beams: list[Sequence], eos_token_id: int) -> list[SampledToken]:
+    """Beams whose log-probabilities are changed, which the kernels can't."""
+    return _sample_each(logits, beams, eos_token_id)
+
+
+def _search_together(kernels: SamplingKernels, logits: Tensor, beams: list[Sequence], _: int) -> list[SampledToken]:
     counts = [_num_candidates(beam, logits) for beam in beams]
     any_target = torch.zeros(len(beams), dtype=torch.int64)
     logprobs, ids = kernels.logprobs(logits, any_target, max(counts))
