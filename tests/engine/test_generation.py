@@ -361,6 +361,7 @@ def test_max_tokens_zero_runs_the_prompt_only(fresh, greedy, run, request_of):
         ([1], {"stop_token_ids": (-1,)}, InvalidRequest, "stop_token_ids"),
         ([1], {"logprobs": 212}, InvalidRequest, "logprobs"),
         ([1], {"prompt_logprobs": 212}, InvalidRequest, "logprobs"),
+        ([1], {"seed": 2**63}, InvalidRequest, "seed"),
     ],
 )
 def test_a_request_that_can_not_run_is_refused(engine, run, request_of, prompt, params, error, field):

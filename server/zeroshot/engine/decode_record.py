@@ -85,7 +85,7 @@ class Record:
             position,
             position + 1,
             limit,
-            np.array(params.seed, np.uint64).astype(np.int64),
+            params.seed,
             sequence.choice_index,
         )
         entries = _entries(sequence, layout)

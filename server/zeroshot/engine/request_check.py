@@ -7,14 +7,16 @@ from collections.abc import Iterable
 
 from zeroshot.errors import ContextLengthExceeded, InvalidRequest
 from zeroshot.model.config import GPT2Config
-from zeroshot.types import BeamParams, GenerateRequest
+from zeroshot.types import MAX_SEED, BeamParams, GenerateRequest
 
 
 def check_request(request: GenerateRequest, config: GPT2Config) -> None:
     """Raises InvalidRequest for what this model can never run, ContextLengthExceeded for what is too long for it."""
     params, num_prompt_tokens = request.sampling_params, len(request.prompt_token_ids)
-    if request.n < 1 or params.max_tokens < 0 or params.seed < 0:
-        raise InvalidRequest("n must be at least 1, max_tokens and seed at least 0.")
+    if request.n < 1 or params.max_tokens < 0:
+        raise InvalidRequest("n must be at least 1, max_tokens at least 0.")
+    if not 0 <= params.seed <= MAX_SEED:
+        raise InvalidRequest(f"seed must be at least 0 and at most {MAX_SEED}.", field="seed")
     if not request.prompt_token_ids:
         raise InvalidRequest("The prompt is empty.", field="prompt")
     if num_prompt_tokens + params.max_tokens > config.n_positions:
