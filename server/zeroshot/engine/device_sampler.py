@@ -104,14 +104,11 @@ class DeviceSampler:
         return logits
 
     def _note_logprobs(self, raw: Tensor, rows: Rows, token_ids: Tensor, step: int) -> None:
-        """Raw log-softmax: before temperature, penalties and bias."""
-        state, num_top = self._state, min(MAX_LOGPROBS, raw.shape[1])
-        drawn = raw.gather(1, token_ids[:, None])
-        best = raw.topk(num_top)
-        total = raw.logsumexp(-1, keepdim=True)
-        rank = (raw > drawn).sum(-1, keepdim=True) + 1
-        state.logprobs[step, rows, : 1 + num_top] = torch.cat([drawn, best.values], 1) - total
-        state.logprob_ids[step, rows, : 1 + num_top] = torch.cat([rank, best.indices], 1)
+        """Before temperature, penalties and bias."""
+        num_top = min(MAX_LOGPROBS, raw.shape[1])
+        logprobs, ids = logprobs_of(raw, token_ids, num_top)
+        self._state.logprobs[step, rows, : 1 + num_top] = logprobs
+        self._state.logprob_ids[step, rows, : 1 + num_top] = ids
 
     def _note_entries(self, rows: Rows, token_ids: Tensor) -> None:
         """Rows with penalties: the drawn token is in the output once more."""
@@ -135,3 +132,15 @@ class DeviceSampler:
 
     def _entry_columns(self) -> Tensor:
         return torch.arange(self._state.entries.shape[2], dtype=torch.int32, device=self._state.entries.device)
+
+
+def logprobs_of(logits: Tensor, token_ids: Tensor, num_top: int) -> tuple[Tensor, Tensor]:
+    """Log-softmax of each row's token and of its best ones; the token's rank and the best ones' ids.
+
+    logits: [num_rows, vocab_size] float32; token_ids: [num_rows] int64. Returns [num_rows, 1 + num_top] each.
+    """
+    logit = logits.gather(1, token_ids[:, None])
+    best = logits.topk(num_top)
+    total = logits.logsumexp(-1, keepdim=True)
+    rank = (logits > logit).sum(-1, keepdim=True) + 1
+    return torch.cat([logit, best.values], 1) - total, torch.cat([rank, best.indices], 1)

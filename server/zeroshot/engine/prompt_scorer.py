@@ -6,6 +6,7 @@ from torch import Tensor
 
 from zeroshot.engine.batch import PromptScores
 from zeroshot.engine.device import Device, Download
+from zeroshot.engine.device_sampler import logprobs_of
 from zeroshot.model.gpt2 import GPT2
 
 _ROWS_AT_ONCE = 512  # logits of this many rows are held at a time: 103 MB for GPT-2's vocabulary
@@ -25,15 +26,6 @@ class PromptScorer:
             logprobs, ranks = self._model.backend.ops.logprobs(hidden, self._lm_head, targets)
             return self._device.download([targets, logprobs[:, None], ranks[:, None]])
         chunks = [slice(start, start + _ROWS_AT_ONCE) for start in range(0, len(hidden), _ROWS_AT_ONCE)]
-        best = [self._with_best(hidden[rows], targets[rows], num_top) for rows in chunks]
-        logprobs, ids = (torch.cat(parts) for parts in zip(*best, strict=True))
+        found = [logprobs_of(self._model.compute_logits(hidden[rows]), targets[rows], num_top) for rows in chunks]
+        logprobs, ids = (torch.cat(parts) for parts in zip(*found, strict=True))
         return self._device.download([targets, logprobs, ids])
-
-    def _with_best(self, hidden: Tensor, targets: Tensor, num_top: int) -> tuple[Tensor, Tensor]:
-        """The targets' log-probabilities and ranks, then the best ones' and their ids: [num_rows, 1 + num_top] each."""
-        logits = self._model.compute_logits(hidden)
-        total = logits.logsumexp(-1, keepdim=True)
-        target = logits.gather(1, targets[:, None])
-        best = logits.topk(num_top)
-        ranks = (logits > target).sum(-1, keepdim=True) + 1
-        return torch.cat([target, best.values], 1) - total, torch.cat([ranks, best.indices], 1)
