@@ -76,7 +76,7 @@ def embedding_kernel(
         # In this order, unlike elsewhere: once a later kernel of the step has started, the step before is complete.
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
-    row = tl.program_id(0)
+    row = tl.program_id(0).to(tl.int64)
     offs = tl.arange(0, BLOCK_D)
     mask = offs < N_EMBD
     token_id = tl.load(token_ids_ptr + row, cache_modifier=".cg").to(tl.int64)
