@@ -66,7 +66,7 @@ def advance_kernel(
     positions_ptr,
     draw_positions_ptr,
     context_lens_ptr,
-    slot_table_ptr,  # [num_rows, n_positions]
+    slot_table_ptr,  # [num_rows, num_places]
     slots_ptr,
     drawn_ptr,
     num_drawn,

@@ -20,8 +20,8 @@ def advance_reference(
     """In place: token_ids [n] int64 were drawn for `rows` [n] int64, each named once, or for the first n rows.
 
     drawn: the token, or -1 where is_valid [n] bool says no; newest: the token; where the position is below its limit,
-    positions, draw_positions and context_lens grow by one; slots: slot_table [num_rows, n_positions] int32 at the
-    position reached. The rest: [num_rows], context_lens and slots int32, the others int64.
+    positions, draw_positions and context_lens grow by one; slots: slot_table [num_rows, num_places] int32 at the
+    position reached, which is below num_places. The rest: [num_rows], context_lens and slots int32, the others int64.
     """
     if rows is None:
         rows = torch.arange(len(token_ids), device=token_ids.device)

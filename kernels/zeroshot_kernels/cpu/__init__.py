@@ -1,7 +1,7 @@
-"""GPT-2 for CPUs, in C++: linear layers in float32 and int8, LayerNorm, attention over the paged cache, plain draws.
+"""GPT-2 for CPUs, in C++: linear layers in float32 and int8, LayerNorm, attention over the paged cache, sampling.
 
 One token of one stream reads every weight once, so what counts is to read memory at its full speed and to do nothing
 else: no call per operation, no page of 4 KB, no thread that waits for another. `library.py` loads the kernels, which
 were built for such a processor (`prebuilt.py`) or are compiled here (`compiler.py`). `layers.py` calls them for all
-layers at once; `linear.py`, `layer_norm.py`, `attention.py` and `draw.py` call one each.
+layers at once; `linear.py`, `layer_norm.py`, `attention.py`, `draw.py` and `logprobs.py` call one each.
 """

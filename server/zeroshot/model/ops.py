@@ -1,7 +1,8 @@
-"""The ops that `GPT2.forward` and the samplers call: each is a Triton kernel or the PyTorch reference of one.
+"""The ops that `GPT2.forward` and the samplers call: each is a Triton or C++ kernel, or the PyTorch reference of one.
 
-Called with the same arguments either way, so which one it is is decided op by op: `triton_ops.py` puts kernels in
-where they work. What differs beyond an op (who adds the residual, how a page lies in memory) is the `Backend`.
+Called with the same arguments either way, so which one it is is decided op by op: `triton_ops.py` and `native_ops.py`
+put kernels in where they work. What differs beyond an op (who adds the residual, how a page lies in memory) is the
+`Backend`.
 """
 
 from collections.abc import Callable
