@@ -17,7 +17,6 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +32,7 @@ from zeroshot.engine.device_sampler import DeviceSampler, StepKind, step_kind
 from zeroshot.engine.downloaded import sampled_tokens, scored
 from zeroshot.engine.prompt_forward import PromptForward
 from zeroshot.engine.prompt_scorer import PromptScorer
-from zeroshot.engine.runner import StepResult
+from zeroshot.engine.runner import StepResult, not_finite
 from zeroshot.engine.sampler import SampledToken, sample, up_to_first_wrong
 from zeroshot.engine.scheduler import ScheduledSequence
 from zeroshot.engine.seats import Seats
@@ -201,11 +200,11 @@ class CudaRunner:
                 arrays = [array[0] for array in draws()]
                 tokens = sampled_tokens(arrays, batch.sampled, range(len(batch.sampled)))
                 sampled += zip(batch.sampled, tokens, strict=True)
-            (is_finite,) = last_is_finite()
+            (are_finite,) = last_is_finite()
             return StepResult(
                 sampled=sampled,
                 prompt_logprobs=scores(),
-                not_finite=_not_finite(batch.sequences, is_finite),
+                not_finite=not_finite(batch.sequences, are_finite.tolist()),
             )
 
         return land
@@ -223,7 +222,7 @@ class CudaRunner:
             finite, rows = download()
             tokens = sample(torch.from_numpy(rows), batch.sampled, self.model.config.eos_token_id)
             sampled = list(zip(batch.sampled, tokens, strict=True))
-            return StepResult(sampled, scores(), _not_finite(batch.sequences, finite))
+            return StepResult(sampled, scores(), not_finite(batch.sequences, finite.tolist()))
 
         return land
 
@@ -294,10 +293,6 @@ def decode_buckets(max_rows: int) -> list[int]:
     """Numbers of rows that a graph is recorded for: fine steps where a step's time still depends on them."""
     sizes = [1, 2, 4, 8, *range(16, 64, 8), *range(64, 256, 32), *range(256, max_rows + 64, 64)]
     return [size for size in sizes if size < max_rows] + [max_rows]
-
-
-def _not_finite(sequences: list[Sequence], is_finite: np.ndarray[Any, Any]) -> list[Sequence]:
-    return [sequence for sequence, ok in zip(sequences, is_finite.tolist(), strict=True) if not ok]
 
 
 def _landed(flight: Flight, decodes: list[Sequence]) -> StepResult:

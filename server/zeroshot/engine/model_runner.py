@@ -5,7 +5,7 @@ from itertools import islice
 import torch
 
 from zeroshot.engine.batch import Batch, PromptScores, build_batch
-from zeroshot.engine.runner import StepResult
+from zeroshot.engine.runner import StepResult, not_finite
 from zeroshot.engine.sampler import (
     SampledToken,
     drawn_of,
@@ -34,10 +34,11 @@ class ModelRunner:
     def execute(self, scheduled: list[ScheduledSequence], *, steps_ahead: int) -> StepResult:  # noqa: ARG002
         batch = build_batch(scheduled, self.block_size, self.device)
         hidden = self.model.forward(batch.token_ids, batch.positions, self.kv_cache, batch.attention)
+        are_finite = _rows_of(hidden, batch.last_rows).sum(-1).isfinite()
         return StepResult(
             sampled=self._draw(hidden, batch) if batch.sampled else [],
             prompt_logprobs=[(scores.sequence, self._score(hidden, scores)) for scores in batch.prompt_scores],
-            not_finite=_not_finite(_rows_of(hidden, batch.last_rows), batch.sequences),
+            not_finite=not_finite(batch.sequences, are_finite.tolist()),
         )
 
     def _draw(self, hidden: torch.Tensor, batch: Batch) -> list[tuple[Sequence, SampledToken]]:
@@ -75,9 +76,3 @@ def draw(model: GPT2, hidden: torch.Tensor, sequences: list[Sequence]) -> list[S
 def _rows_of(hidden: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """rows: ascending. All of them are what a step has that only decodes."""
     return hidden if len(rows) == len(hidden) else hidden.index_select(0, rows)
-
-
-def _not_finite(last_hidden: torch.Tensor, sequences: list[Sequence]) -> list[Sequence]:
-    """last_hidden: [num_seqs, n_embd]. A NaN anywhere in a sequence reaches its last token through attention."""
-    is_finite = torch.isfinite(last_hidden.sum(-1)).tolist()
-    return [sequence for sequence, ok in zip(sequences, is_finite, strict=True) if not ok]

@@ -34,6 +34,14 @@ class StepResult:
         )
 
 
+def not_finite(sequences: list[Sequence], are_finite: list[bool]) -> list[Sequence]:
+    """Those that have failed. are_finite: whether the final states of each one's last token in the step are.
+
+    A NaN anywhere in a sequence reaches that token through attention.
+    """
+    return [sequence for sequence, is_finite in zip(sequences, are_finite, strict=True) if not is_finite]
+
+
 class Runner(Protocol):
     """Owns a model and its KV cache. Changes no sequence: that is up to whoever reads the result."""
 
