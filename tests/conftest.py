@@ -5,8 +5,7 @@ import os
 os.environ.setdefault("TRITON_INTERPRET", "1")  # read by triton when it is first imported
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-for name in ("no_proxy", "NO_PROXY"):  # the servers are on this machine, whatever a proxy leads to
-    os.environ[name] = ",".join(filter(None, [os.environ.get(name), "localhost,127.0.0.1"]))
+os.environ["no_proxy"] = os.environ["NO_PROXY"] = "localhost,127.0.0.1"  # where the servers are that the tests start
 
 import shutil
 from collections.abc import Callable
