@@ -1,5 +1,8 @@
 import gc
 import json
+import sys
+
+import pytest
 
 from zeroshot.garbage_collection import freeze_loaded_objects
 
@@ -17,6 +20,7 @@ def test_collections_no_longer_walk_through_what_was_there():
         gc.set_threshold(*thresholds)
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="nothing is collected any more while a function in C runs")
 def test_a_large_body_is_read_with_few_collections():
     body = json.dumps([[[index]] for index in range(50_000)])
     thresholds = gc.get_threshold()
