@@ -18,12 +18,33 @@ _CUT_OFF_ABOVE = 1000
 """As many may have come in what was read before the pause. No client sends more."""
 MIN_READ_BYTES = 256 * 2**10
 """What a client has to read of its answer in each `send_timeout_s`: byte by byte it could keep 10 MB here for days."""
+MAX_UNREAD_BYTES = 256 * 2**20
+"""What all clients together may leave unread; beyond it those are cut off that have left theirs for longest."""
 
 
 def protocol(receive_timeout_s: float, send_timeout_s: float) -> type[HttpToolsProtocol]:
-    """The protocol with its time limits (`Settings`), as `uvicorn.Config` wants it: a class."""
-    limits = {"receive_timeout_s": receive_timeout_s, "send_timeout_s": send_timeout_s}
-    return type("Protocol", (LimitedProtocol,), limits)
+    """The protocol of one server with its time limits (`Settings`), as `uvicorn.Config` wants it: a class."""
+    shared = {"receive_timeout_s": receive_timeout_s, "send_timeout_s": send_timeout_s, "unread": _Unread()}
+    return type("Protocol", (LimitedProtocol,), shared)
+
+
+class _Unread:
+    """How much of their answers connections have left unread, those first that have left it for longest."""
+
+    def __init__(self) -> None:
+        self._num_bytes: dict[LimitedProtocol, int] = {}
+        self._in_all = 0
+
+    def add(self, connection: "LimitedProtocol", num_bytes: int) -> None:
+        self._num_bytes[connection] = num_bytes
+        self._in_all += num_bytes
+        while self._in_all > MAX_UNREAD_BYTES:
+            first = next(iter(self._num_bytes))
+            self.remove(first)
+            first.cut_off("a client has not read what it was sent, and there is no more room for that: cut off")
+
+    def remove(self, connection: "LimitedProtocol") -> None:
+        self._in_all -= self._num_bytes.pop(connection, 0)
 
 
 class _Flow(FlowControl):
@@ -69,6 +90,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     receive_timeout_s: float
     send_timeout_s: float
+    unread: _Unread
     _refusal: tuple[int, str, str] | None = None
     _num_head_bytes = 0
     """Or of trailers: since the head, or the body, came to an end."""
@@ -129,6 +151,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         self._stop_send_timer()
+        self.unread.remove(self)
         super().connection_lost(exc)  # tells the request that came last, others may be before it
         if self._answering is not None and not self._answering.response_complete:
             self._answering.disconnected = True
@@ -137,9 +160,11 @@ class LimitedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._expect_reader()
+        self.unread.add(self, self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         self._stop_send_timer()
+        self.unread.remove(self)
         super().resume_writing()
 
     def on_response_complete(self) -> None:
@@ -170,8 +195,7 @@ class LimitedProtocol(HttpToolsProtocol):
             if self.pipeline:
                 self.flow.resume_reading()  # who doesn't read can't see that the client has left
             if len(self.pipeline) > _CUT_OFF_ABOVE:
-                logger.warning("a client has sent %d requests ahead of their answers: cut off", len(self.pipeline))
-                self.transport.abort()
+                self.cut_off(f"a client has sent {len(self.pipeline)} requests ahead of their answers: cut off")
                 raise ValueError("too many requests")  # the parser stops
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -222,7 +246,10 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._num_unread_bytes - self.transport.get_write_buffer_size() >= MIN_READ_BYTES:
             self._expect_reader()
             return
-        logger.warning("a client has not read what it was sent for %g s: cut off", self.send_timeout_s)
+        self.cut_off(f"a client has not read what it was sent for {self.send_timeout_s:g} s: cut off")
+
+    def cut_off(self, reason: str) -> None:
+        logger.warning(reason)
         self.transport.abort()
 
     def _on_slow_request(self) -> None:
