@@ -88,8 +88,8 @@ def test_trailers_without_end(own_server: Any, path: str, piece: bytes) -> None:
 
 
 @pytest.mark.parametrize("end", [b"", b"\r\n\r\n"], ids=["not ended", "ended"])
-def test_a_head_that_is_too_large_is_called_one(server: Any, end: bytes) -> None:
-    with connect(server.url) as connection:
+def test_a_head_that_is_too_large_is_called_one(own_server: Any, end: bytes) -> None:
+    with connect(own_server.url) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-A: " + b"a" * 33_000 + end)
         answer = read_answer(connection)
     assert answer.status == 431
