@@ -20,7 +20,7 @@ from zeroshot.engine.guide import Guide, GuideCompiler
 from zeroshot.engine.memory import num_kv_blocks
 from zeroshot.engine.request_check import check_beams, check_request
 from zeroshot.engine.runner import StepResult
-from zeroshot.engine.sampler import SampledToken
+from zeroshot.engine.sampler import SampledToken, draws_before_mask
 from zeroshot.engine.scheduler import ScheduledSequence, Scheduler
 from zeroshot.engine.sequence import Sequence
 from zeroshot.engine.speculative import max_decode_rows
@@ -156,11 +156,16 @@ class Engine:
 
     def _compute_masks(self, scheduled: list[ScheduledSequence]) -> None:
         for item in scheduled:
-            if item.sequence.guide is not None and item.needs_sample:
-                try:
-                    item.sequence.guide.compute_mask()
-                except InvalidRequest as error:
-                    self._fail(item.sequence, error)
+            guide = item.sequence.guide
+            if guide is None or not item.needs_sample:
+                continue
+            if self.model.backend.sampling_kernels and draws_before_mask(item.sequence, guide):
+                guide.mask = None
+                continue
+            try:
+                guide.compute_mask()
+            except InvalidRequest as error:
+                self._fail(item.sequence, error)
 
     def _run(self, scheduled: list[ScheduledSequence]) -> None:
         """If a batch fails, its sequences are run again one by one, so that only those at fault end with an error."""
@@ -222,6 +227,9 @@ class Engine:
                 self._finish(sequence, "length")
 
     def _append(self, sequence: Sequence, sampled: SampledToken) -> None:
+        if sampled.refusal is not None:
+            self._fail(sequence, sampled.refusal)
+            return
         if sampled.token_id is None:
             self._fail_nan(sequence)
             return

@@ -21,6 +21,8 @@ from zeroshot.text.tokenizer import Tokenizer
 from zeroshot.types import Grammar
 
 _MAX_COMPILED = 32
+_OPEN_SHARE = 0.1
+"""Of the vocabulary, from which on a token that is drawn from all of it is likely to be one that may come."""
 
 
 class Guide:
@@ -30,12 +32,19 @@ class Guide:
         self._grammar = grammar
         self._matcher = matcher
         self._vocab_size = vocab_size
-        self.mask: NDArray[np.bool_] = np.ones(0, dtype=np.bool_)
-        """[vocab_size]: True for the tokens that may come next. End of text is one where the text may end."""
+        self.mask: NDArray[np.bool_] | None = None
+        """[vocab_size]: True for the tokens that may come next. End of text is one where the text may end. None: not
+        computed, since a token may be drawn from all and asked about."""
+        self.is_open = False
+        """Whether many tokens could come when the mask was last computed."""
 
     def fork(self, grammar: Grammar | None = None) -> "Guide":
         """At the same place. `grammar`: the same one, as another request has given it."""
         return Guide(grammar or self._grammar, self._matcher.deep_copy(), self._vocab_size)
+
+    def allows(self, token_id: int) -> bool:
+        """Whether it may come next: what the mask says of it, for a hundredth of what a mask can take."""
+        return bool(self._matcher.validate_tokens([token_id]))
 
     def compute_mask(self) -> None:
         """Raises InvalidRequest where the grammar has become too large to follow."""
@@ -43,6 +52,7 @@ class Guide:
         if self._matcher.is_error():
             raise refusal(self._grammar, one_line(self._matcher.get_error()))
         self.mask = np.unpackbits(raw, bitorder="little", count=self._vocab_size).view(np.bool_)
+        self.is_open = bool(np.count_nonzero(self.mask) > _OPEN_SHARE * self._vocab_size)
 
     def accept(self, token_id: int) -> None:
         """Move on by a token that the mask allowed. Raises InvalidRequest where that can't be."""
@@ -101,7 +111,7 @@ class GuideCompiler:
             raise refusal(grammar, one_line(matcher.get_error()))
         guide = Guide(grammar, matcher, self._config.vocab_size)
         guide.compute_mask()  # some grammars turn out to be too large only here
-        if not guide.mask.any():
+        if guide.mask is None or not guide.mask.any():
             raise refusal(grammar, "no text fits it")
         return guide
 

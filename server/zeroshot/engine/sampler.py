@@ -3,16 +3,20 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from zeroshot.engine.sequence import Sequence
+from zeroshot.errors import InvalidRequest
 from zeroshot.model.ops import SamplingKernels
 from zeroshot.types import SamplingParams, TokenLogprob
 from zeroshot_kernels.sampling.reference import Adjustment, adjust_reference, sample_reference
+
+if TYPE_CHECKING:
+    from zeroshot.engine.guide import Guide
 
 Array = np.ndarray[Any, Any]
 
@@ -28,6 +32,8 @@ class SampledToken:
     logprob: TokenLogprob | None = None
     candidates: list[tuple[int, float]] | None = None
     """For a beam search: the best tokens with their log-probabilities, penalties and bias included."""
+    refusal: InvalidRequest | None = None
+    """Why no token could be drawn: the grammar has become too large to follow."""
 
 
 def sample(
@@ -67,7 +73,10 @@ def _sample_together(
     kernels: SamplingKernels, logits: Tensor, sequences: list[Sequence], eos_token_id: int
 ) -> list[SampledToken]:
     token_ids = _draw(kernels, logits, sequences, eos_token_id)
+    refusals = _draw_again(kernels, logits, sequences, eos_token_id, token_ids)
     sampled = [SampledToken(token_id if token_id >= 0 else None) for token_id in token_ids.tolist()]
+    for i, refusal in refusals.items():
+        sampled[i] = SampledToken(None, refusal=refusal)
     wanted = {
         i: number
         for i, (sequence, token) in enumerate(zip(sequences, sampled, strict=True))
@@ -98,12 +107,41 @@ def _search_together(kernels: SamplingKernels, logits: Tensor, beams: list[Seque
 
 def _draw(kernels: SamplingKernels, logits: Tensor, sequences: list[Sequence], eos_token_id: int) -> Tensor:
     """[num_seqs] int64, -1 for a row that is not finite."""
-    adjustments = [_adjustment(s, eos_token_id) if _changes_logits(s) else None for s in sequences]
+    adjustments = [_adjustment(s, eos_token_id) if _has_adjustment(s) else None for s in sequences]
     params = [sequence.sampling_params for sequence in sequences]
     temperatures = torch.tensor([p.temperature for p in params], dtype=torch.float32)
     keys = torch.tensor([[p.seed, s.choice_index, s.num_tokens] for p, s in zip(params, sequences, strict=True)])
     token_ids, are_finite = kernels.draw(logits, adjustments, temperatures, *_filters(params), *keys.t().contiguous())
     return token_ids.masked_fill_(~are_finite, -1)
+
+
+def draws_before_mask(sequence: Sequence, guide: "Guide") -> bool:
+    """Whether to draw its token from all of them, and to compute the grammar's mask only if that one may not come.
+
+    It is the same token: what is largest of all, noise included, is largest among those that may come. But not with
+    filters, which depend on what they leave. And where few tokens may come, the first draw would be for nothing.
+    """
+    return guide.is_open and sequence.beams is None and _filters([sequence.sampling_params])[0] is None
+
+
+def _draw_again(
+    kernels: SamplingKernels, logits: Tensor, sequences: list[Sequence], eos_token_id: int, token_ids: Tensor
+) -> dict[int, InvalidRequest]:
+    """In place of tokens that were drawn before a mask and may not come. Returns whose grammar can't be followed."""
+    again: list[int] = []
+    refusals: dict[int, InvalidRequest] = {}
+    for i, (sequence, token_id) in enumerate(zip(sequences, token_ids.tolist(), strict=True)):
+        guide = sequence.guide
+        if guide is None or guide.mask is not None or token_id < 0 or guide.allows(token_id):
+            continue
+        try:
+            guide.compute_mask()
+            again.append(i)
+        except InvalidRequest as error:
+            refusals[i] = error
+    if again:
+        token_ids[again] = _draw(kernels, logits[again], [sequences[i] for i in again], eos_token_id)
+    return refusals
 
 
 def _filters(params: list[SamplingParams]) -> tuple[Tensor, Tensor, Tensor] | tuple[None, None, None]:
@@ -171,12 +209,17 @@ def is_plain_greedy(sequence: Sequence) -> bool:
 
 
 def _changes_logits(sequence: Sequence) -> bool:
-    params = sequence.sampling_params
+    return sequence.guide is not None or _has_adjustment(sequence)
+
+
+def _has_adjustment(sequence: Sequence) -> bool:
+    """Whether anything is to be done to its logits now."""
+    params, guide = sequence.sampling_params, sequence.guide
     return bool(
         params.logit_bias
         or params.has_penalties
         or sequence.num_output_tokens < params.min_tokens
-        or sequence.guide is not None
+        or (guide is not None and guide.mask is not None)
     )
 
 

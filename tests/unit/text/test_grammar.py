@@ -57,6 +57,8 @@ def test_any_text_that_a_guide_lets_through_matches(guides: Any, expression: str
         guide.compute_mask()
         allowed = np.flatnonzero(guide.mask)
         assert guide.mask[EOS] == bool(_matches(expression, raw))
+        asked = [EOS, int(rng.choice(allowed)), *rng.integers(0, GPT2_VOCAB_SIZE, 20).tolist()]
+        assert [guide.allows(token_id) for token_id in asked] == guide.mask[asked].tolist()
         token_id = EOS if step > 20 and guide.mask[EOS] else int(rng.choice(allowed))
         if token_id == EOS:
             break
