@@ -1,5 +1,6 @@
 """Tokens drawn before a grammar's mask is computed are those drawn under it, and few masks are computed."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -7,10 +8,10 @@ import pytest
 from tests.conftest import DEMO
 from zeroshot.engine.guide import Guide
 from zeroshot.errors import InvalidRequest
-from zeroshot.model.native_ops import why_unavailable
 from zeroshot.types import Grammar
 
-pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
+# Where there is a compiler the kernels must be there: a mistake in them is no reason to skip what would find it.
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
 
 PROMPT = [464, 2106, 286]
 WORDS = Grammar(kind="regex", source="( [a-z]+){40,}", field="regex")
