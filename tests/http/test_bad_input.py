@@ -93,7 +93,9 @@ def test_what_is_wrong_with_json_is_said(server: Any, path: str, body: str, why:
 
 
 @pytest.mark.parametrize(
-    "body", [gzip.compress(b'{"prompt":"a"}'), b'{"prompt":"\xe9"}', b"[" * 100_000, b'{"seed":' + b"1" * 5000 + b"}"]
+    "body",
+    [gzip.compress(b'{"prompt":"a"}'), b'{"prompt":"\xe9"}', b"[" * 100_000, b'{"seed":' + b"1" * 5000 + b"}"],
+    ids=["gzip", "Latin-1", "nested", "digits"],  # of its own gzip would make one that holds the time
 )
 @pytest.mark.parametrize("path", ["/generate", "/v1/completions"])
 def test_a_body_that_can_not_even_be_read_is_told_why(server: Any, path: str, body: bytes) -> None:
