@@ -19,23 +19,25 @@ from rich.progress import track
 
 from benchmarks import command
 from benchmarks.random_checkpoint import SIZES, random_checkpoint
-from zeroshot.model.config import GPT2Config
+from zeroshot.engine.loader import load_model
 from zeroshot.model.gpt2 import GPT2, AttentionMetadata
-from zeroshot.model.native_ops import native_backend, why_unavailable
-from zeroshot.model.ops import Backend, plain_backend
-from zeroshot.model.weights import GPT2Weights, load_weights
+from zeroshot.model.native_linear import WeightFormat
+from zeroshot.model.native_ops import why_unavailable
+from zeroshot.settings import EngineSettings
 
 CONTEXT_LEN = 64
 PROMPT_CHUNK = 256
-SYSTEMS: dict[str, tuple[bool, bool, bool]] = {
-    "PyTorch, fp32": (False, False, False),
-    "C++ kernels, fp32, called one by one": (False, True, False),
-    "C++ kernels, fp32": (False, True, True),
-    "PyTorch, int8": (True, False, False),
-    "C++ kernels, int8, called one by one": (True, True, False),
-    "C++ kernels, int8": (True, True, True),
+SYSTEMS: dict[str, tuple[WeightFormat, bool, bool]] = {
+    "PyTorch, fp32": ("fp32", False, False),
+    "C++ kernels, fp32, called one by one": ("fp32", True, False),
+    "C++ kernels, fp32": ("fp32", True, True),
+    "PyTorch, bf16": ("bf16", False, False),
+    "C++ kernels, bf16": ("bf16", True, True),
+    "PyTorch, int8": ("int8", False, False),
+    "C++ kernels, int8, called one by one": ("int8", True, False),
+    "C++ kernels, int8": ("int8", True, True),
 }
-"""name -> (is int8, by the C++ kernels, by their loop over the layers)"""
+"""name -> (weights, by the C++ kernels, by their loop over the layers)"""
 
 
 class Step:
@@ -76,9 +78,7 @@ class Step:
 
 def measure(checkpoint: Path, steps: list[int], rounds: int, min_seconds: float) -> dict[str, dict[str, list[float]]]:
     """{system: {tokens a step: tokens/s, one number a round}}"""
-    config = GPT2Config.from_folder(checkpoint)
-    weights = load_weights(checkpoint, config, dtype=torch.float32, device=torch.device("cpu"))
-    models = {name: build(config, weights, *kind) for name, kind in SYSTEMS.items()}
+    models = {name: build(checkpoint, *kind) for name, kind in SYSTEMS.items()}
     rates: dict[str, dict[str, list[float]]] = {name: {str(n): [] for n in steps} for name in SYSTEMS}
     for num_tokens, _ in track([(n, r) for n in steps for r in range(rounds)], transient=True):
         for name, model in models.items():
@@ -86,9 +86,10 @@ def measure(checkpoint: Path, steps: list[int], rounds: int, min_seconds: float)
     return rates
 
 
-def build(config: GPT2Config, weights: GPT2Weights, is_int8: bool, is_native: bool, has_loop: bool) -> GPT2:
-    backend: Backend = native_backend(is_int8=is_int8) if is_native else plain_backend(is_int8=is_int8)
-    model = GPT2(config, weights, backend)
+def build(checkpoint: Path, dtype: WeightFormat, is_native: bool, has_loop: bool) -> GPT2:
+    model = load_model(
+        EngineSettings(model_folder=checkpoint, dtype=dtype, device="cpu", cpu_kernels="auto" if is_native else "off")
+    )
     if not has_loop:
         model.layer_loop = None
     return model

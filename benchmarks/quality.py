@@ -1,4 +1,4 @@
-"""What a rounded model costs: perplexity and greedy agreement with the exact one. For `int8_quality`, `kv_quality`."""
+"""What a rounded model costs: perplexity and greedy agreement with the exact one."""
 
 import gzip
 import hashlib

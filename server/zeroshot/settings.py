@@ -50,7 +50,7 @@ class SharedSettings(BaseModel):
     )
     kv_dtype: KVDType = Field(
         default="auto",
-        description="auto: the model's, or fp16 beside int8; fp32, fp16: CPU; fp8: half of bf16's memory, GPU.",
+        description="auto: the model's, or a CPU's fp16 beside bf16, int8; fp32, fp16: CPU; fp8: half of bf16's, GPU.",
     )
     speculative_ngram: int | None = Field(
         default=None,

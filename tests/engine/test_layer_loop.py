@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from zeroshot.model.config import GPT2Config
 from zeroshot.model.gpt2 import GPT2, AttentionMetadata, KVCache
+from zeroshot.model.native_linear import FORMATS
 from zeroshot.model.native_ops import native_backend
 from zeroshot.model.weights import load_weights
 
@@ -19,15 +20,15 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no
 BLOCK_SIZE = 4
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["fp32", "int8"])
+@pytest.fixture(scope="module", params=FORMATS)
 def model(checkpoint, request):
-    return load(checkpoint().folder, is_int8=request.param)
+    return load(checkpoint().folder, request.param)
 
 
-def load(folder, *, is_int8=False):
+def load(folder, weight_format="fp32"):
     config = GPT2Config.from_folder(folder)
     weights = load_weights(folder, config, dtype=torch.float32, device=torch.device("cpu"))
-    return GPT2(config, weights, native_backend(is_int8=is_int8))
+    return GPT2(config, weights, native_backend(weight_format))
 
 
 def step_of(sequences):

@@ -36,7 +36,7 @@ def sequences_of(asked):
 
 
 def kernels():
-    return native_backend(is_int8=False).sampling_kernels
+    return native_backend("fp32").sampling_kernels
 
 
 def assert_same(found, expected):

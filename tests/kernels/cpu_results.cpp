@@ -12,6 +12,8 @@ using Reals = std::vector<float>;
 extern "C" {
 void zeroshot_float_linear(const float*, const float*, const float*, const float*, float*, Index, Index, Index, Index,
                            int);
+void zeroshot_bf16_linear(const float*, const void*, const float*, const float*, float*, std::uint8_t*, Index, Index,
+                          Index, Index, int);
 void zeroshot_int8_linear(const float*, const std::int8_t*, const float*, const std::int32_t*, const float*,
                           const float*, float*, std::uint8_t*, float*, Index, Index, Index, Index, int);
 void zeroshot_layer_norm(const float*, const float*, const float*, float*, Index, Index, float);
@@ -50,6 +52,15 @@ void linear(Index rows, Index inputs, Index outputs, int has_gelu) {
     zeroshot_float_linear(hidden.data(), weight.data(), bias.data(), residual.data(), found.data(), rows, inputs, outputs,
                           outputs, has_gelu);
     print("float_linear", found);
+    // Numbers that bfloat16 holds: what has matrix registers rounds the input.
+    Reals exact;
+    for (const float real : hidden) exact.push_back(static_cast<std::int8_t>(real * 127.0f));
+    std::vector<std::uint16_t> halves(tiles * (inputs + inputs % 2) * TILE);
+    for (std::uint16_t& half : halves) half = static_cast<std::uint16_t>(0x3f00 + next() % 0x100);  // from 0.5 to 2
+    std::vector<std::uint8_t> room((rows + 15) / 16 * 16 * inputs * 2);
+    zeroshot_bf16_linear(exact.data(), halves.data(), bias.data(), residual.data(), found.data(), room.data(), rows,
+                         inputs, outputs, outputs, has_gelu);
+    print("bf16_linear", found);
     std::vector<std::int8_t> bytes(tiles * groups * TILE * GROUP);
     std::vector<std::int32_t> offsets(tiles * TILE);
     for (Index i = 0; i < static_cast<Index>(bytes.size()); ++i) {
@@ -112,6 +123,7 @@ void sampling(Index vocab_size) {
 
 int main() {
     for (const Index rows : {1, 5, 13, 20}) linear(rows, 70, 50, rows % 2);
+    linear(3, 7, 20, 0);
     linear(7, 256, 64, 1);
     const Reals x = reals(3 * 70), weight = reals(70), bias = reals(70);
     Reals found(3 * 70);

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zeroshot.model.int8_linear import MAX_ACTIVATION, Int8Linear
-from zeroshot.model.native_linear import native_linear_factory
+from zeroshot.model.native_linear import FORMATS, WeightFormat, native_linear_factory
 from zeroshot.model.native_ops import why_unavailable
 from zeroshot_kernels.cpu import attention
 from zeroshot_kernels.cpu.huge_pages import HugePages
@@ -39,7 +39,7 @@ def randn(*shape: int, seed: int) -> torch.Tensor:
 def test_float_linear(shape, activation, relative_error):
     num_rows, width, num_outputs = shape
     hidden, weight, bias = randn(num_rows, width, seed=1), randn(width, num_outputs, seed=2), randn(num_outputs, seed=3)
-    linear = native_linear_factory(is_int8=False)(weight, bias)
+    linear = native_linear_factory("fp32")(weight, bias)
     exact = hidden.double() @ weight.double() + bias.double()
     expected = {
         None: exact,
@@ -49,6 +49,30 @@ def test_float_linear(shape, activation, relative_error):
     assert relative_error(linear(hidden, activation), expected) <= 1e-6
     residual = randn(num_rows, num_outputs, seed=4)
     assert relative_error(linear.add_to(residual, hidden), exact + residual) <= 1e-6
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_bf16_rounds_weights_and_adds_up_in_fp32(shape, relative_error):
+    """The input too, where matrix registers multiply it: here it has nothing to be rounded."""
+    num_rows, width, num_outputs = shape
+    hidden, bias = randn(num_rows, width, seed=1).bfloat16().float(), randn(num_outputs, seed=3)
+    weight = randn(width, num_outputs, seed=2)
+    rounded = weight.bfloat16().float()
+    linear = native_linear_factory("bf16")(weight, bias)
+    exact = hidden.double() @ rounded.double() + bias.double()
+    assert relative_error(linear(hidden), exact) <= 3e-6
+    assert relative_error(linear(hidden, "gelu_new"), F.gelu(exact, approximate="tanh")) <= 3e-6
+    residual = randn(num_rows, num_outputs, seed=4)
+    assert relative_error(linear.add_to(residual, hidden), exact + residual) <= 3e-6
+    if width % 32:  # no registers' width: by vectors everywhere, as in fp32
+        assert torch.equal(linear(hidden), native_linear_factory("fp32")(rounded, bias)(hidden))
+
+
+def test_bf16_rounds_the_input_by_half_a_step_at_most():
+    hidden, weight = randn(5, 768, seed=1), randn(768, 96, seed=2)
+    rounded = weight.bfloat16().double()
+    bound = 2**-8 * (hidden.double().abs() @ rounded.abs())
+    assert ((native_linear_factory("bf16")(weight, None)(hidden) - hidden.double() @ rounded).abs() <= bound).all()
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -64,7 +88,7 @@ def test_int8_sums_are_those_of_64_bit_integers(shape, pairs):
     hidden = torch.randint(-MAX_ACTIVATION, MAX_ACTIVATION + 1, (num_rows, width), generator=generator)
     hidden[:, 0] = MAX_ACTIVATION  # so that the scale is 1
     hidden[0] = MAX_ACTIVATION
-    linear = native_linear_factory(is_int8=True)(randn(width, num_outputs, seed=5), None)
+    linear = native_linear_factory("int8")(randn(width, num_outputs, seed=5), None)
     linear.packed = pack_int8(weight.to(torch.int8), torch.ones(num_outputs), HugePages())
     assert torch.equal(linear(hidden.float()).long(), hidden @ weight.t())
 
@@ -74,20 +98,20 @@ def test_int8_is_what_the_library_without_a_compiler_gives(shape, relative_error
     """FBGEMM adds 128 before it rounds, in float32: where a value lies half-way, within 2^-17, it may round it up."""
     num_rows, width, num_outputs = shape
     hidden, weight, bias = randn(num_rows, width, seed=1), randn(width, num_outputs, seed=2), randn(num_outputs, seed=3)
-    native, plain = native_linear_factory(is_int8=True)(weight, bias), Int8Linear(weight, bias)
+    native, plain = native_linear_factory("int8")(weight, bias), Int8Linear(weight, bias)
     assert relative_error(native(hidden), plain(hidden)) <= 3e-4
     assert relative_error(native(hidden, "gelu_new"), plain(hidden, "gelu_new")) <= 3e-4
     residual = randn(num_rows, num_outputs, seed=4)
     assert relative_error(native.add_to(residual, hidden), plain.add_to(residual, hidden)) <= 3e-4
 
 
-@pytest.mark.parametrize("is_int8", [False, True])
+@pytest.mark.parametrize("weight_format", FORMATS)
 @pytest.mark.parametrize("shape", [*SHAPES, (3, 64, 1), (64, 768, 50257)], ids=str)
-def test_greedy_is_the_largest_of_the_outputs(is_int8, shape):
+def test_greedy_is_the_largest_of_the_outputs(weight_format, shape):
     num_rows, width, num_outputs = shape
     hidden, linear = (
         randn(num_rows, width, seed=1),
-        native_linear_factory(is_int8=is_int8)(randn(width, num_outputs, seed=2), None),
+        native_linear_factory(weight_format)(randn(width, num_outputs, seed=2), None),
     )
     hidden[-1] = 0  # all outputs are equal: the first of them
     tokens, are_finite = linear.greedy(hidden, num_outputs)
@@ -95,10 +119,10 @@ def test_greedy_is_the_largest_of_the_outputs(is_int8, shape):
     assert are_finite.all()
 
 
-@pytest.mark.parametrize("is_int8", [False, True])
+@pytest.mark.parametrize("weight_format", FORMATS)
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_greedy_says_which_rows_are_not_finite(is_int8, value):
-    hidden, linear = randn(6, 64, seed=1), native_linear_factory(is_int8=is_int8)(randn(64, 40, seed=2), None)
+def test_greedy_says_which_rows_are_not_finite(weight_format, value):
+    hidden, linear = randn(6, 64, seed=1), native_linear_factory(weight_format)(randn(64, 40, seed=2), None)
     expected, _ = linear.greedy(hidden, 40)
     hidden[1, 7] = value
     tokens, are_finite = linear.greedy(hidden, 40)
@@ -106,7 +130,7 @@ def test_greedy_says_which_rows_are_not_finite(is_int8, value):
     assert torch.equal(tokens[are_finite], expected[are_finite])
 
 
-@pytest.mark.parametrize("is_int8", [False, True])
+@pytest.mark.parametrize("weight_format", FORMATS)
 @given(
     num_rows=st.integers(1, 70),
     width=st.integers(1, 80),
@@ -115,13 +139,13 @@ def test_greedy_says_which_rows_are_not_finite(is_int8, value):
     seed=st.integers(0, 2**31),
 )
 def test_a_row_is_the_same_alone_and_among_others(
-    is_int8: bool, num_rows: int, width: int, unit: int, num_outputs: int, seed: int
+    weight_format: WeightFormat, num_rows: int, width: int, unit: int, num_outputs: int, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     width = -(-width // 16) * unit if unit > 1 else width
     shapes = ((width, num_outputs), (num_outputs,), (num_rows, width), (num_rows, num_outputs))
     weight, bias, hidden, residual = (torch.randn(shape, generator=generator) for shape in shapes)
-    linear = native_linear_factory(is_int8=is_int8)(weight, bias)
+    linear = native_linear_factory(weight_format)(weight, bias)
     together, added = linear(hidden, "gelu_new"), linear.add_to(residual, hidden)
     for row in range(num_rows):
         part = slice(row, row + 1)
@@ -129,10 +153,10 @@ def test_a_row_is_the_same_alone_and_among_others(
         assert torch.equal(linear.add_to(residual[part], hidden[part])[0], added[row])
 
 
-@pytest.mark.parametrize("is_int8", [False, True])
+@pytest.mark.parametrize("weight_format", FORMATS)
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_what_is_not_finite_is_not_hidden_and_stays_in_its_row(is_int8, value):
-    hidden, linear = randn(3, 64, seed=1), native_linear_factory(is_int8=is_int8)(randn(64, 40, seed=2), None)
+def test_what_is_not_finite_is_not_hidden_and_stays_in_its_row(weight_format, value):
+    hidden, linear = randn(3, 64, seed=1), native_linear_factory(weight_format)(randn(64, 40, seed=2), None)
     expected = linear(hidden)
     hidden[1, 7] = value
     for activation in (None, "gelu_new"):
@@ -141,7 +165,7 @@ def test_what_is_not_finite_is_not_hidden_and_stays_in_its_row(is_int8, value):
 
 
 def test_rows_of_zeros_stay_zeros():
-    linear = native_linear_factory(is_int8=True)(randn(64, 40, seed=2), None)
+    linear = native_linear_factory("int8")(randn(64, 40, seed=2), None)
     assert not linear(torch.zeros(2, 64)).any()
 
 

@@ -75,7 +75,7 @@ FORKED = """
 import os, torch
 from zeroshot.model.native_linear import native_linear_factory
 torch.manual_seed(0)
-linear = native_linear_factory(is_int8=False)(torch.randn(64, 5000), None)
+linear = native_linear_factory("fp32")(torch.randn(64, 5000), None)
 hidden = torch.randn(3, 64)
 expected = linear(hidden)
 child = os.fork()

@@ -1,4 +1,4 @@
-"""GPT-2 for CPUs, in C++: linear layers in float32 and int8, LayerNorm, attention over the paged cache, sampling.
+"""GPT-2 for CPUs, in C++: linear layers in float32, bfloat16, int8, LayerNorm, attention over a paged cache, sampling.
 
 One token of one stream reads every weight once, so what counts is to read memory at its full speed and to do nothing
 else: no call per operation, no page of 4 KB, no thread that waits for another. `library.py` loads the kernels, which

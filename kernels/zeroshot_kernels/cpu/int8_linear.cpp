@@ -2,11 +2,8 @@
 // instructions which add them up make no difference.
 // A tile of weights is [num_inputs / 4, TILE, 4]: what one multiply-and-add instruction takes, four inputs an output.
 
-#include <algorithm>
-
 #include "greedy.h"
 #include "matrix_tiles.h"
-#include "team.h"
 
 namespace zeroshot {
 namespace {
@@ -124,43 +121,22 @@ void multiply_by_vectors(Team& team, const Linear& layer, Index num_rows, const 
 constexpr Index FEWEST_ROWS = 13;
 
 bool suits_matrices(const Linear& layer, Index num_rows) {
-    return num_rows >= FEWEST_ROWS && layer.num_inputs % matrix::INPUTS == 0 && matrix::are_allowed();
+    return num_rows >= FEWEST_ROWS && layer.num_inputs % matrix::BYTES == 0 && matrix::are_allowed();
 }
 
-// room: as matrix::Block takes rows.
+// room: as matrix::place_of lays rows out.
 template <typename Sink>
 void multiply_by_matrices(Team& team, const Linear& layer, Index num_rows, const Rounded& room, const Sink& sink) {
-    constexpr Index rows = matrix::ROWS;
-    const Index width = layer.num_inputs, num_tiles = tiles_for(layer.num_outputs);
-    const matrix::Registers registers;
-    const Index num_pairs = (num_tiles + 1) / 2, at_once = pieces_at_once(num_pairs, team.num_threads());
-    team.share(num_pairs, at_once, [&](Index pair) {
-        const Index tile = 2 * pair;
-        for (Index row = 0; row < num_rows; row += 2 * rows) {
-            const bool has_second_rows = num_rows - row > rows, has_second_tile = tile + 1 < num_tiles;
-            alignas(64) matrix::Sums sums;
-            matrix::multiply({room.rows + row * width, weights_of(layer, tile), width, has_second_rows,
-                              has_second_tile, row == 0, (pair + 1) % at_once != 0},
-                             sums);
-            for (Index i = 0; i <= has_second_rows; ++i)
-                for (Index j = 0; j <= has_second_tile; ++j)
-                    finish(layer, tile + j, sums[i][j], std::min(rows, num_rows - row - i * rows), room.scales,
-                           row + i * rows, sink);
-        }
-    });
+    matrix::multiply<std::int32_t>(team, room.rows, layer.weight, layer.num_inputs, num_rows,
+                                   tiles_for(layer.num_outputs),
+                                   [&](const std::int32_t (*sums)[TILE], Index count, Index row, Index tile) {
+                                       finish(layer, tile, sums, count, room.scales, row, sink);
+                                   });
 }
 #endif
 
-// Where the bytes of a row go: 64 at a time, `stride` bytes apart.
-struct Place {
-    std::uint8_t* bytes;
-    Index stride;
-};
-
-constexpr Index PIECE = 64;
-
 // x / scale, rounded to the nearest, as bytes. Returns the scale; NaN if there is one among the inputs.
-inline float round_row(const float* x, Index num_inputs, const Place& place) {
+inline float round_row(const float* x, Index num_inputs, const matrix::Place& place) {
     float largest = 1e-30f, zero_or_nan = 0.0f;
 #pragma omp simd reduction(max : largest) reduction(+ : zero_or_nan)
     for (Index k = 0; k < num_inputs; ++k) {
@@ -169,9 +145,9 @@ inline float round_row(const float* x, Index num_inputs, const Place& place) {
         zero_or_nan += x[k] * 0.0f;  // of an infinity too
     }
     const float factor = 127.0f / largest;
-    for (Index start = 0; start < num_inputs; start += PIECE) {
-        std::uint8_t* bytes = place.bytes + start / PIECE * place.stride;
-        const Index count = std::min(PIECE, num_inputs - start);
+    for (Index start = 0; start < num_inputs; start += matrix::BYTES) {
+        std::uint8_t* bytes = place.bytes + start / matrix::BYTES * place.stride;
+        const Index count = std::min(matrix::BYTES, num_inputs - start);
         for (Index k = 0; k < count; ++k) {
             const float rounded = std::nearbyintf(x[start + k] * factor);
             bytes[k] = static_cast<std::uint8_t>(static_cast<std::int32_t>(rounded) + ZERO_POINT);
@@ -192,11 +168,7 @@ void int8_linear(Team& team, const Linear& layer, const float* input, Index num_
     };
 #if HAS_MATRIX_REGISTERS
     if (suits_matrices(layer, num_rows)) {
-        constexpr Index rows = matrix::ROWS, inputs = matrix::INPUTS;
-        static_assert(inputs == PIECE);
-        round([&](Index row) {
-            return Place{room.rows + row / rows * rows * layer.num_inputs + row % rows * inputs, rows * inputs};
-        });
+        round([&](Index row) { return matrix::place_of(room.rows, row, layer.num_inputs); });
         return multiply_by_matrices(team, layer, num_rows, room, sink);
     }
 #endif
@@ -204,7 +176,7 @@ void int8_linear(Team& team, const Linear& layer, const float* input, Index num_
     round([&](Index row) {
         std::uint8_t* bytes = room.rows + row * width;
         std::memset(bytes + layer.num_inputs, ZERO_POINT, static_cast<std::size_t>(width - layer.num_inputs));
-        return Place{bytes, PIECE};
+        return matrix::Place{bytes, matrix::BYTES};
     });
     multiply_by_vectors(team, layer, num_rows, room, sink);
 }
@@ -220,7 +192,7 @@ EXPORT void zeroshot_int8_linear(const float* hidden, const std::int8_t* weight,
                                  std::int64_t num_inputs, std::int64_t num_outputs, std::int64_t output_stride,
                                  int has_gelu) {
     using namespace zeroshot;
-    const Linear layer{weight, scales, offsets, bias, num_inputs, num_outputs};
+    const Linear layer{Format::INT8, weight, scales, offsets, bias, num_inputs, num_outputs};
     const Epilogue epilogue{bias, residual, output, num_outputs, output_stride, has_gelu != 0};
     in_parallel([&](Team& team) {
         int8_linear(team, layer, hidden, num_rows, Rounded{rounded, row_scales}, epilogue);
@@ -233,7 +205,7 @@ EXPORT void zeroshot_int8_greedy(const float* hidden, const std::int8_t* weight,
                                  std::int64_t* tokens, bool* are_finite, std::int64_t num_rows,
                                  std::int64_t num_inputs, std::int64_t num_outputs) {
     using namespace zeroshot;
-    const Linear layer{weight, scales, offsets, nullptr, num_inputs, num_outputs};
+    const Linear layer{Format::INT8, weight, scales, offsets, nullptr, num_inputs, num_outputs};
     find_best(num_rows, num_outputs, tokens, are_finite, [&](Team& team, const Greedy& greedy) {
         int8_linear(team, layer, hidden, num_rows, Rounded{rounded, row_scales}, greedy);
     });

@@ -39,8 +39,11 @@ namespace {
 void apply(Team& team, const Linear& linear, const float* input, Index num_rows, const float* residual, float* output,
            bool has_gelu, const Rounded& room) {
     const Epilogue epilogue{linear.bias, residual, output, linear.num_outputs, linear.num_outputs, has_gelu};
-    if (linear.scales) int8_linear(team, linear, input, num_rows, room, epilogue);
-    else float_linear(team, linear, input, num_rows, epilogue);
+    switch (linear.format) {
+        case Format::FLOAT: return float_linear(team, linear, input, num_rows, epilogue);
+        case Format::BFLOAT16: return bf16_linear(team, linear, input, num_rows, room, epilogue);
+        case Format::INT8: return int8_linear(team, linear, input, num_rows, room, epilogue);
+    }
 }
 
 template <typename Number>

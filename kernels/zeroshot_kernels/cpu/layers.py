@@ -13,7 +13,7 @@ from zeroshot_kernels.cpu.linear import GROUP, Int8Weight, whole_registers
 
 
 class LinearWeights(NamedTuple):
-    weight: Tensor | Int8Weight  # packed
+    weight: Tensor | Int8Weight  # packed: in float32, bfloat16 or int8
     bias: Tensor | None  # [out]
     num_inputs: int
     num_outputs: int
@@ -39,8 +39,12 @@ class _Norm(ctypes.Structure):
     _fields_ = (("weight", ctypes.c_void_p), ("bias", ctypes.c_void_p), ("eps", ctypes.c_float))
 
 
+_FORMATS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+
+
 class _Linear(ctypes.Structure):
     _fields_ = (
+        ("format", ctypes.c_int32),
         *((name, ctypes.c_void_p) for name in ("weight", "scales", "offsets", "bias")),
         *((name, ctypes.c_int64) for name in ("num_inputs", "num_outputs")),
     )
@@ -139,7 +143,7 @@ class Layers:
     def _room(self, num_tokens: int) -> tuple[Tensor, Iterable[int]]:
         """A tensor, and where in it each part of `_Workspace` begins. Every part starts on a line of the cache."""
         widths = [4 * self._n_embd, 4 * 3 * self._n_embd, 4 * self._n_embd, 4 * self._inner]
-        widths += [max(self._n_embd, self._inner) + GROUP, 4]  # one byte for each input, a float for each row
+        widths += [2 * max(self._n_embd, self._inner) + GROUP, 4]  # at most two bytes an input; a float for each row
         sizes = [-(-whole_registers(num_tokens) * width // 64) * 64 for width in widths]
         room = torch.empty(sum(sizes) + 64, dtype=torch.uint8)
         start = -(-room.data_ptr() // 64) * 64
@@ -157,4 +161,4 @@ def _linear(linear: LinearWeights) -> _Linear:
     weight, *rounding = packed if isinstance(packed, Int8Weight) else (packed,)
     addresses = [weight.data_ptr(), *(tensor.data_ptr() for tensor in rounding)] + [None] * (2 - len(rounding))
     bias = None if linear.bias is None else linear.bias.data_ptr()
-    return _Linear(*addresses, bias, linear.num_inputs, linear.num_outputs)
+    return _Linear(_FORMATS[weight.dtype], *addresses, bias, linear.num_inputs, linear.num_outputs)

@@ -15,8 +15,10 @@ _SIZE, _FLAG = ctypes.c_int64, ctypes.c_int
 _CACHES = (ctypes.c_void_p, ctypes.c_void_p, _FLAG)  # keys, values, whether they are in 16 bits
 _SIGNATURES = {
     "zeroshot_float_linear": [*[_FLOATS] * 5, *[_SIZE] * 4, _FLAG],
+    "zeroshot_bf16_linear": [*[_FLOATS] * 5, _BYTES, *[_SIZE] * 4, _FLAG],
     "zeroshot_int8_linear": [_FLOATS, _BYTES, _FLOATS, _INTS, *[_FLOATS] * 3, _BYTES, _FLOATS, *[_SIZE] * 4, _FLAG],
     "zeroshot_float_greedy": [_FLOATS, _FLOATS, _INTS, _BYTES, *[_SIZE] * 3],
+    "zeroshot_bf16_greedy": [_FLOATS, _FLOATS, _BYTES, _INTS, _BYTES, *[_SIZE] * 3],
     "zeroshot_int8_greedy": [_FLOATS, _BYTES, _FLOATS, _INTS, _BYTES, _FLOATS, _INTS, _BYTES, *[_SIZE] * 3],
     "zeroshot_decode_attention": [_FLOATS, *_CACHES, _INTS, _INTS, _FLOATS, *[_SIZE] * 6, ctypes.c_float],
     "zeroshot_prefill_attention": [_FLOATS, *_CACHES, *[_INTS] * 3, _FLOATS, *[_SIZE] * 6, ctypes.c_float],

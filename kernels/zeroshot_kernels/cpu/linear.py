@@ -21,6 +21,12 @@ def pack_float(weight: Tensor, pages: HugePages) -> Tensor:
     return pages.zeros(*tiles.transpose(1, 2).shape, dtype=weight.dtype).copy_(tiles.transpose(1, 2))
 
 
+def pack_bf16(weight: Tensor, pages: HugePages) -> Tensor:
+    """weight: [out, in] float32 -> bfloat16 [num_tiles, in / 2, TILE, 2], filled up with zeros."""
+    tiles = _grouped(weight.bfloat16(), 2)
+    return pages.zeros(*tiles.shape, dtype=torch.bfloat16).copy_(tiles)
+
+
 class Int8Weight(NamedTuple):
     weight: Tensor  # int8 [num_tiles, num_groups, TILE, GROUP]
     scales: Tensor  # float32 [num_tiles * TILE]
@@ -29,14 +35,19 @@ class Int8Weight(NamedTuple):
 
 def pack_int8(quantized: Tensor, scales: Tensor, pages: HugePages) -> Int8Weight:
     """quantized: int8 [out, in], the sizes of two neighbouring inputs sum to at most 128; scales: float32 [out]."""
-    tiles = _tiles(F.pad(quantized, (0, -quantized.shape[1] % GROUP)))
-    grouped = tiles.view(len(tiles), TILE, -1, GROUP).transpose(1, 2)
+    grouped = _grouped(quantized, GROUP)
     padding = (0, -len(quantized) % TILE)
     return Int8Weight(
         pages.zeros(*grouped.shape, dtype=torch.int8).copy_(grouped),
         F.pad(scales, padding),
         F.pad(ZERO_POINT * quantized.sum(1, dtype=torch.int32), padding),
     )
+
+
+def _grouped(weight: Tensor, size: int) -> Tensor:
+    """[out, in] -> [num_tiles, in / size, TILE, size]: so many inputs lie side by side, the last ones zeros."""
+    tiles = _tiles(F.pad(weight, (0, -weight.shape[1] % size)))
+    return tiles.view(len(tiles), TILE, -1, size).transpose(1, 2)
 
 
 def _tiles(weight: Tensor) -> Tensor:
@@ -56,6 +67,21 @@ def float_linear(
     output = _output(hidden, num_outputs, residual)
     library().zeroshot_float_linear(
         hidden.data_ptr(), weight.data_ptr(), _address(bias), _address(residual), output.data_ptr(),
+        num_tokens, num_inputs, num_outputs, output.stride(0), has_gelu,
+    )  # fmt: skip
+    return output
+
+
+def bf16_linear(
+    hidden: Tensor, weight: Tensor, num_outputs: int, bias: Tensor | None, residual: Tensor | None, *, has_gelu: bool
+) -> Tensor:
+    """The same with `pack_bf16`'s weights. A processor with matrix registers for bfloat16 rounds hidden, too."""
+    hidden = hidden.contiguous()
+    num_tokens, num_inputs = hidden.shape
+    output = _output(hidden, num_outputs, residual)
+    room = _room(num_tokens, 2 * num_inputs)
+    library().zeroshot_bf16_linear(
+        hidden.data_ptr(), weight.data_ptr(), _address(bias), _address(residual), output.data_ptr(), room.data_ptr(),
         num_tokens, num_inputs, num_outputs, output.stride(0), has_gelu,
     )  # fmt: skip
     return output
@@ -95,6 +121,18 @@ def float_greedy(hidden: Tensor, weight: Tensor, num_outputs: int) -> tuple[Tens
     return tokens, are_finite
 
 
+def bf16_greedy(hidden: Tensor, weight: Tensor, num_outputs: int) -> tuple[Tensor, Tensor]:
+    """The same of `bf16_linear`'s outputs."""
+    hidden = hidden.contiguous()
+    tokens, are_finite = _chosen(len(hidden))
+    room = _room(len(hidden), 2 * hidden.shape[1])
+    library().zeroshot_bf16_greedy(
+        hidden.data_ptr(), weight.data_ptr(), room.data_ptr(), tokens.data_ptr(), are_finite.data_ptr(),
+        *hidden.shape, num_outputs,
+    )  # fmt: skip
+    return tokens, are_finite
+
+
 def int8_greedy(hidden: Tensor, weight: Int8Weight, num_outputs: int) -> tuple[Tensor, Tensor]:
     """The same of `int8_linear`'s outputs."""
     hidden = hidden.contiguous()
@@ -118,8 +156,11 @@ def _output(hidden: Tensor, num_outputs: int, residual: Tensor | None) -> Tensor
 
 def _rounded(num_tokens: int, weight: Int8Weight) -> tuple[Tensor, Tensor]:
     """Room for rounded rows, and for their scales."""
-    num_bytes = whole_registers(num_tokens) * weight.weight.shape[1] * GROUP
-    return torch.empty(num_bytes, dtype=torch.uint8), torch.empty(num_tokens)
+    return _room(num_tokens, weight.weight.shape[1] * GROUP), torch.empty(num_tokens)
+
+
+def _room(num_tokens: int, row_bytes: int) -> Tensor:
+    return torch.empty(whole_registers(num_tokens) * row_bytes, dtype=torch.uint8)
 
 
 def _chosen(num_tokens: int) -> tuple[Tensor, Tensor]:

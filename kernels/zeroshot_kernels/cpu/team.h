@@ -113,8 +113,12 @@ void alone(Run run) {
     run(team);
 }
 
-// Weights as `linear.py` lays them out; scales and offsets are null in float32.
+// Of a layer's weights, as `layers.py` numbers them.
+enum class Format : std::int32_t { FLOAT, BFLOAT16, INT8 };
+
+// Weights as `linear.py` lays them out; scales and offsets are null but in int8.
 struct Linear {
+    Format format;
     const void* weight;
     const float* scales;
     const std::int32_t* offsets;
@@ -142,8 +146,8 @@ void share_blocks(Team& team, Index num_rows, Index num_tiles, Visit visit) {
     });
 }
 
-// Where an int8 layer puts its input: [num_rows, num_inputs] bytes, rows filled up to whole groups of four, their number
-// up to a multiple of 16; and scales.
+// Where a layer in bfloat16 or int8 puts its input, rounded: [num_rows, num_inputs] numbers, int8's rows filled up to
+// whole groups of four, the number of rows up to a multiple of 16; and int8's scales.
 struct Rounded {
     std::uint8_t* rows;
     float* scales;
@@ -173,6 +177,9 @@ struct Queries {
 // sink.write(sums, row, first output) for LANES sums at a time: an `Epilogue`, or `Greedy`.
 template <typename Sink>
 void float_linear(Team& team, const Linear& layer, const float* input, Index num_rows, const Sink& sink);
+template <typename Sink>
+void bf16_linear(Team& team, const Linear& layer, const float* input, Index num_rows, const Rounded& room,
+                 const Sink& sink);
 template <typename Sink>
 void int8_linear(Team& team, const Linear& layer, const float* input, Index num_rows, const Rounded& room,
                  const Sink& sink);

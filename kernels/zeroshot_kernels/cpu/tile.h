@@ -2,7 +2,7 @@
 // registers.
 #pragma once
 
-#include "common.h"
+#include "bfloat16.h"
 
 namespace zeroshot {
 
@@ -16,24 +16,27 @@ constexpr Block FEW{6, 1}, MANY = FEW;
 // Inputs that are summed up on their own before they join the rest: rounding errors grow with the length of a sum.
 constexpr Index PIECE = 256;
 
-// sums[t][r][j] = the sum over k of inputs[r * input_stride + k] * weights[t][k][j], k in order.
-// weights: [tiles, num_inputs, TILE], tiles `distance` floats apart. Not inlined: it needs every register for itself.
-template <Index rows, Index tiles>
-[[gnu::noinline]] void multiply_tiles(const float* inputs, Index input_stride, const float* weights, Index distance,
+// sums[t][r][j] = the sum over k of inputs[r * input_stride + k] * weight k of tile t's output j, k in order.
+// weights: tiles as `weights_at` reads them, `distance` numbers apart. Not inlined: it needs every register for itself.
+template <Index rows, Index tiles, typename Weight>
+[[gnu::noinline]] void multiply_tiles(const float* inputs, Index input_stride, const Weight* weights, Index distance,
                                       Index num_inputs, bool fetches, float (&sums)[tiles][rows][TILE]) {
+    constexpr Index together = INPUTS_TOGETHER<Weight>;
+    static_assert(PIECE % together == 0);
     std::memset(sums, 0, sizeof sums);
     for (Index start = 0; start < num_inputs; start += PIECE) {
         const Index end = start + PIECE < num_inputs ? start + PIECE : num_inputs;
         Floats piece[tiles][rows][PARTS] = {};
-        for (Index k = start; k < end; ++k) {
-            const float* from = weights + k * TILE;
+        for (Index k = start; k < end; k += together) {
+            const Weight* from = weights + k * TILE;
             if (fetches)
                 for (Index t = 0; t < tiles; ++t) fetch_ahead<4096, 16384>(from + t * distance);
-            for (Index r = 0; r < rows; ++r)
-                for (Index t = 0; t < tiles; ++t)
-                    for (Index part = 0; part < PARTS; ++part)
-                        piece[t][r][part] +=
-                            inputs[r * input_stride + k] * load<Floats>(from + t * distance + part * LANES);
+            for (Index i = 0; i < together && k + i < end; ++i)
+                for (Index r = 0; r < rows; ++r)
+                    for (Index t = 0; t < tiles; ++t)
+                        for (Index part = 0; part < PARTS; ++part)
+                            piece[t][r][part] +=
+                                inputs[r * input_stride + k + i] * weights_at(from + t * distance, part, i);
         }
         for (Index t = 0; t < tiles; ++t)
             for (Index r = 0; r < rows; ++r)

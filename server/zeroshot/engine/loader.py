@@ -3,6 +3,7 @@
 import ctypes
 import logging
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ from zeroshot.model.config import GPT2Config
 from zeroshot.model.fused_decode import fused_rows
 from zeroshot.model.gpt2 import GPT2
 from zeroshot.model.hub import fetch_model
-from zeroshot.model.native_ops import cpu_backend
-from zeroshot.model.ops import device_backend
+from zeroshot.model.native_linear import FORMATS
+from zeroshot.model.native_ops import are_available, native_backend
+from zeroshot.model.ops import Backend, device_backend, plain_backend
 from zeroshot.model.triton_fused import triton_fused_ops
 from zeroshot.model.triton_ops import triton_ops
 from zeroshot.model.weights import load_weights
@@ -29,7 +31,7 @@ _KEPT_BYTES = 2**30
 _BF16_CAPABILITY = (8, 0)
 _FP8_CAPABILITY = (8, 9)
 
-# int8 is for the linear layers; everything around them stays fp32.
+# int8 is for the linear layers; everything around them stays fp32. So it does with bf16 by the C++ kernels.
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
 
 
@@ -47,7 +49,7 @@ def load_engine(settings: EngineSettings) -> Engine:
         "%s on %s in %s by %s, %d threads, KV cache of %d tokens",
         settings.model_folder.name,
         model.device,
-        "int8" if settings.dtype == "int8" else str(model.dtype).removeprefix("torch."),
+        str(model.dtype).removeprefix("torch.") if settings.dtype == "auto" else settings.dtype,
         model.backend.name,
         torch.get_num_threads(),
         engine.block_manager.num_blocks * engine.block_manager.block_size,
@@ -86,17 +88,16 @@ def _keep_freed_memory() -> None:
 def load_model(settings: EngineSettings) -> GPT2:
     """The model on its device, with the best kernels that work there. Raises WeightsError or SettingsError."""
     device = torch.device(_device_type(settings))
-    dtype = _dtype(settings, device)
     config = GPT2Config.from_folder(settings.model_folder)
     kv_dtype = _kv_dtype(settings, device)
-    weights = load_weights(settings.model_folder, config, dtype=dtype, device=device)
     if device.type == "cpu":
-        wants_kernels = settings.cpu_kernels == "auto"
-        is_int8 = settings.dtype == "int8"
-        backend = cpu_backend(dtype=dtype, is_int8=is_int8, wants_kernels=wants_kernels, kv_dtype=kv_dtype)
-        return GPT2(config, weights, backend)
+        backend, dtype = _cpu_backend(settings)
+        weights = load_weights(settings.model_folder, config, dtype=dtype, device=device)
+        return GPT2(config, weights, backend if kv_dtype is None else replace(backend, kv_dtype=kv_dtype))
     if settings.dtype == "int8":
         raise SettingsError("dtype int8 is for CPUs; a GPU runs bf16, fp16 or fp32.")
+    dtype = _gpu_dtype(settings, device)
+    weights = load_weights(settings.model_folder, config, dtype=dtype, device=device)
     types: dict[str, Any] = {"dtype": dtype, "device": device, "kv_dtype": kv_dtype}
     ops, kernels = triton_ops(config, max_num_seqs=max_decode_rows(settings), **types)
     fused = triton_fused_ops(config, wanted=settings.fused_decode, kernels=kernels, **types)
@@ -138,10 +139,16 @@ def _kv_dtype(settings: EngineSettings, device: torch.device) -> torch.dtype | N
     return torch.float8_e4m3fn
 
 
-def _dtype(settings: EngineSettings, device: torch.device) -> torch.dtype:
-    """fp32 on a CPU: exact, and the demo model is small. bf16 on a GPU, fp16 on one that has none (before Ampere)."""
+def _cpu_backend(settings: EngineSettings) -> tuple[Backend, torch.dtype]:
+    """And what to load weights in. auto is fp32: exact, and the demo model is small."""
+    dtype = "fp32" if settings.dtype == "auto" else settings.dtype
+    if settings.cpu_kernels == "auto" and dtype in FORMATS and are_available():
+        return native_backend(dtype), torch.float32
+    return plain_backend(is_int8=dtype == "int8"), _DTYPES[dtype]
+
+
+def _gpu_dtype(settings: EngineSettings, device: torch.device) -> torch.dtype:
+    """auto is bf16, or fp16 on a GPU that has none (before Ampere)."""
     if settings.dtype != "auto":
         return _DTYPES[settings.dtype]
-    if device.type == "cpu":
-        return torch.float32
     return torch.bfloat16 if torch.cuda.get_device_capability(device) >= _BF16_CAPABILITY else torch.float16

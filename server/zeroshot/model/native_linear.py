@@ -5,7 +5,7 @@ Each token's sums run in one order whatever its batch, so a request gets the sam
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -15,10 +15,13 @@ from zeroshot_kernels.cpu.huge_pages import HugePages
 from zeroshot_kernels.cpu.layers import LinearWeights
 from zeroshot_kernels.cpu.linear import (
     Int8Weight,
+    bf16_greedy,
+    bf16_linear,
     float_greedy,
     float_linear,
     int8_greedy,
     int8_linear,
+    pack_bf16,
     pack_float,
     pack_int8,
 )
@@ -36,8 +39,15 @@ def _quantize_and_pack(weight: Tensor, pages: HugePages) -> Int8Weight:
     return pack_int8(*quantize_weight(weight), pages)
 
 
-_FLOAT = _Kernels(pack_float, float_linear, float_greedy)
-_INT8 = _Kernels(_quantize_and_pack, int8_linear, int8_greedy)
+WeightFormat = Literal["fp32", "bf16", "int8"]
+"""What weights of linear layers are kept in. Activations come and go in fp32."""
+
+_KERNELS: dict[WeightFormat, _Kernels] = {
+    "fp32": _Kernels(pack_float, float_linear, float_greedy),
+    "bf16": _Kernels(pack_bf16, bf16_linear, bf16_greedy),
+    "int8": _Kernels(_quantize_and_pack, int8_linear, int8_greedy),
+}
+FORMATS = tuple(_KERNELS)
 
 
 class NativeLinear(Linear):
@@ -67,12 +77,12 @@ class NativeLinear(Linear):
 
 
 def native_linear(
-    weight: Tensor, bias: Tensor | None, *, is_int8: bool, pages: HugePages | None = None
+    weight: Tensor, bias: Tensor | None, weight_format: WeightFormat, *, pages: HugePages | None = None
 ) -> NativeLinear:
     """pages: where the packed weight goes; None: into pages of its own."""
-    return NativeLinear(weight, bias, kernels=_INT8 if is_int8 else _FLOAT, pages=pages or HugePages())
+    return NativeLinear(weight, bias, kernels=_KERNELS[weight_format], pages=pages or HugePages())
 
 
-def native_linear_factory(*, is_int8: bool) -> LinearFactory:
+def native_linear_factory(weight_format: WeightFormat) -> LinearFactory:
     """All layers of a model share one room of large pages."""
-    return partial(native_linear, is_int8=is_int8, pages=HugePages())
+    return partial(native_linear, weight_format=weight_format, pages=HugePages())

@@ -3,7 +3,6 @@
 import itertools
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from zeroshot.model.int8_linear import MAX_ACTIVATION, quantize_weight
 from zeroshot.model.native_layers import NativeLayerNorm, native_layer_loop
-from zeroshot.model.native_linear import native_linear, native_linear_factory
+from zeroshot.model.native_linear import FORMATS, WeightFormat, native_linear, native_linear_factory
 from zeroshot.model.ops import Backend, Ops, SamplingKernels, plain_backend
 from zeroshot_kernels.cpu import attention
 from zeroshot_kernels.cpu.compiler import KernelsUnavailable
@@ -32,23 +31,18 @@ _TOLERANCE = 1e-4
 """On norm(kernel - expected) / norm(expected): catches a wrong result, not a rounding."""
 
 
-def cpu_backend(
-    *, dtype: torch.dtype, is_int8: bool, wants_kernels: bool, kv_dtype: torch.dtype | None = None
-) -> Backend:
-    """dtype: of everything but int8's linear layers; kv_dtype: of the KV cache, None for the backend's choice."""
-    backend = None
-    if wants_kernels and dtype == torch.float32:
-        reason = why_unavailable()
-        if reason is None:
-            backend = native_backend(is_int8=is_int8)
-        else:
-            logger.warning("slower: PyTorch runs in place of the C++ kernels: %s", reason)
-    backend = backend or plain_backend(is_int8=is_int8)
-    return backend if kv_dtype is None else replace(backend, kv_dtype=kv_dtype)
+def are_available() -> bool:
+    """Whether the kernels are here, and right; if not, the log says why."""
+    reason = why_unavailable()
+    if reason is not None:
+        logger.warning("slower: PyTorch runs in place of the C++ kernels: %s", reason)
+    return reason is None
 
 
-def native_backend(*, is_int8: bool) -> Backend:
-    """With int8, keys and values are in fp16, where the processor converts it: half as much to read."""
+def native_backend(weight_format: WeightFormat) -> Backend:
+    """For weights loaded in fp32. Beside rounded ones, keys and values are in fp16: half as much to read, where the
+    processor converts it.
+    """
     plain = plain_backend()
     return Backend(
         ops=Ops(
@@ -56,7 +50,7 @@ def native_backend(*, is_int8: bool) -> Backend:
             decode_attention=attention.decode_attention,
             prefill_attention=attention.prefill_attention,
         ),
-        linear_factory=lambda _: native_linear_factory(is_int8=is_int8),
+        linear_factory=lambda _: native_linear_factory(weight_format),
         layer_norm=NativeLayerNorm,
         embed=plain.embed,
         is_device=False,
@@ -64,7 +58,7 @@ def native_backend(*, is_int8: bool) -> Backend:
         name="C++ kernels",
         layer_loop=native_layer_loop,
         sampling_kernels=SamplingKernels(draw, logprobs),
-        kv_dtype=torch.float16 if is_int8 and attention.converts_half() else None,
+        kv_dtype=torch.float16 if weight_format != "fp32" and attention.converts_half() else None,
     )
 
 
@@ -101,16 +95,20 @@ def _errors() -> dict[str, float]:
 def _linear_probes(generator: torch.Generator) -> Iterator[Probe]:
     hidden, weight = torch.randn(5, 64, generator=generator), torch.randn(64, 40, generator=generator)
     bias, residual = torch.randn(40, generator=generator), torch.randn(5, 40, generator=generator)
-    float_linear = native_linear(weight, bias, is_int8=False)
+    float_linear = native_linear(weight, bias, "fp32")
     yield "float_linear", float_linear.add_to(residual, hidden), hidden @ weight + bias + residual
     gelu = F.gelu(hidden @ weight + bias, approximate="tanh")
     yield "gelu", float_linear(hidden, "gelu_new"), gelu
+
+    exact = hidden.bfloat16().float()  # where the processor rounds the input, it need not
+    expected = exact @ weight.bfloat16().float() + bias + residual
+    yield "bf16_linear", native_linear(weight, bias, "bf16").add_to(residual, exact), expected
 
     quantized, scales = quantize_weight(weight.t())
     row_scales = hidden.abs().amax(1, keepdim=True) / MAX_ACTIVATION
     rounded = (hidden / row_scales).round() * row_scales @ (quantized.t() * scales)
     expected = rounded + bias + residual
-    int8_linear = native_linear(weight, bias, is_int8=True)
+    int8_linear = native_linear(weight, bias, "int8")
     yield "int8_linear", int8_linear.add_to(residual, hidden), expected
     yield "int8_linear of few", int8_linear.add_to(residual[:1], hidden[:1]), expected[:1]
 
@@ -121,10 +119,10 @@ def _greedy_probes(generator: torch.Generator) -> Iterator[Probe]:
     weight = torch.randn(64, num_outputs, generator=generator).abs()
     hidden = torch.randn(5, 64, generator=generator).abs()
     hidden = torch.cat([hidden, -hidden])  # all logits of a row are above zero, or all below
-    for op, is_int8 in (("float_greedy", False), ("int8_greedy", True)):
-        lm_head = native_linear(weight, None, is_int8=is_int8)
+    for weight_format in FORMATS:
+        lm_head = native_linear(weight, None, weight_format)
         found = torch.stack(lm_head.greedy(hidden, num_outputs))
-        yield op, found, torch.stack([lm_head(hidden).argmax(1), torch.ones(len(hidden))])
+        yield f"{weight_format}_greedy", found, torch.stack([lm_head(hidden).argmax(1), torch.ones(len(hidden))])
 
 
 def _layer_norm_probes(generator: torch.Generator) -> Iterator[Probe]:

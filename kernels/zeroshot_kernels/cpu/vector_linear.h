@@ -1,0 +1,26 @@
+// hidden @ weight in float, whatever the weights are kept in. A tile of them is read from end to end, once for a block's
+// rows. Each sum runs over the inputs in one order whatever the number of rows: a token's result never depends on its batch.
+#pragma once
+
+#include "team.h"
+#include "tile.h"
+
+namespace zeroshot {
+
+template <typename Weight, typename Sink>
+void multiply_by_vectors(Team& team, const Linear& layer, const float* input, Index num_rows, const Sink& sink) {
+    const Index width = layer.num_inputs, size = tile_size<Weight>(width);
+    const Index num_tiles = tiles_for(layer.num_outputs);
+    share_blocks<FEW, MANY>(team, num_rows, num_tiles, [&](auto rows, auto tiles, Index row, Index tile) {
+        const Weight* weights = static_cast<const Weight*>(layer.weight) + tile * size;
+        const bool fetches = row == 0 || tiles() == 1;  // two tiles that are in a cache leave loads no time for it
+        alignas(64) float sums[tiles()][rows()][TILE];
+        multiply_tiles<rows(), tiles()>(input + row * width, width, weights, size, width, fetches, sums);
+        for (Index t = 0; t < tiles(); ++t)
+            for (Index r = 0; r < rows(); ++r)
+                for (Index part = 0; part < TILE; part += LANES)
+                    sink.write(load<Floats>(sums[t][r] + part), row + r, (tile + t) * TILE + part);
+    });
+}
+
+}  // namespace zeroshot
