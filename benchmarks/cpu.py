@@ -45,6 +45,8 @@ BASELINE = "Hugging Face generate"
 SERVED = {
     "zeroshot fp32, HTTP": ("fp32", False),
     "zeroshot fp32, HTTP stream": ("fp32", True),
+    "zeroshot bf16, HTTP": ("bf16", False),
+    "zeroshot bf16, HTTP stream": ("bf16", True),
     "zeroshot int8, HTTP": ("int8", False),
     "zeroshot int8, HTTP stream": ("int8", True),
 }

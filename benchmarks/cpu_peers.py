@@ -150,6 +150,13 @@ class CTranslate2:
         return seconds
 
 
+def _ctranslate2_has(compute_type: str) -> bool:
+    """Whether it multiplies in this type on this processor: it refuses what it would have to emulate."""
+    import ctranslate2
+
+    return compute_type in ctranslate2.get_supported_compute_types("cpu")
+
+
 def check_length(num_tokens: int, wanted: int) -> None:
     if num_tokens != wanted:
         raise RuntimeError(f"asked for {wanted} tokens, got {num_tokens}")
@@ -164,16 +171,19 @@ def peers(
     """(name -> how to load it), and the versions of the libraries, or that one is missing."""
     found: dict[str, Callable[[], Peer]] = {
         "zeroshot fp32, engine alone": lambda: EngineAlone(checkpoint, "fp32", threads, sampling),
+        "zeroshot bf16, engine alone": lambda: EngineAlone(checkpoint, "bf16", threads, sampling),
         "zeroshot int8, engine alone": lambda: EngineAlone(checkpoint, "int8", threads, sampling),
         "Hugging Face generate": lambda: HuggingFace(checkpoint, sampling),
     }
     optional: dict[str, dict[str, Callable[[], Peer]]] = {
         "ctranslate2": {
             "CTranslate2 fp32": lambda: CTranslate2(checkpoint, "float32", threads, sampling),
+            "CTranslate2 bf16": lambda: CTranslate2(checkpoint, "bfloat16", threads, sampling),
             "CTranslate2 int8": lambda: CTranslate2(checkpoint, "int8", threads, sampling),
         },
         "llama-cpp-python": {
             "llama.cpp F32": lambda: LlamaCpp(checkpoint, "F32", threads, sampling),
+            "llama.cpp BF16": lambda: LlamaCpp(checkpoint, "BF16", threads, sampling),
             "llama.cpp Q8_0": lambda: LlamaCpp(checkpoint, "Q8_0", threads, sampling),
         },
     }
@@ -184,4 +194,6 @@ def peers(
             found |= systems
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed: make bench-peers"
+    if "CTranslate2 bf16" in found and not _ctranslate2_has("bfloat16"):
+        del found["CTranslate2 bf16"]
     return found, versions
