@@ -19,12 +19,14 @@ from benchmarks.random_checkpoint import random_checkpoint
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.timeout(600)  # every system is loaded
+
 
 def run(tmp_path: Path, *options: str) -> dict[str, Any]:
     sizes = ["--size", "tiny", "--rounds", "1", "--output-tokens", "4", "--threads", "1"]
     output = tmp_path / "result.json"
     command = [sys.executable, "-m", "benchmarks.cpu", *sizes, "--checkpoints", str(tmp_path), "--output", str(output)]
-    result = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=250)
+    result = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=550)
     assert result.returncode == 0, result.stderr
     return json.loads(output.read_text())
 

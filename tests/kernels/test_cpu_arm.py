@@ -12,10 +12,13 @@ from zeroshot_kernels.cpu.prebuilt import LEVELS
 
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 
-pytestmark = pytest.mark.skipif(
-    not all(map(shutil.which, ("g++", COMPILER, EMULATOR))),
-    reason=f"takes g++, {COMPILER} and {EMULATOR}: Debian's g++-aarch64-linux-gnu and qemu-user",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not all(map(shutil.which, ("g++", COMPILER, EMULATOR))),
+        reason=f"takes g++, {COMPILER} and {EMULATOR}: Debian's g++-aarch64-linux-gnu and qemu-user",
+    ),
+    pytest.mark.timeout(1200),  # each compiles all of the kernels
+]
 
 PROGRAM = Path(__file__).with_name("cpu_results.cpp")
 FLAGS = ["-std=c++20", "-O2", "-fopenmp", "-Wno-psabi", "-fno-math-errno", "-fno-trapping-math"]
@@ -23,7 +26,7 @@ FLAGS = ["-std=c++20", "-O2", "-fopenmp", "-Wno-psabi", "-fno-math-errno", "-fno
 
 def build(compiler: str, target: Path, *flags: str) -> Path:
     command = [compiler, *FLAGS, *flags, str(PROGRAM), *map(str, SOURCES.glob("*.cpp")), "-o", str(target)]
-    subprocess.run(command, check=True, capture_output=True, timeout=280)
+    subprocess.run(command, check=True, capture_output=True, timeout=900)
     return target
 
 

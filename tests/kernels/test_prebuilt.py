@@ -17,6 +17,8 @@ except KernelsUnavailable as reason:
 if platform.machine() not in prebuilt.LEVELS:
     pytest.skip(f"no levels for {platform.machine()}", allow_module_level=True)
 
+pytestmark = pytest.mark.timeout(1200)  # the first test compiles every level: a minute on two cores
+
 LEVELS = prebuilt.LEVELS[platform.machine()]
 
 
