@@ -29,6 +29,7 @@ def test_it_runs_from_one_command(tmp_path: Path) -> None:
         assert min(rate for values in row.values() for rate in values) > 0
 
 
-def test_the_docs_say_what_the_result_file_says() -> None:
-    result = json.loads((ROOT / "benchmarks" / "results" / "cpu_kernels.json").read_text())
+@pytest.mark.parametrize("name", ["cpu_kernels", "cpu_kernels_amx"])
+def test_the_docs_say_what_the_result_files_say(name: str) -> None:
+    result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
     assert markdown_table(result) in (ROOT / "docs" / "cpu.md").read_text()

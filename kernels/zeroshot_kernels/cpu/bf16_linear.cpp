@@ -1,5 +1,5 @@
 // hidden @ weight with weights rounded to bfloat16. A tile of them is [num_inputs / 2, TILE, 2].
-// By matrix registers, where the processor has them: then the input is rounded too, and sums are in float. Elsewhere all is
+// By matrix registers, where the processor has them: the input is rounded too, and sums are in float. Elsewhere all is
 // computed in float, and only the weights are rounded.
 
 #include "greedy.h"
@@ -34,7 +34,7 @@ void multiply_by_matrices(Team& team, const Linear& layer, const float* input, I
         for (Index part = 0; part < TILE; part += LANES)
             for (Index r = 0; r < count; ++r) sink.write(load<Floats>(sums[r] + part), row + r, tile * TILE + part);
     };
-    matrix::multiply<float>(team, room.rows, layer.weight, row_bytes, num_rows, tiles_for(layer.num_outputs), finish);
+    matrix::multiply_all<float>(team, room.rows, layer.weight, row_bytes, num_rows, tiles_for(layer.num_outputs), finish);
 }
 #endif
 

@@ -127,11 +127,11 @@ bool suits_matrices(const Linear& layer, Index num_rows) {
 // room: as matrix::place_of lays rows out.
 template <typename Sink>
 void multiply_by_matrices(Team& team, const Linear& layer, Index num_rows, const Rounded& room, const Sink& sink) {
-    matrix::multiply<std::int32_t>(team, room.rows, layer.weight, layer.num_inputs, num_rows,
-                                   tiles_for(layer.num_outputs),
-                                   [&](const std::int32_t (*sums)[TILE], Index count, Index row, Index tile) {
-                                       finish(layer, tile, sums, count, room.scales, row, sink);
-                                   });
+    const auto finish_rows = [&](const std::int32_t (*sums)[TILE], Index count, Index row, Index tile) {
+        finish(layer, tile, sums, count, room.scales, row, sink);
+    };
+    matrix::multiply_all<std::int32_t>(team, room.rows, layer.weight, layer.num_inputs, num_rows,
+                                       tiles_for(layer.num_outputs), finish_rows);
 }
 #endif
 

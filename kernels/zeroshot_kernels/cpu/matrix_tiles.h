@@ -58,37 +58,21 @@ class Registers {
 
 inline const Registers::Shapes Registers::SHAPES;
 
-// What four registers hold: an int32 of a product in int8, a float of one in bfloat16.
+// Of two times ROWS rows with two tiles, [2 * rows + tile]: an int32 of a product in int8, a float of one in bfloat16.
 template <typename Sum>
 using Sums = Sum[4][ROWS][TILE];
 
-// Rows and tiles that are multiplied at a time.
+// What is multiplied at a time: one or two times ROWS rows with one or two neighbouring tiles of weights.
 struct Block {
     const std::uint8_t* inputs;   // as `place_of` lays them out
     const std::uint8_t* weights;  // [tiles, row_bytes / BYTES, BYTES / 4, TILE, 4]
     Index row_bytes;              // of a row's inputs, and of an output's weights
-    Index num_tiles;
-    bool has_second_rows;
+    bool has_second_rows, has_second_tile;
     bool is_new;       // its weights have not been read yet
-    bool is_followed;  // the same thread multiplies the next tiles afterwards
-
-    Index register_row_bytes() const { return ROWS * row_bytes; }
-    Index tile_bytes() const { return TILE * row_bytes; }
+    bool is_followed;  // the same thread multiplies the next two tiles afterwards
 };
 
-// Without these, memory would wait for the registers: the next 4 KB of each tile, and the tiles after them.
-template <Index most_tiles>
-inline void fetch_weights_ahead(const Block& block, Index k) {
-    if (!block.is_new) return;
-    for (Index tile = 0; tile < most_tiles; ++tile)
-        for (Index line = 0; line < ROWS * BYTES; line += 64) {
-            const std::uint8_t* weights = block.weights + tile * block.tile_bytes() + k + line;
-            __builtin_prefetch(weights + 4096);
-            if (block.is_followed) __builtin_prefetch(weights + most_tiles * block.tile_bytes(), 0, 2);
-        }
-}
-
-// Numbers of registers: the instructions' own names take nothing but literals.
+// A macro, since the instructions' own names take nothing but literals.
 #define ZEROSHOT_ADD_PRODUCTS(sums, inputs, weights)     \
     if constexpr (std::is_same_v<Sum, float>) {          \
         _tile_dpbf16ps(sums, inputs, weights);           \
@@ -96,27 +80,34 @@ inline void fetch_weights_ahead(const Block& block, Index k) {
         _tile_dpbusd(sums, inputs, weights);             \
     }
 
-// Two times ROWS rows with two tiles, so that what is loaded into a register is used twice. sums: [2 * rows + tile].
+// Two times two, so that what is loaded into a register is used twice.
 template <typename Sum>
-inline void multiply_two_by_two(const Block& block, Sums<Sum>& sums) {
+inline void multiply(const Block& block, Sums<Sum>& sums) {
+    constexpr Index bytes = ROWS * BYTES;
+    const Index rows_bytes = ROWS * block.row_bytes, tile_bytes = TILE * block.row_bytes;
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    for (Index k = 0; k < block.register_row_bytes(); k += ROWS * BYTES) {
+    for (Index k = 0; k < rows_bytes; k += bytes) {
         const std::uint8_t *inputs = block.inputs + k, *weights = block.weights + k;
-        fetch_weights_ahead<2>(block, k);
+        // Without these, memory would wait for the registers: the next 4 KB of each tile, and the next two tiles.
+        for (Index line = 0; block.is_new && line < bytes; line += 64)
+            for (Index tile = 0; tile < 2; ++tile) {
+                __builtin_prefetch(weights + tile * tile_bytes + line + 4096);
+                if (block.is_followed) __builtin_prefetch(weights + (tile + 2) * tile_bytes + line, 0, 2);
+            }
         _tile_loadd(6, weights, BYTES);
         _tile_loadd(4, inputs, BYTES);
         ZEROSHOT_ADD_PRODUCTS(0, 4, 6)
-        if (block.num_tiles > 1) {
-            _tile_loadd(7, weights + block.tile_bytes(), BYTES);
+        if (block.has_second_tile) {
+            _tile_loadd(7, weights + tile_bytes, BYTES);
             ZEROSHOT_ADD_PRODUCTS(1, 4, 7)
         }
         if (block.has_second_rows) {
-            _tile_loadd(5, inputs + block.register_row_bytes(), BYTES);
+            _tile_loadd(5, inputs + rows_bytes, BYTES);
             ZEROSHOT_ADD_PRODUCTS(2, 5, 6)
-            if (block.num_tiles > 1) {
+            if (block.has_second_tile) {
                 ZEROSHOT_ADD_PRODUCTS(3, 5, 7)
             }
         }
@@ -127,67 +118,27 @@ inline void multiply_two_by_two(const Block& block, Sums<Sum>& sums) {
     _tile_stored(3, sums[3], BYTES);
 }
 
-// ROWS rows with four tiles: a product waits for the last one in its register, 52 cycles, and four take 64. sums: [tile].
-template <typename Sum>
-inline void multiply_one_by_four(const Block& block, Sums<Sum>& sums) {
-    const Index tile_bytes = block.tile_bytes();
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    for (Index k = 0; k < block.register_row_bytes(); k += ROWS * BYTES) {
-        const std::uint8_t* weights = block.weights + k;
-        fetch_weights_ahead<4>(block, k);
-        _tile_loadd(4, block.inputs + k, BYTES);
-        _tile_loadd(5, weights, BYTES);
-        ZEROSHOT_ADD_PRODUCTS(0, 4, 5)
-        if (block.num_tiles > 1) {
-            _tile_loadd(6, weights + tile_bytes, BYTES);
-            ZEROSHOT_ADD_PRODUCTS(1, 4, 6)
-        }
-        if (block.num_tiles > 2) {
-            _tile_loadd(7, weights + 2 * tile_bytes, BYTES);
-            ZEROSHOT_ADD_PRODUCTS(2, 4, 7)
-        }
-        if (block.num_tiles > 3) {
-            _tile_loadd(5, weights + 3 * tile_bytes, BYTES);
-            ZEROSHOT_ADD_PRODUCTS(3, 4, 5)
-        }
-    }
-    _tile_stored(0, sums[0], BYTES);
-    _tile_stored(1, sums[1], BYTES);
-    _tile_stored(2, sums[2], BYTES);
-    _tile_stored(3, sums[3], BYTES);
-}
-
 #undef ZEROSHOT_ADD_PRODUCTS
 
-// finish(sums, [ROWS][TILE], how many of the rows there are, first row, tile) for each register of sums. inputs: as
-// `place_of` lays them out; weights: as in `Block`, those of all tiles. A row's sums run over its inputs in one order
-// whatever the number of rows.
+// finish(sums, how many of their rows there are, first row, tile) for the sums, [ROWS][TILE], of all rows and tiles.
+// inputs, weights: as in `Block`. A row's sums run over its inputs in one order whatever the number of rows.
 template <typename Sum, typename Finish>
-void multiply(Team& team, const std::uint8_t* inputs, const void* weights, Index row_bytes, Index num_rows,
-              Index num_tiles, Finish finish) {
+void multiply_all(Team& team, const std::uint8_t* inputs, const void* weights, Index row_bytes, Index num_rows,
+                  Index num_tiles, Finish finish) {
     const Registers registers;
-    const bool is_one = num_rows <= ROWS;
-    const Index rows = is_one ? ROWS : 2 * ROWS, tiles = is_one ? 4 : 2;
-    const Index num_items = (num_tiles + tiles - 1) / tiles, at_once = pieces_at_once(num_items, team.num_threads());
-    team.share(num_items, at_once, [&](Index item) {
-        const Index first = item * tiles;
-        for (Index row = 0; row < num_rows; row += rows) {
-            const Block block{inputs + row * row_bytes,
-                              static_cast<const std::uint8_t*>(weights) + first * TILE * row_bytes,
-                              row_bytes,
-                              std::min(tiles, num_tiles - first),
-                              num_rows - row > ROWS,
-                              row == 0,
-                              (item + 1) % at_once != 0};
+    const Index num_pairs = (num_tiles + 1) / 2, at_once = pieces_at_once(num_pairs, team.num_threads());
+    team.share(num_pairs, at_once, [&](Index pair) {
+        const Index tile = 2 * pair;
+        const std::uint8_t* from = static_cast<const std::uint8_t*>(weights) + tile * TILE * row_bytes;
+        for (Index row = 0; row < num_rows; row += 2 * ROWS) {
+            const bool has_second_rows = num_rows - row > ROWS, has_second_tile = tile + 1 < num_tiles;
             alignas(64) Sums<Sum> sums;
-            if (is_one) multiply_one_by_four<Sum>(block, sums);
-            else multiply_two_by_two<Sum>(block, sums);
-            for (Index i = 0; i <= block.has_second_rows; ++i)
-                for (Index j = 0; j < block.num_tiles; ++j)
-                    finish(sums[2 * i + j], std::min(ROWS, num_rows - row - i * ROWS), row + i * ROWS, first + j);
+            multiply<Sum>({inputs + row * row_bytes, from, row_bytes, has_second_rows, has_second_tile, row == 0,
+                           (pair + 1) % at_once != 0},
+                          sums);
+            for (Index i = 0; i <= has_second_rows; ++i)
+                for (Index j = 0; j <= has_second_tile; ++j)
+                    finish(sums[2 * i + j], std::min(ROWS, num_rows - row - i * ROWS), row + i * ROWS, tile + j);
         }
     });
 }

@@ -1,5 +1,5 @@
-// hidden @ weight in float, whatever the weights are kept in. A tile of them is read from end to end, once for a block's
-// rows. Each sum runs over the inputs in one order whatever the number of rows: a token's result never depends on its batch.
+// hidden @ weight in float, whatever the weights are kept in. A tile of them is read from end to end, once for all rows of a
+// block. Each sum runs over the inputs in one order whatever the number of rows: no result depends on its batch.
 #pragma once
 
 #include "team.h"
