@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.skipif(
         importlib.util.find_spec("triton") is None, reason="triton is not installed: pip install 'zeroshot[triton]'"
     ),
-    pytest.mark.timeout(2400),  # the first test compiles all of them: three minutes on two cores with nothing else to do
+    pytest.mark.timeout(2400),  # the first test compiles all of them: three minutes on two idle cores
 ]
 
 
