@@ -28,13 +28,13 @@ def main() -> None:
     arguments = parser.parse_args()
     encode, texts = Tokenizer.from_folder(arguments.model).encode, (books(arguments.data), wikitext(arguments.data))
     tokens = dict(zip((BOOKS_FILE, FILE), map(encode, texts), strict=True))
-    quality = {
-        dtype: {
-            file: compare(models(arguments.model, dtype), token_ids, arguments.windows, arguments.window_tokens)
+    quality = {}
+    for dtype in ROUNDED:
+        both = models(arguments.model, dtype)
+        quality[dtype] = {
+            file: compare(both, token_ids, arguments.windows, arguments.window_tokens)
             for file, token_ids in tokens.items()
         }
-        for dtype in ROUNDED
-    }
     result = {
         "model": arguments.model.name,
         "weights_sha256": weights_sha256(arguments.model),

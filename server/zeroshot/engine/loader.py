@@ -31,7 +31,7 @@ _KEPT_BYTES = 2**30
 _BF16_CAPABILITY = (8, 0)
 _FP8_CAPABILITY = (8, 9)
 
-# int8 is for the linear layers; everything around them stays fp32. So it does with bf16 by the C++ kernels.
+# int8 is for the linear layers; everything around them stays fp32. So does it with bf16 by the C++ kernels.
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
 
 
