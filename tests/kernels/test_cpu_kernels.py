@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from zeroshot.model.int8_linear import MAX_ACTIVATION, Int8Linear
 from zeroshot.model.native_linear import FORMATS, WeightFormat, native_linear_factory
 from zeroshot.model.native_ops import why_unavailable
-from zeroshot_kernels.cpu import attention
+from zeroshot_kernels.cpu import attention, compiler
 from zeroshot_kernels.cpu.huge_pages import HugePages
 from zeroshot_kernels.cpu.layer_norm import layer_norm
 from zeroshot_kernels.cpu.linear import pack_int8
@@ -331,6 +331,14 @@ def test_a_folder_that_others_may_write_to_is_not_trusted(tmp_path, quick_compil
     (tmp_path / "zeroshot").chmod(0o777)
     assert run_python(WHY, XDG_CACHE_HOME=str(tmp_path), CXX=quick_compiler) == "None"
     assert not list((tmp_path / "zeroshot").iterdir())
+
+
+def test_without_a_home_they_are_kept_for_the_process(monkeypatch):
+    """As of a container's user who is in no list of users."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    assert compiler._cache_folder() == Path(compiler._process_folder().name)
 
 
 @pytest.mark.parametrize(

@@ -108,14 +108,14 @@ def processor_features() -> str:
 
 def _cache_folder() -> Path:
     """One that nobody else can write to, since what lies in it is run."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zeroshot"
     try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zeroshot"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         found = folder.stat()
         is_private = found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
         if is_private and os.access(folder, os.W_OK):
             return folder
-    except OSError:  # read-only, or no home: fall through to a folder of this process
+    except (OSError, RuntimeError):  # read-only, or no home: fall through to a folder of this process
         pass
     return Path(_process_folder().name)
 
