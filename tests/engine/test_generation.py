@@ -10,6 +10,7 @@ from tokenizers.models import BPE
 
 from tests.conftest import DEMO
 from zeroshot.errors import ContextLengthExceeded, InvalidRequest
+from zeroshot.model.native_ops import why_unavailable
 from zeroshot.types import Grammar
 from zeroshot_kernels.sampling.reference import sample_reference
 
@@ -176,6 +177,26 @@ def test_with_a_cached_prefix(fresh, reference, run, request_of, block_size):
         assert cold.num_cached_tokens == 0
         assert warm.num_cached_tokens == (len(prompt) - 1) // block_size * block_size
     assert engine.stats().cached_tokens_total == sum((len(p) - 1) // block_size * block_size for p in prompts)
+
+
+def test_a_prompts_last_token_alone_in_a_chunk_changes_no_bit(
+    fresh, cpu_kernels, prompts_of, step, drain, run, request_of
+):
+    """Left over by the step's budget, or by the prefix cache. PyTorch's products depend on how many rows there are."""
+    if cpu_kernels == "off" or why_unavailable() is not None:
+        pytest.skip("the bits of PyTorch's operators depend on the batch")
+    prompt, other = prompts_of(10, [33, 3])
+    options = {"max_tokens": 4, "logprobs": 0, "ignore_eos": True}
+    engine = fresh(kv_block_size=16)
+    whole = run(engine, request_of("whole", prompt, **options))["whole", 0]
+    cached = run(engine, request_of("cached", prompt, **options))["cached", 0]
+    assert cached.num_cached_tokens == 32
+    engine, results = fresh(max_num_batched_tokens=17, max_num_seqs=8), {}
+    engine.add_request(request_of("other", other, max_tokens=40, ignore_eos=True))
+    step(engine, results)
+    engine.add_request(request_of("cut", prompt, **options))  # 16 tokens beside the other's, 16, and 1
+    cut = drain(engine, results)["cut", 0]
+    assert cached.logprobs == cut.logprobs == whole.logprobs
 
 
 def test_continuing_generated_text_uses_its_cache(fresh, reference, run, request_of, small, hugging_face_greedy):

@@ -37,12 +37,13 @@ class Batch:
 
 
 def build_batch(scheduled: list[ScheduledSequence], block_size: int, device: torch.device) -> Batch:
-    """Sequences with a single token go first, whatever phase they are in: to attention those are decodes.
+    """Decoding sequences go first. A prompt's last token is none of them, even where a chunk holds nothing else: sums
+    of a decode run in another order, and how a prompt is cut depends on what else runs.
 
-    So is each guess that follows one, with a context longer by one: a position then has the same bits as in a step that
-    came to it alone.
+    A guess decodes too, with a context longer by one: a position then has the same bits as in a step that came to it
+    alone.
     """
-    scheduled = sorted(scheduled, key=lambda item: item.num_tokens > 1)
+    scheduled = sorted(scheduled, key=lambda item: not item.sequence.is_decoding)
     token_ids: list[int] = []
     queries: list[_Query] = []
     sampled: list[Sequence] = []
@@ -73,7 +74,7 @@ def build_batch(scheduled: list[ScheduledSequence], block_size: int, device: tor
         block_tables=_on(device, tables),
         context_lens=context_lens,
         query_lens=query_lens,
-        num_decodes=sum(num_tokens == 1 for num_tokens in query_lens),
+        num_decodes=sum(1 + len(item.guessed) for item in scheduled if item.sequence.is_decoding),
     )
     return Batch(
         token_ids=_int64(token_ids, device),
