@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zeroshot.model.int8_linear import MAX_ACTIVATION, Int8Linear
-from zeroshot.model.native_linear import FORMATS, WeightFormat, native_linear_factory
+from zeroshot.model.native_linear import FORMATS, NativeLinear, WeightFormat, native_linear_factory
 from zeroshot.model.native_ops import why_unavailable
 from zeroshot_kernels.cpu import attention, compiler
 from zeroshot_kernels.cpu.huge_pages import HugePages
 from zeroshot_kernels.cpu.layer_norm import layer_norm
-from zeroshot_kernels.cpu.linear import pack_int8
+from zeroshot_kernels.cpu.linear import MATRIX_ROWS, pack_int8
 
 # Where there is a compiler the kernels must be there: a mistake in them is no reason to skip what would find it.
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
@@ -352,3 +352,19 @@ def test_without_a_compiler_it_says_so(tmp_path, compiler, message):
 def test_a_wrong_kernel_is_found_out(monkeypatch):
     monkeypatch.setattr(attention, "decode_attention", lambda query, *_: torch.zeros_like(query))
     assert "decode_attention" in str(why_unavailable.__wrapped__())
+
+
+def test_they_are_tried_with_one_row_and_with_more_than_a_matrix_register_holds(monkeypatch):
+    tried = {name: set() for name in ("add_to", "greedy")}
+    for name, rows in tried.items():
+        original = getattr(NativeLinear, name)
+
+        def record(linear, *inputs, original=original, rows=rows):
+            rows.add((type(linear.packed).__name__, max(len(x) for x in inputs if isinstance(x, torch.Tensor))))
+            return original(linear, *inputs)
+
+        monkeypatch.setattr(NativeLinear, name, record)
+    assert why_unavailable.__wrapped__() is None
+    for rows in tried.values():
+        assert {kind for kind, count in rows if count > MATRIX_ROWS} == {"Tensor", "Int8Weight"}
+    assert ("Int8Weight", 1) in tried["add_to"]

@@ -93,8 +93,9 @@ def _errors() -> dict[str, float]:
 
 
 def _linear_probes(generator: torch.Generator) -> Iterator[Probe]:
-    hidden, weight = torch.randn(5, 64, generator=generator), torch.randn(64, 40, generator=generator)
-    bias, residual = torch.randn(40, generator=generator), torch.randn(5, 40, generator=generator)
+    """Of more rows than a matrix register holds, and of one: int8 has other instructions for few rows."""
+    hidden, weight = torch.randn(20, 64, generator=generator), torch.randn(64, 40, generator=generator)
+    bias, residual = torch.randn(40, generator=generator), torch.randn(20, 40, generator=generator)
     float_linear = native_linear(weight, bias, "fp32")
     yield "float_linear", float_linear.add_to(residual, hidden), hidden @ weight + bias + residual
     gelu = F.gelu(hidden @ weight + bias, approximate="tanh")
@@ -117,7 +118,7 @@ def _greedy_probes(generator: torch.Generator) -> Iterator[Probe]:
     """One output more than two tiles: the zeros that fill up the third tile must not be chosen."""
     num_outputs = 2 * TILE + 1
     weight = torch.randn(64, num_outputs, generator=generator).abs()
-    hidden = torch.randn(5, 64, generator=generator).abs()
+    hidden = torch.randn(10, 64, generator=generator).abs()
     hidden = torch.cat([hidden, -hidden])  # all logits of a row are above zero, or all below
     for weight_format in FORMATS:
         lm_head = native_linear(weight, None, weight_format)
