@@ -343,7 +343,7 @@ def test_without_a_home_they_are_kept_for_the_process(monkeypatch):
 
 @pytest.mark.parametrize(
     ("compiler", "message"),
-    [("no-such-compiler", "there is no C++ compiler"), ("false", "the C++ compiler failed")],
+    [("ccache g++", "there is no C++ compiler 'ccache g++'"), ("false", "the C++ compiler failed")],
 )
 def test_without_a_compiler_it_says_so(tmp_path, compiler, message):
     assert message in run_python(WHY, XDG_CACHE_HOME=str(tmp_path), CXX=compiler)

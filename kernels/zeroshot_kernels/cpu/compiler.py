@@ -35,9 +35,12 @@ def compiled_here() -> Path:
 
 def find_compiler() -> str:
     """Raises KernelsUnavailable where there is none."""
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    name = os.environ.get("CXX", "g++")
+    compiler = shutil.which(name)
     if compiler is None:
-        raise KernelsUnavailable("there is no C++ compiler: install g++")
+        raise KernelsUnavailable(
+            f"there is no C++ compiler {name!r}: install g++, or let CXX name one, without options"
+        )
     return compiler
 
 
