@@ -1,5 +1,6 @@
-// All of a model's layers in one call and one parallel region: between two of its steps nothing but a barrier, so
-// that memory is hardly ever idle. What a layer is, and in which order: `Layer.forward` of zeroshot/model/gpt2.py.
+// All of a model's layers in one call and one parallel region: between two of its steps a thread waits for nothing but
+// pieces that others still hold (`team.h`), so that memory is hardly ever idle. What a layer is, and in which order:
+// `Layer.forward` of zeroshot/model/gpt2.py.
 
 #include "team.h"
 

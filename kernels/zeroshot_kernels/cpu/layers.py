@@ -1,4 +1,4 @@
-"""All layers of a model by one call to the C++ kernels. It saves a step 80 calls, each with its start and end."""
+"""All layers of a model by one call to the C++ kernels. One by one they take GPT-2 124M 96 calls."""
 
 import ctypes
 from collections.abc import Iterable, Sequence
