@@ -67,10 +67,11 @@ def test_a_process_that_nobody_tells_what_to_load_ends() -> None:
     assert process.wait(timeout=60) == 0
 
 
-def test_ctrl_c_does_not_end_an_engine_that_still_imports() -> None:
-    """It goes to the whole group: whether the engine ends is the server's to decide."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_does_not_end_an_engine_that_still_imports(number: int) -> None:
+    """Ctrl-C and `systemctl stop` go to all processes: whether the engine ends is the server's to decide."""
     process = start_process()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     assert process.stdin is not None
     process.stdin.close()
     assert process.wait(timeout=60) == 0

@@ -48,6 +48,22 @@ def test_what_runs_finishes_and_what_comes_is_refused(start_server: StartServer,
         assert server.process.wait(timeout=30) == 0
 
 
+def test_a_signal_to_all_of_the_servers_processes_is_the_servers_to_handle(start_server: StartServer) -> None:
+    """As systemd stops a service, and a shell a job: the engine works on until the server ends it."""
+    with start_server() as server, ThreadPoolExecutor(1) as pool:
+        server.wait_until_warm()
+        post = httpx.Client(base_url=server.url, timeout=60).post
+        plain = pool.submit(post, "/generate", json=BODY)
+        running(server, 1)
+        parent = psutil.Process(server.process.pid)
+        for process in (*parent.children(recursive=True), parent):
+            process.terminate()
+        answer = plain.result()
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["usage"]["completion_tokens"] == 1000
+        assert server.process.wait(timeout=30) == 0
+
+
 def test_what_takes_too_long_ends_with_an_error_that_says_why(start_server: StartServer) -> None:
     with start_server(ZEROSHOT_DRAIN_TIMEOUT_S="0.5") as server, ThreadPoolExecutor(3) as pool:
         server.wait_until_warm()

@@ -7,6 +7,8 @@
 Every command names the engine's generation: what was meant for an engine that has died is not for its successor.
 """
 
+import signal
+
 import msgspec
 
 from zeroshot.types import EngineStats, GenerateRequest, TokenOutput
@@ -14,6 +16,9 @@ from zeroshot.types import EngineStats, GenerateRequest, TokenOutput
 HEARTBEAT_S = 0.1
 EXIT_REFUSED = 78
 """Exit code of an engine process that can't run what it was told to. Another one would end the same way."""
+GROUP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
+"""Ctrl-C goes to all processes of a terminal's group, `systemctl stop` to all of a service: the engine ignores them,
+since running requests are still answered. It is ended by SIGKILL, or ends itself once its parent is gone."""
 STATE_TOPIC = b"state"
 
 

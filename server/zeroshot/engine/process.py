@@ -15,6 +15,7 @@ from zeroshot.engine.guide import Guide
 from zeroshot.engine.loader import load_engine
 from zeroshot.engine.messages import (
     EXIT_REFUSED,
+    GROUP_SIGNALS,
     HEARTBEAT_S,
     STATE_TOPIC,
     Abort,
@@ -154,7 +155,8 @@ def probe(engine: Engine) -> None:
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides when we stop
+    for number in GROUP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # the parent decides when we stop
     message = sys.stdin.buffer.read()
     if not message:  # whoever started this process ended before it knew what to load
         return

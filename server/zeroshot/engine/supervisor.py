@@ -14,7 +14,7 @@ from contextlib import suppress
 import msgspec
 import zmq
 
-from zeroshot.engine.messages import EXIT_REFUSED, Launch
+from zeroshot.engine.messages import EXIT_REFUSED, GROUP_SIGNALS, Launch
 from zeroshot.errors import SettingsError
 from zeroshot.settings import EngineSettings, engine_environment
 
@@ -31,8 +31,8 @@ Ctrl-Z and a paused container do it."""
 def start_process() -> "subprocess.Popen[bytes]":
     """An engine that imports torch and then waits to be told what to load. It ends when its parent does."""
     command = [sys.executable, "-m", "zeroshot.engine.process"]
-    # Ctrl-C goes to the whole group, and would end the import with a traceback. The child inherits what is blocked.
-    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # They would end it while it imports, before it can ignore them. The child inherits what is blocked.
+    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
     try:
         return subprocess.Popen(command, stdin=subprocess.PIPE, env=engine_environment())  # noqa: S603 - ours
     finally:
