@@ -107,6 +107,15 @@ def test_text_that_repeats_itself_takes_fewer_steps(speculative, run, request_of
     assert num_accepted <= after.guessed_tokens_total - before.guessed_tokens_total <= num_accepted + 7
 
 
+def test_guesses_behind_the_end_of_a_text_do_not_count_as_accepted(speculative, run, request_of):
+    """After 8, 8, 8 three 7s are guessed, all of which would come; but the first one ends the text."""
+    prompt = [8, 8, 8, 8, 7, 7, 7, 7, 5]
+    params = {"logit_bias": {7: 1000.0, 8: 900.0}, "stop_token_ids": (7,), "min_tokens": 3, "max_tokens": 20}
+    before = speculative.stats().accepted_tokens_total
+    assert run(speculative, request_of("a", prompt, **params))["a", 0].token_ids == [8, 8, 8, 7]
+    assert speculative.stats().accepted_tokens_total - before == 1
+
+
 @settings(max_examples=15)
 @given(
     prompts=st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=20), min_size=2, max_size=6),

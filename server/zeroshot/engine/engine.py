@@ -182,8 +182,9 @@ class Engine:
                     self._run([] if item.sequence.is_finished else [item])
             return
         self._advance(scheduled)
-        self._count_guesses(scheduled, result)
+        lengths = [item.sequence.num_tokens for item in scheduled]
         self._apply(result)
+        self._count_guesses(scheduled, lengths, result)
 
     def _advance(self, scheduled: list[ScheduledSequence]) -> None:
         for item in scheduled:
@@ -196,12 +197,14 @@ class Engine:
                 output.scheduled_at = self._step_started_at
             sequence.num_computed_tokens += item.num_tokens
 
-    def _count_guesses(self, scheduled: list[ScheduledSequence], result: StepResult) -> None:
-        for item in scheduled:
+    def _count_guesses(self, scheduled: list[ScheduledSequence], lengths: list[int], result: StepResult) -> None:
+        """lengths: of each scheduled sequence, before it got what was drawn: nothing behind the end of its text."""
+        for item, length in zip(scheduled, lengths, strict=True):
             if item.guessed:
                 num_drawn = sum(sequence is item.sequence for sequence, _ in result.sampled)
                 self._guessed_tokens_total += len(item.guessed)
-                self._accepted_tokens_total += max(0, num_drawn - 1)  # the last one drawn was not a guess
+                # The last one drawn was not a guess.
+                self._accepted_tokens_total += min(max(0, num_drawn - 1), item.sequence.num_tokens - length)
 
     def _apply(self, result: StepResult) -> None:
         for sequence in result.not_finite:
