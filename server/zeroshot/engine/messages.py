@@ -1,7 +1,8 @@
 """What the HTTP process and the engine process say to each other. msgspec over ZeroMQ; never pickle.
 
     client --PUSH--> engine    Command: Generate, Abort
-    engine --PUB-->  clients   STATE_TOPIC: EngineState, every step or at least every HEARTBEAT_S
+    engine --PUB-->  clients   STATE_TOPIC: EngineState, every HEARTBEAT_S, after a step that takes longer, and when
+                               work ends
                                the client's id: list[TokenOutput], at most one message per step
 
 Every command names the engine's generation: what was meant for an engine that has died is not for its successor.

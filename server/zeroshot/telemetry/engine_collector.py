@@ -14,7 +14,7 @@ _TOTALS = {
     "vllm:prefix_cache_hits": ("cached_tokens_total", "Prompt tokens found there."),
     "vllm:prompt_tokens": ("prompt_tokens_total", "Prompt tokens read."),
     "vllm:generation_tokens": ("generation_tokens_total", "Tokens generated."),
-    "zeroshot_engine_steps": ("steps_total", "Forward passes."),
+    "zeroshot_engine_steps": ("steps_total", "Steps of the engine; on a GPU one may be several forward passes."),
     "vllm:spec_decode_num_draft_tokens": ("guessed_tokens_total", "Tokens guessed by speculative decoding."),
     "vllm:spec_decode_num_accepted_tokens": ("accepted_tokens_total", "Guessed tokens that came."),
 }
