@@ -170,6 +170,7 @@ class EngineClient(ModelClient):
 
     def share_among(self, num_callers: int) -> None:
         self.admission.share_among(num_callers)
+        self._grammars.share_among(num_callers)
 
     def check(self, request: GenerateRequest) -> None:
         if self._refusal is not None:

@@ -11,11 +11,13 @@ import re
 import resource
 import signal
 import sys
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict
+from contextlib import nullcontext
 from functools import partial
 
 import llguidance
 
+from zeroshot.caller import CALLER
 from zeroshot.errors import InvalidRequest, Overloaded
 from zeroshot.types import Grammar
 
@@ -88,15 +90,22 @@ class GrammarChecker:
 
     def __init__(self) -> None:
         self._answers: OrderedDict[tuple[str, str], str | None] = OrderedDict()
-        self._checks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._checks: dict[tuple[bytes, str, str], asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(_MAX_CHECKS_AT_ONCE)
+        self._turns: defaultdict[bytes, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._has_several_callers = False
+
+    def share_among(self, num_callers: int) -> None:
+        """Of several callers, one has one check at work, and half of those that wait: others would wait for minutes."""
+        self._has_several_callers = num_callers > 1
 
     async def check(self, grammar: Grammar) -> None:
         """Raises InvalidRequest for a grammar with a mistake in it, or that takes too much to read, and Overloaded."""
         key = (grammar.kind, grammar.source)
         if key not in self._answers:
-            # Everybody who waits for the same one waits for the same check, which outlives those who leave.
-            await asyncio.shield(self._checks.get(key) or self._begin(key, grammar))
+            caller = CALLER.get().cache_salt if self._has_several_callers else b""
+            # All of a caller's that wait for the same one wait for the same check, which outlives those who leave.
+            await asyncio.shield(self._checks.get((caller, *key)) or self._begin(caller, grammar))
         self._answers.move_to_end(key)
         message = self._answers[key]
         while len(self._answers) > _MAX_REMEMBERED:
@@ -104,21 +113,25 @@ class GrammarChecker:
         if message is not None:
             raise refusal(grammar, message)
 
-    def _begin(self, key: tuple[str, str], grammar: Grammar) -> "asyncio.Task[None]":
-        if len(self._checks) >= _MAX_CHECKS_WAITING:
+    def _begin(self, caller: bytes, grammar: Grammar) -> "asyncio.Task[None]":
+        num_of_caller = Counter(other for other, *_ in self._checks)[caller]
+        if len(self._checks) >= _MAX_CHECKS_WAITING or (caller and num_of_caller >= _MAX_CHECKS_WAITING // 2):
             raise Overloaded("The server has many new grammars to read. Try again.", retry_after_s=5)
-        task = self._checks[key] = asyncio.create_task(self._answer(key, grammar))
+        key = (caller, grammar.kind, grammar.source)
+        task = self._checks[key] = asyncio.create_task(self._answer(caller, grammar))
         task.add_done_callback(partial(self._end, key))
         return task
 
-    def _end(self, key: tuple[str, str], task: "asyncio.Task[None]") -> None:
+    def _end(self, key: tuple[bytes, str, str], task: "asyncio.Task[None]") -> None:
         del self._checks[key]
         if not task.cancelled():
             task.exception()  # or asyncio would log it as never retrieved when all who waited have left
 
-    async def _answer(self, key: tuple[str, str], grammar: Grammar) -> None:
-        async with self._slots:
-            self._answers[key] = await _mistake_found_elsewhere(grammar)
+    async def _answer(self, caller: bytes, grammar: Grammar) -> None:
+        key = (grammar.kind, grammar.source)
+        async with self._turns[caller] if caller else nullcontext(), self._slots:
+            if key not in self._answers:  # another caller may have asked meanwhile
+                self._answers[key] = await _mistake_found_elsewhere(grammar)
 
 
 async def _mistake_found_elsewhere(grammar: Grammar) -> str | None:

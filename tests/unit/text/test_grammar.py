@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import DEMO, GPT2_VOCAB_SIZE
+from zeroshot.caller import CALLER, Caller
 from zeroshot.engine.guide import GuideCompiler
 from zeroshot.errors import InvalidRequest, Overloaded
 from zeroshot.model.config import GPT2Config
@@ -138,6 +139,31 @@ def test_more_new_grammars_than_can_be_read_are_turned_away(monkeypatch: pytest.
     errors = asyncio.run(all_at_once())
     assert len(errors) == 3
     assert all(isinstance(error, Overloaded) for error in errors)
+
+
+def test_one_caller_leaves_room_for_anothers_grammars(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def take_long(grammar: Any) -> None:
+        await asyncio.sleep(3600 if "slow" in grammar.source else 0)
+
+    monkeypatch.setattr(grammar_check, "_mistake_found_elsewhere", take_long)
+
+    async def both() -> tuple[int, list[Any]]:
+        checker = GrammarChecker()
+        checker.share_among(2)
+
+        def ask(caller: bytes, source: str) -> asyncio.Task[None]:
+            CALLER.set(Caller(caller))  # the task has what is set now
+            return asyncio.create_task(checker.check(regex_grammar(source, field="regex")))
+
+        greedy = [ask(b"greedy", f"slow{i}") for i in range(grammar_check._MAX_CHECKS_WAITING)]
+        await asyncio.sleep(0)
+        modest = [ask(b"modest", source) for source in ("quick", "slow0x?")]
+        await asyncio.wait(modest, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        return sum(task.done() for task in greedy), [task.done() and task.exception() for task in modest]
+
+    num_refused, modest = asyncio.run(both())
+    assert num_refused == grammar_check._MAX_CHECKS_WAITING // 2
+    assert modest == [None, False]
 
 
 @pytest.mark.parametrize(
