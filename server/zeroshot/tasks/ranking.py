@@ -35,6 +35,8 @@ class Ranking:
     calibration: Calibration
     scored: list[Scored]
     """All that was sent to the engine, calibration too."""
+    num_cached_tokens: int
+    """Of the prompt: what every candidate found in the cache, and so none of them has put there for the others."""
 
 
 class Ranker:
@@ -77,7 +79,8 @@ class Ranker:
         if self.file.scores_inside:
             best = render_prompt(template, {**prompt.values, OPTION_FIELD: scores[0].label}, client.tokenizer)
             prompt = replace(best, truncated=prompt.truncated)
-        return Ranking(prompt, scores, calibration, scored + fresh)
+        num_cached = min(len(prompt.token_ids), *(item.num_cached_tokens for item in scored))
+        return Ranking(prompt, scores, calibration, scored + fresh, num_cached)
 
     def _labels(self, request: TaskRequest) -> Sequence[str]:
         name = self.file.options_input

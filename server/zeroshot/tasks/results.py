@@ -40,7 +40,7 @@ class Explanation(BaseModel):
     prompt: str
     parts: list[PromptPart]
     prompt_tokens: int
-    cached_tokens: int
+    cached_tokens: int = Field(description="How many of them were in the cache.")
     truncated: Truncation | None
     seed: int | None = Field(default=None, description="Send it again for the same text.")
     decoding: dict[str, Any] | None = Field(

@@ -154,7 +154,7 @@ class Task:
             "calibration": ranking.calibration,
             "usage": usage,
         }
-        return self.result_model(**fields, **_explain(client, request, ranking.prompt, usage.cached_tokens, {}))
+        return self.result_model(**fields, **_explain(client, request, ranking.prompt, ranking.num_cached_tokens, {}))
 
     async def _score(self, client: ModelClient, request: TaskRequest) -> TaskResult:
         prompt = await self._fit(client, request, reserved=1)

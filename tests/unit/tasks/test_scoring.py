@@ -126,6 +126,13 @@ def test_labels_share_the_prompts_blocks(mood: Task, run: Callable[..., Any], cl
     assert len(client.requests) == 3
 
 
+def test_of_a_prompt_no_more_is_said_to_be_cached_than_it_has(mood: Task, run: Callable[..., Any]) -> None:
+    first, again = (run(mood, text="word " * 60, explain=True) for _ in range(2))
+    assert first.explain.cached_tokens == 0
+    assert again.explain.cached_tokens == first.usage.cached_tokens // 2
+    assert again.usage.cached_tokens > again.explain.prompt_tokens > again.explain.cached_tokens
+
+
 @pytest.mark.parametrize("length_norm", [False, True])
 def test_contextual_calibration_is_that_of_the_paper(
     mood: Task, run: Callable[..., Any], hf: GPT2LMHeadModel, tokenizer: Tokenizer, length_norm: bool
