@@ -29,8 +29,8 @@ class YamlSource:
             root = loader.get_single_node()
             if not isinstance(root, yaml.MappingNode):
                 raise _mistake(file, 1, "expected a mapping: `name: ...`, `template: ...` and so on")
+            _refuse_surrogates(file, root)  # first: the other mistakes are shown with the text they are in
             _refuse_what_is_not_json(file, root)
-            _refuse_surrogates(file, root)
             return cls(file, loader.construct_document(root), root)
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1

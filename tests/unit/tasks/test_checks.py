@@ -68,6 +68,7 @@ def test_a_good_file_is_what_it_says() -> None:
         ("example: Ann", 'example: "\\ud800"', 4, "this text has a lone surrogate"),
         ("summary: Greet", 'description:\n  "\\ud800"\nsummary: Greet', 3, "this text has a lone surrogate"),
         ("  keep:", '  "\\ud800":', 12, "this text has a lone surrogate"),
+        ("  keep:", '  "\\ud800": 1\n  "\\ud800":', 12, "this text has a lone surrogate"),
         ("max_chars: 100", "max_chars: '100'", 4, "inputs.who.max_chars: "),
         ("max_chars: 100", "max_chars: true", 4, "inputs.who.max_chars: "),
         ("temperature: 0", "temperature: -1", 9, "decoding.temperature: "),
