@@ -111,6 +111,21 @@ def test_a_header_with_terminal_codes_is_refused_or_replaced(json_server: Any) -
     assert b"\x1b" not in answer
 
 
+@pytest.mark.parametrize(
+    ("forwarded", "client"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("my password", None),
+        ("fe80::1%secret", "fe80::1"),
+    ],
+)
+def test_of_a_forwarded_address_nothing_else_is_logged(json_server: Any, forwarded: str, client: str | None) -> None:
+    """As by a proxy on this machine, which is believed."""
+    answer = post(json_server, "/generate", {"prompt": "a", "max_tokens": 1}, **{"X-Forwarded-For": forwarded})
+    assert access_line(json_server, answer.headers["x-request-id"]).get("client") == client
+
+
 def test_errors_of_the_framework_have_an_id_too(json_server: Any) -> None:
     for answer in (json_server.http.get("/nothing"), json_server.http.delete("/generate")):
         assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])

@@ -4,6 +4,7 @@ import logging
 import re
 import time
 import uuid
+from ipaddress import ip_address
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -81,9 +82,8 @@ def _method(scope: Scope) -> str:
 
 def _access_fields(scope: Scope, route: str, status: int, record: RequestRecord) -> dict[str, Any]:
     """The access line. Nothing in it is text of the request but the path that led nowhere."""
-    client = scope.get("client")
     fields = {
-        "client": client[0] if client else None,
+        "client": _client(scope),
         "method": record.method,
         "route": route,
         "path": scope["path"][:_MAX_LOGGED_PATH] if route == _UNMATCHED else None,
@@ -97,3 +97,12 @@ def _access_fields(scope: Scope, route: str, status: int, record: RequestRecord)
         "error": record.error_code,
     }
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _client(scope: Scope) -> str | None:
+    """An address: the peer's, or what a proxy on this machine puts into X-Forwarded-For, where any text may stand."""
+    client = scope.get("client")
+    try:
+        return str(ip_address(client[0].partition("%")[0])) if client else None
+    except ValueError:
+        return None
