@@ -124,8 +124,11 @@ class ValidationFailed(InvalidRequest):
     code = "validation_error"
 
     @classmethod
-    def from_pydantic(cls, errors: Sequence[Mapping[str, Any]]) -> "ValidationFailed":
-        """The first of pydantic's `errors()`, as the path of the field and what was expected there."""
+    def from_pydantic(cls, errors: Sequence[Mapping[str, Any]], *, is_item: bool = False) -> "ValidationFailed":
+        """The first of pydantic's `errors()`, as the path of the field and what was expected there.
+
+        is_item: of one of a batch, not of a whole body.
+        """
         first = most_telling(errors)
         # Beside field names and list positions, a path holds pydantic's names for the members of a union.
         path = [part for part in first["loc"] if isinstance(part, int) or part.isidentifier()]
@@ -139,6 +142,8 @@ class ValidationFailed(InvalidRequest):
             place = "".join(f", at character {position}" for position in path)
             return cls(f"The body is not valid JSON: {first['ctx']['error']}{place}.")
         if field is None and first["type"] in ("missing", "model_attributes_type", "model_type", "dict_type"):
+            if is_item:
+                return cls("Each of the inputs must be a JSON object.")
             return cls("The body must be a JSON object, sent with `Content-Type: application/json`.")
         if first["type"] == "extra_forbidden":
             return cls(f"There is no field {field or ''!r} here.", field=field)

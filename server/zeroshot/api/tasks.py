@@ -139,7 +139,7 @@ async def _run_all(task: Task, client: ModelClient, items: list[Any]) -> list[di
         async with slots:
             await asyncio.sleep(0)  # else nothing moves until all are checked: 0.3 s for items of a thousand mistakes
             try:
-                with _counting(task, client):
+                with _counting(task, client, is_item=True):
                     inputs = task.request_model.model_validate(item)
                 result = await _run(task, client, inputs, patience_s=_BATCH_PATIENCE_S)
             except ZeroshotError as error:
@@ -169,13 +169,13 @@ async def _events(task: Task, client: ModelClient, inputs: TaskRequest) -> Async
 
 
 @contextmanager
-def _counting(task: Task, client: ModelClient) -> Iterator[None]:
+def _counting(task: Task, client: ModelClient, *, is_item: bool = False) -> Iterator[None]:
     """Counts, for the task, what ends a request without an answer. Pydantic's error becomes ours."""
     try:
         yield
     except ValidationError as error:
         client.metrics.task_answered(task.name, ValidationFailed.code)
-        raise ValidationFailed.from_pydantic(error.errors()) from None
+        raise ValidationFailed.from_pydantic(error.errors(), is_item=is_item) from None
     except ZeroshotError as error:
         client.metrics.task_answered(task.name, error.code)
         raise

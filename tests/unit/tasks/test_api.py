@@ -150,6 +150,7 @@ def test_a_batch_answers_in_order_with_an_error_where_one_is(server: Any) -> Non
     assert [number for number, result in enumerate(results) if "error" in result] == [3, 7, 11]
     assert results[3]["error"]["field"] == "txt"
     assert results[7]["error"]["code"] == "context_length_exceeded"
+    assert results[11]["error"]["message"] == "Each of the inputs must be a JSON object."
     alone = {number: server.post("/tasks/shout", inputs[number]).json()["output"] for number in (0, 10, 19)}
     assert {number: results[number]["output"] for number in alone} == alone
     assert answer.json()["usage"]["completion_tokens"] == 17 * 8
