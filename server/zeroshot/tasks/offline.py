@@ -96,11 +96,13 @@ def _body(task: Task, pairs: list[str]) -> dict[str, Any]:
         name, separator, value = pair.partition("=")
         if not separator:
             raise InvalidRequest(f"{pair!r} is not name=value. {_fields(task)}")
+        if name in body:
+            raise InvalidRequest(f"{name} is given twice.", field=name)
         declared = task.file.inputs.get(name)
         is_text = isinstance(declared, StringInput | EnumInput)
         try:
             body[name] = value if is_text else json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             body[name] = value
     return body
 

@@ -41,6 +41,16 @@ def test_the_engine_may_take_as_long_to_start_as_a_servers(waited: list[float]) 
     assert waited == [1800]
 
 
+@pytest.mark.parametrize("pairs", [["text=a", "text=b"], ["text=a", "labels=" + "[" * 100_000]])
+def test_inputs_that_can_be_none_are_refused_by_name(waited: list[float], pairs: list[str]) -> None:
+    try:
+        refused = asyncio.run(offline.run_once(load_settings(), DEMO, "classify", pairs))["error"]["field"]
+    except InvalidRequest as error:
+        refused = error.field
+    assert refused == pairs[1].partition("=")[0]
+    assert waited == []
+
+
 def test_a_full_disk_is_said_and_the_next_run_goes_on(
     waited: list[float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
