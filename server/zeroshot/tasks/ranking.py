@@ -137,20 +137,27 @@ class Ranker:
         """Trinh and Le 2018: each option stands in the text; `partial` scores what follows it, `full` everything."""
         tokenizer = client.tokenizer
         longest = max(labels, key=lambda label: len(tokenizer.encode(label)))
+        is_full = getattr(request, "scoring", "partial") == "full"
         # One more than the text, in case it is scored from its first token: that one comes after an end of text.
         # Another for the boundary after the option, where a token may be split.
-        context = Context(tokenizer, client.max_model_len, reserved=2)
-        prompt = fit_prompt(self.file, template, {**values, OPTION_FIELD: longest}, context, truncate=request.truncate)
-        is_full = getattr(request, "scoring", "partial") == "full"
-        candidates = []
-        for label in labels:
-            rendered = template.render({**prompt.values, OPTION_FIELD: label})
-            split = rendered.end_of(OPTION_FIELD)
-            before, after = tokenizer.encode(rendered.text[:split]), tokenizer.encode(rendered.text[split:])
-            if not after and not is_full:
-                raise InvalidRequest("Nothing follows the option: there is no rest to score.", field="scoring")
-            candidates.append(Candidate([client.eos_token_id], before + after) if is_full else Candidate(before, after))
-        return prompt, candidates
+        reserved = 2
+        while True:
+            context = Context(tokenizer, client.max_model_len, reserved)
+            wanted = {**values, OPTION_FIELD: longest}
+            prompt = fit_prompt(self.file, template, wanted, context, truncate=request.truncate)
+            candidates = []
+            for label in labels:
+                rendered = template.render({**prompt.values, OPTION_FIELD: label})
+                split = rendered.end_of(OPTION_FIELD)
+                before, after = tokenizer.encode(rendered.text[:split]), tokenizer.encode(rendered.text[split:])
+                if not after and not is_full:
+                    raise InvalidRequest("Nothing follows the option: there is no rest to score.", field="scoring")
+                parts = ([client.eos_token_id], before + after) if is_full else (before, after)
+                candidates.append(Candidate(*parts))
+            most = max(len(candidate.prompt_ids) + len(candidate.target_ids) for candidate in candidates)
+            if most <= client.max_model_len:
+                return prompt, candidates
+            reserved += most - client.max_model_len  # an option can have more tokens in its place than by itself
 
     def _prior_prompts(
         self,

@@ -267,6 +267,21 @@ def test_options_inside_the_template(
     assert result.explain.prompt == f"{before} {result.output} {after}"
 
 
+@pytest.mark.parametrize("scoring", ["partial", "full"])
+def test_an_option_may_have_more_tokens_in_its_place(
+    make_task: Callable[[str], Task], run: Callable[..., Any], tokenizer: Tokenizer, scoring: str
+) -> None:
+    options = ["=-=-=-=-=-=-=-=-", "a b"]
+    assert [len(tokenizer.encode(option)) for option in options] == [1, 2]
+    assert [len(tokenizer.encode(f" {option}")) for option in options] == [5, 2]
+    body = {"before": "a" + " b" * 300, "after": "is large.", "options": options, "scoring": scoring}
+    result = run(make_task(COREFERENCE), **body, truncate=True, explain=True)
+    assert result.explain.truncated.field == "before"
+    with pytest.raises(InvalidRequest) as raised:
+        run(make_task(COREFERENCE), **body)
+    assert raised.value.field == "before"
+
+
 def test_what_follows_an_option_can_not_be_scored_where_there_is_nothing(
     make_task: Callable[[str], Task], run: Callable[..., Any]
 ) -> None:
