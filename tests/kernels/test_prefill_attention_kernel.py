@@ -1,12 +1,18 @@
 """The prefill attention kernel, in Triton's interpreter, against the formula in float64."""
 
+import itertools
+
 import pytest
 import torch
 
 from tests.kernels.buffers import GuardedBuffers, kernel_of, random, relative_error
 from zeroshot_kernels.prefill_attention.reference import prefill_attention_reference
 
-prefill_attention = kernel_of("prefill_attention").prefill_attention
+kernel = kernel_of("prefill_attention")
+prefill_attention = kernel.prefill_attention
+
+triton = pytest.importorskip("triton")
+tl = triton.language
 
 TOLERANCES = {torch.float32: 1e-6, torch.float16: 1e-3}
 """No bfloat16: the interpreter multiplies its bits as integers in tl.dot. It is compiled, and tested on a GPU."""
@@ -132,3 +138,28 @@ def test_what_does_not_fit_is_refused_with_both_values():
         prefill_attention(prompts.query.half(), *prompts.arguments(), 0.125)
     with pytest.raises(ValueError, match=r"1 block tables, 2 query lens"):
         prefill_attention(prompts.query, *prompts.arguments()[:3], torch.ones(2), prompts.context_lens, 0.125)
+
+
+@triton.jit
+def longest_first_kernel(out_ptr, query_lens_ptr, context_lens_ptr, num_seqs: tl.constexpr, block_m: tl.constexpr):
+    offs = tl.arange(0, num_seqs)
+    lens = tl.load(query_lens_ptr + offs), tl.load(context_lens_ptr + offs)
+    seq, block = kernel.longest_first(*lens, tl.program_id(0), block_m, 6)
+    tl.store(out_ptr + 2 * tl.program_id(0), seq)
+    tl.store(out_ptr + 2 * tl.program_id(0) + 1, block)
+
+
+@pytest.mark.parametrize("block_m", [32, 64])
+def test_programs_take_each_block_once_and_those_that_see_the_most_keys_first(block_m):
+    """Or the grid would end on a long one, while the rest of the card has nothing to do."""
+    query_lens = torch.tensor([1024, 1, 0, 64, 65, 33, 300, 1], dtype=torch.int32)
+    context_lens = query_lens + torch.tensor([0, 700, 50, 0, 130, 0, 63, 0], dtype=torch.int32)
+    blocks_of = [-(-n // block_m) for n in query_lens.tolist()]
+    buffers = GuardedBuffers()
+    out = buffers.poisoned(sum(blocks_of), 2, dtype=torch.int32)
+    longest_first_kernel[(len(out),)](out, query_lens, context_lens, num_seqs=8, block_m=block_m)
+    buffers.check()
+    found = [(seq, block) for seq, block in out.tolist()]
+    assert sorted(found) == [(seq, block) for seq, count in enumerate(blocks_of) for block in range(count)]
+    ahead = [int(context_lens[seq] - query_lens[seq]) + block * block_m for seq, block in found]
+    assert all(after // block_m <= before // block_m for before, after in itertools.pairwise(ahead))
