@@ -39,6 +39,8 @@ class Tiling(NamedTuple):
     """They share a row of the weight: more than one where its part in a warp would take too many registers."""
     rows_each: int
     """Rows of the weight that such a group of warps owns."""
+    registers: int | None = None
+    """A thread's at most, where all programs together find room on the card with so many, and else would not."""
 
     @property
     def rows(self) -> int:
@@ -57,6 +59,8 @@ class Tiling(NamedTuple):
             "ROWS_EACH": self.rows_each,
             "CHUNK": _CHUNK * self.warps_per_row,
         }
+        if self.registers is not None:
+            options["maxnreg"] = self.registers
         return options | launch_options(self.num_warps, num_rows, use_pdl=use_pdl)
 
 

@@ -8,6 +8,7 @@ import contextlib
 import io
 import itertools
 import json
+import math
 import os
 import re
 import subprocess
@@ -68,7 +69,7 @@ def ast_source(kernel: JITFunction, args: tuple[Any, ...], options: dict[str, An
 def compile_instead_of_running(report: Callable[[dict[str, Any]], None]) -> None:
     done: set[str] = set()
 
-    def run(kernel: JITFunction, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
+    def run(kernel: JITFunction, *args: Any, grid: tuple[int, ...], warmup: bool, **options: Any) -> None:
         compiler_options = {name: options.pop(name) for name in _OPTIONS if name in options}
         source = ast_source(kernel, args, options)
         for target in TARGETS:
@@ -90,6 +91,7 @@ def compile_instead_of_running(report: Callable[[dict[str, Any]], None]) -> None
                     "pointers": sorted({kind for kind in source.signature.values() if kind.startswith("*")}),
                     "constants": {kernel.arg_names[i]: v for (i,), v in source.constants.items() if v not in (None, 1)},
                     "options": compiler_options,
+                    "programs": math.prod(grid),
                     "shared_bytes": compiled.metadata.shared,
                     "instructions": [name for name in _INSTRUCTIONS if name in ptx],
                     "copies_in_flight": max(map(int, _WAIT_GROUP.findall(ptx)), default=0),

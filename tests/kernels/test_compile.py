@@ -124,6 +124,17 @@ def test_no_program_of_those_kernels_takes_more_than_half_an_sm():
             assert launch["shared_bytes"] <= SHARED_BYTES_LIMITS[90] // 2, launch
 
 
+def test_all_programs_of_those_kernels_start_at_once_on_an_h200():
+    """Those that start when others have ended ask for their weights only then, and so does the whole next grid."""
+    kernels = {"ln_qkv_append_kernel", "split_attention_kernel", "merge_projection_kernel", "ln_fc_gelu_kernel"}
+    found = [launch for launch in compiled_launches() if launch["kernel"] in kernels and "*bf16" in launch["pointers"]]
+    early = [launch for launch in found if launch["options"].get("launch_pdl")]
+    assert {launch["kernel"] for launch in early} == kernels
+    for launch in early:
+        registers = -(-launch["registers"] // 8) * 8 * 32 * launch["options"]["num_warps"]
+        assert launch["programs"] <= 132 * (REGISTERS // registers), launch
+
+
 def test_the_lm_head_asks_for_its_weights_before_it_waits():
     for launch in compiled_launches():
         is_early = launch["kernel"] == "lm_head_sampling_kernel" and bool(launch["options"].get("launch_pdl"))
