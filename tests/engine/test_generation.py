@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -163,6 +164,28 @@ def test_chunked(fresh, reference, run, request_of, budget):
     engine = fresh(max_num_batched_tokens=budget, max_num_seqs=8)
     results = run(engine, *(request_of(str(i), prompt, **SAMPLED) for i, prompt in enumerate(prompts)))
     assert [results[str(i), 0].token_ids for i in range(4)] == alone
+
+
+def test_a_prompt_that_takes_long_is_read_in_shorter_steps(
+    checkpoint, load_engine, prompts_of, drain, run, request_of, monkeypatch
+):
+    """A tenth of a second a token: in steps of 512 tokens the engine would be silent for a minute, and be replaced."""
+    (prompt,) = prompts_of(11, [600])
+    folder = checkpoint(n_positions=1024, n_embd=32, n_head=2).folder
+    expected = run(load_engine(folder), request_of("a", prompt, max_tokens=3))["a", 0].token_ids
+    engine, durations, now = load_engine(folder), [], [0.0]
+    execute = engine.runner.execute
+
+    def slowly(scheduled, **options):
+        durations.append(sum(item.num_tokens for item in scheduled) / 10)
+        now[0] += durations[-1]
+        return execute(scheduled, **options)
+
+    monkeypatch.setattr(engine.runner, "execute", slowly)
+    monkeypatch.setattr("zeroshot.engine.engine.time", SimpleNamespace(monotonic=lambda: now[0]))
+    engine.add_request(request_of("a", prompt, max_tokens=3))
+    assert drain(engine)["a", 0].token_ids == expected
+    assert max(durations[1:]) <= 5.0 < durations[0] < 30.0
 
 
 @pytest.mark.parametrize("block_size", [1, 3, 16, 128])

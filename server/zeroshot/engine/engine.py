@@ -142,8 +142,10 @@ class Engine:
             return []
         self._steps_total += 1
         self._step_started_at = time.monotonic()
+        num_prompt_tokens = sum(item.num_tokens for item in scheduled if not item.sequence.is_decoding)
         self._compute_masks(scheduled)
         self._run([item for item in scheduled if not item.sequence.is_finished])
+        self.scheduler.observe(num_prompt_tokens, time.monotonic() - self._step_started_at)
         outputs = list(self._outputs.values())
         self._outputs.clear()
         return outputs

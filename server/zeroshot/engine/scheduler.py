@@ -4,6 +4,8 @@ Running sequences come first, in order of admission: one token each while decodi
 step's token budget leaves while prefilling (chunked prefill, Agrawal et al. 2023). While streams
 run, prompts get less of it, because every stream waits for the whole step. What is left admits waiting sequences, first
 come first served. Admission reserves all blocks a sequence can need, so what runs finishes.
+
+A step is also kept short enough that nobody takes a slow engine for one that hangs (`observe`).
 """
 
 from collections import deque
@@ -12,6 +14,13 @@ from dataclasses import dataclass
 from zeroshot.engine.block_manager import BlockManager
 from zeroshot.engine.sequence import Sequence
 from zeroshot.engine.speculative import Guessing
+
+LONGEST_STEP_S = 5.0
+"""What a step's prompts may take: a sixth of the silence after which an engine is replaced."""
+_FIRST_PROMPT_TOKENS = 64
+"""In a step, while it isn't known how long they take."""
+_FEWEST_PROMPT_TOKENS = 16
+"""However long they take: a step with fewer would read all weights for next to nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +60,7 @@ class Scheduler:
         self.max_num_batched_tokens = max_num_batched_tokens
         self.max_prompt_tokens_beside_decodes = max_prompt_tokens_beside_decodes or max_num_batched_tokens
         self.guessing = guessing
+        self._max_prompt_tokens = min(_FIRST_PROMPT_TOKENS, max_num_batched_tokens)
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
 
@@ -79,12 +89,24 @@ class Scheduler:
                 budget -= 1
         if decodes:
             budget = min(budget, self.max_prompt_tokens_beside_decodes)
+        budget = min(budget, self._max_prompt_tokens)
         for sequence in self.running:
             if not sequence.is_decoding and budget:
                 prefills.append(ScheduledSequence(sequence, min(budget, sequence.num_uncomputed_tokens)))
                 budget -= prefills[-1].num_tokens
         prefills += self._admit(budget)
         return decodes + prefills
+
+    def observe(self, num_prompt_tokens: int, seconds: float) -> None:
+        """Take in how long a step took that ran so many: the next one gets what would be read in LONGEST_STEP_S.
+
+        That is all that there is room for, unless the model is large for this machine. A step of few tokens spends most
+        of its time on reading weights, and so says nothing against many.
+        """
+        if num_prompt_tokens:
+            within_time = int(num_prompt_tokens * LONGEST_STEP_S / max(seconds, 1e-3))
+            if seconds > LONGEST_STEP_S or within_time > self._max_prompt_tokens:
+                self._max_prompt_tokens = max(_FEWEST_PROMPT_TOKENS, min(within_time, self.max_num_batched_tokens))
 
     def _decodes_and_guesses(self, guessing: Guessing) -> list[ScheduledSequence]:
         most = min(guessing.max_rows, self.max_num_batched_tokens) // len(self.running) - 1

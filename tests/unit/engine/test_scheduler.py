@@ -235,3 +235,36 @@ class TestGuesses:
         scheduler = scheduler_of(guessing=guessing)
         assert not scheduler.may_guess
         assert scheduler.schedule() == []
+
+
+def prompt_tokens_by_step(scheduler, sequence, seconds_of):
+    """How a prompt is cut where a step of some tokens takes so long."""
+    scheduler.add(sequence)
+    cut = []
+    while sequence.num_uncomputed_tokens:
+        (item,) = scheduler.schedule()
+        sequence.num_computed_tokens += item.num_tokens
+        scheduler.observe(item.num_tokens, seconds_of(item.num_tokens))
+        cut.append(item.num_tokens)
+    scheduler.remove(sequence)
+    return cut
+
+
+def test_prompts_get_no_more_of_a_step_than_takes_five_seconds(scheduler_of, sequence_of):
+    """An engine is taken for one that hangs after 30 s without a word."""
+    scheduler = scheduler_of(num_blocks=1024, max_num_batched_tokens=512)
+
+    def at(tokens_per_second):
+        return prompt_tokens_by_step(scheduler, sequence_of(range(1000), 0), lambda tokens: tokens / tokens_per_second)
+
+    assert at(1000) == [64, 512, 424]
+    assert at(20) == [512, *[100] * 4, 88]  # the first one was too long, and there was no telling
+    assert at(1) == [100, *[16] * 56, 4]
+    assert at(1000) == [16, 512, 472]
+
+
+def test_a_step_of_few_tokens_says_nothing_against_many(scheduler_of, sequence_of):
+    scheduler = scheduler_of(num_blocks=1024, max_num_batched_tokens=512)
+    assert prompt_tokens_by_step(scheduler, sequence_of(range(1000), 0), lambda _: 0.5) == [64, 512, 424]
+    assert prompt_tokens_by_step(scheduler, sequence_of(range(1), 0), lambda _: 0.5) == [1]
+    assert prompt_tokens_by_step(scheduler, sequence_of(range(1000), 0), lambda _: 0.5) == [512, 488]
