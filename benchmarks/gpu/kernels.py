@@ -112,6 +112,7 @@ def _rows(run: Run) -> Iterator[Case]:
 
 
 def _head(run: Run) -> Iterator[Case]:
+    """Draws as the engine makes them: log-probabilities are taken of the logits of those rows that want them."""
     config, device = next(iter(run.sizes.shapes.values())), run.device
     lm_head = _randn(run, config.vocab_size, config.n_embd) * config.n_embd**-0.5
     head_bytes = lm_head.numel() * run.sizes.dtype.itemsize
@@ -120,13 +121,13 @@ def _head(run: Run) -> Iterator[Case]:
         ones, off = torch.ones(num_rows, device=device), torch.zeros(num_rows, device=device)
         if num_rows <= 64:
             hidden = _randn(run, num_rows, config.n_embd)
-            fused = _call("lm_head_sampling", hidden, lm_head, ones, longs, longs, longs)
+            fused = _call("lm_head_sampling", hidden, lm_head, ones, longs, longs, longs, with_logprobs=False)
             yield f"lm_head_sampling, {num_rows} rows", fused, head_bytes, 0.0
         logits = 3 * torch.randn(num_rows, -(-config.vocab_size // 64) * 64, device=device)[:, : config.vocab_size]
         num_bytes = 4.0 * num_rows * config.vocab_size
-        for name, top_k, top_p in (("temperature", 0, 1.0), ("top-k 50, top-p 0.9", 50, 0.9)):
-            filters = (ones, torch.full_like(ones, top_k).int(), ones * top_p, off)
-            draw = _call("sampling", logits, *filters, longs, longs, longs)
+        filtered = (torch.full_like(ones, 50).int(), 0.9 * ones, off)
+        for name, filters in (("temperature", (None, None, None)), ("top-k 50, top-p 0.9", filtered)):
+            draw = _call("sampling", logits, ones, *filters, longs, longs, longs, with_logprobs=False)
             yield f"sampling, {num_rows} rows, {name}", draw, num_bytes, 0.0
     entries = (longs.int(), longs.int(), off, off > 0, longs.int())
     state = (longs, longs.clone(), longs.clone(), longs.clone(), longs.int())

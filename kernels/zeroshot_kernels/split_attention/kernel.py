@@ -210,8 +210,10 @@ def split_attention_kernel(
         key, value = keys[tile].to(tl.float32), values[tile].to(tl.float32)  # type: ignore[var-annotated]
         if not ONE_ROW:
             is_new = ((positions >= num_old) & (positions < newest))[:, None] & mask_d
-            key = tl.where(is_new, tl.load(key_ptrs[tile], mask=is_new, other=0.0).to(tl.float32), key)
-            value = tl.where(is_new, tl.load(value_ptrs[tile], mask=is_new, other=0.0).to(tl.float32), value)
+            new_key = tl.load(key_ptrs[tile], mask=is_new, other=0.0, cache_modifier=".cg")
+            new_value = tl.load(value_ptrs[tile], mask=is_new, other=0.0, cache_modifier=".cg")
+            key = tl.where(is_new, new_key.to(tl.float32), key)
+            value = tl.where(is_new, new_value.to(tl.float32), value)
         score = tl.where(positions < newest, tl.sum(key * query[None, :], axis=1), float("-inf"))
         row_max = tl.maximum(row_max, score)
         scores += (score,)
