@@ -2,9 +2,10 @@ import { execFileSync } from "node:child_process";
 import { describe, expect, it } from "vitest";
 import { errorFromBody } from "../src/api/http";
 import { curl, openai, python, pythonLiteral, shellQuoted } from "../src/api/snippets";
-import type { TaskDetails } from "../src/api/tasks";
+import type { Explanation, TaskDetails } from "../src/api/tasks";
 import { defaultSettings, toBody } from "../src/complete/settings";
 import { fieldsOf, initialValues, toBody as toTaskBody } from "../src/tasks/form";
+import { openaiCall } from "../src/tasks/openai";
 
 const TASK: TaskDetails = {
   name: "classify",
@@ -91,6 +92,25 @@ describe("snippets", () => {
     const text = openai({ model: "demo", prompt: "x", settings: { temperature: 0, top_k: 40 } }, target);
     expect(text).toContain("temperature=0,");
     expect(text).toContain('extra_body={"top_k": 40},');
+  });
+
+  describe("for the openai client", () => {
+    const callOf = (decoding: Record<string, unknown>) => {
+      const explain = { prompt: "x", parts: [], prompt_tokens: 1, cached_tokens: 0, truncated: null, seed: 7, decoding } satisfies Explanation;
+      const usage = { prompt_tokens: 1, completion_tokens: 1, total_tokens: 2, cached_tokens: 0 };
+      return openaiCall({ ...TASK, kind: "text" }, { task: "t", version: "1", output: "y", usage, explain }, "demo");
+    };
+
+    it("ask for what the text was held to, and not for what only a task keeps", () => {
+      const regex = callOf({ max_tokens: 8, keep: "first_line", grammar: { kind: "regex", source: "[0-9]+", field: "" } });
+      expect(regex?.settings).toEqual({ max_tokens: 8, seed: 7, structured_outputs: { regex: "[0-9]+" } });
+      const json = callOf({ grammar: { kind: "json_schema", source: '{"type": "integer"}' } });
+      expect(json?.settings).toEqual({ seed: 7, structured_outputs: { json: { type: "integer" } } });
+    });
+
+    it("are not there for beam search", () => {
+      expect(callOf({ beams: { num_beams: 3 } })).toBeNull();
+    });
   });
 
   it("name the key, and never hold it", () => {
