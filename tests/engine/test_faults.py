@@ -1,5 +1,6 @@
 """One bad request: it ends with an error, its neighbours get what they would have got alone, no block is lost."""
 
+import logging
 import random
 import shutil
 
@@ -7,7 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from zeroshot.model.native_ops import why_unavailable
 from zeroshot.types import BeamParams
+from zeroshot_kernels.cpu import attention
 
 POISONED_TOKEN = 77
 POISONED_POSITION = 40
@@ -75,6 +78,20 @@ def test_not_finite_while_decoding(poisoned, clean, prompts_of, run, request_of)
             assert result.token_ids == wanted[: POISONED_POSITION - len(prompt) + 1]
         else:
             assert (result.finish_reason, result.token_ids) == ("length", wanted)
+
+
+@pytest.mark.parametrize(("kv_dtype", "is_said"), [("fp32", False), ("fp16", True)])
+def test_the_log_says_that_keys_and_values_may_be_too_large(
+    poisoned, prompts_of, run, request_of, caplog, kv_dtype, is_said
+):
+    """A checkpoint that works in fp32 can have keys beyond fp16's range, and nothing else would tell its owner."""
+    if is_said and (why_unavailable() is not None or not attention.converts_half()):
+        pytest.skip("keys and values in fp16 take the C++ kernels")
+    engine = poisoned("wpe.weight", POISONED_POSITION, kv_dtype=kv_dtype)
+    (prompt,) = prompts_of(2, [POISONED_POSITION + 1])
+    with caplog.at_level(logging.WARNING):
+        assert run(engine, request_of("bad", prompt, max_tokens=1))["bad", 0].error_code == "nan_logits"
+    assert ("--kv-dtype" in caplog.text) == is_said
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -322,6 +322,8 @@ class Engine:
 
     def _fail_nan(self, sequence: Sequence) -> None:
         if not sequence.is_finished:
+            if (kv_dtype := self.model.kv_dtype).itemsize < 4:
+                logger.warning("logits are not finite: keys or values may not fit %s; see --kv-dtype", kv_dtype)
             self._fail(sequence, NanLogits("The model's logits for this request are not finite (NaN or infinity)."))
 
     def _release(self, sequence: Sequence) -> None:
