@@ -83,3 +83,12 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 def tolerance(dtype: torch.dtype) -> float:
     """On norm(output - expected) / norm(expected), expected in float64 from the same rounded inputs."""
     return TOLERANCES[dtype]
+
+
+@pytest.fixture(scope="session")
+def quick_compiler(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """CXX, where it matters that the C++ kernels are compiled, and not how fast they are."""
+    script = tmp_path_factory.mktemp("compiler") / "g++"
+    script.write_text('#!/bin/sh\nexec g++ "$@" -O0\n')
+    script.chmod(0o755)
+    return str(script)

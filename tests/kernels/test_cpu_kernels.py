@@ -309,15 +309,6 @@ def test_the_threads_are_pytorchs():
 WHY = "import torch; from zeroshot.model.native_ops import why_unavailable; print(why_unavailable())"
 
 
-@pytest.fixture(scope="module")
-def quick_compiler(tmp_path_factory):
-    """Where it matters that the kernels are compiled, and not how fast they are."""
-    script = tmp_path_factory.mktemp("compiler") / "g++"
-    script.write_text('#!/bin/sh\nexec g++ "$@" -O0\n')
-    script.chmod(0o755)
-    return str(script)
-
-
 def test_it_is_compiled_once(tmp_path, quick_compiler):
     assert run_python(WHY, XDG_CACHE_HOME=str(tmp_path), CXX=quick_compiler) == "None"
     (compiled,) = (tmp_path / "zeroshot").iterdir()

@@ -27,9 +27,11 @@ def level_of(path: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, quick_compiler: str) -> Path:
     folder = tmp_path_factory.mktemp("prebuilt") / "built"
-    assert [path.parent for path in prebuilt.build(folder)] == [folder] * len(LEVELS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CXX", quick_compiler)
+        assert [path.parent for path in prebuilt.build(folder)] == [folder] * len(LEVELS)
     return folder
 
 
@@ -80,10 +82,10 @@ def test_without_a_compiler_they_run_and_are_right(folder, tmp_path, level):
     assert not list(tmp_path.iterdir())
 
 
-def test_they_are_right_without_any_of_these_instructions(tmp_path):
+def test_they_are_right_without_any_of_these_instructions(tmp_path, quick_compiler):
     """What is compiled here for a processor that no level suits: fp16 by arithmetic, sums by the compiler's vectors."""
     kernels = tmp_path / "plain.so"
-    compile_kernels(find_compiler(), [], kernels)
+    compile_kernels(quick_compiler, [], kernels)
     result = run(kernels, tmp_path)
     assert (result.stdout.strip(), result.stderr) == ("None", "")
 
