@@ -6,6 +6,8 @@ from tests.engine.test_faults import free_blocks, tokens_of
 # These count steps, and take one for one token.
 del test_abort_in_every_phase_gives_the_blocks_back_at_once  # noqa: F821
 del test_abort_of_one_choice_leaves_the_others  # noqa: F821
+# This model's keys and values are in fp32.
+del test_the_log_says_that_keys_and_values_may_be_too_large  # noqa: F821
 
 
 def test_abort_in_every_phase_gives_the_blocks_back(small, load_engine, prompts_of, step, request_of):
