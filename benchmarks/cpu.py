@@ -24,7 +24,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -74,26 +74,31 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     checkpoint = random_checkpoint(arguments.size, arguments.checkpoints)
-    result = {
+    settings = {
         "model": f"GPT-2 {arguments.size}, random values",
         "threads": arguments.threads,
         "prompt_tokens": arguments.prompt_tokens,
         "output_tokens": arguments.output_tokens,
         "sampling": asdict(sampling_of(arguments)),
-        **measure(checkpoint, arguments),
     }
-    if arguments.merge and arguments.output.exists():
-        result = merged(json.loads(arguments.output.read_text()), result)
-    command.write("cpu", result, arguments.output)
+    earlier = json.loads(arguments.output.read_text()) if arguments.merge and arguments.output.exists() else None
+    for measured in measure(checkpoint, arguments):
+        result = settings | measured
+        if earlier is not None:
+            result = merged(earlier, result)
+        command.write("cpu", result, arguments.output)
     report(result)
 
 
-def measure(checkpoint: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """tokens_per_second: {system: {concurrency: one number a round}}, and what else the result file says of a run."""
+def measure(checkpoint: Path, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """What the result file says of a run, after each level: a run of an hour that is stopped has those before.
+
+    tokens_per_second: {system: {concurrency: one number a round}}.
+    """
     sampling = sampling_of(arguments)
     found, versions = peers(checkpoint, arguments.threads, sampling)
     names = arguments.systems or [*SERVED, *found]
-    rates: dict[str, dict[str, list[float]]] = {name: {level: [] for level in arguments.concurrency} for name in names}
+    rates: dict[str, dict[str, list[float]]] = {name: {} for name in names}
     seconds_to_ready: dict[str, float] = {}
     with contextlib.ExitStack() as stack:
         urls: dict[str, str] = {}
@@ -124,13 +129,14 @@ def measure(checkpoint: Path, arguments: argparse.Namespace) -> dict[str, Any]:
                 elapsed = seconds(prompts, output_tokens)
                 num_tokens = length if level == PREFILL else num_prompts * output_tokens
                 if round_number > 0:  # the first one warms everything up
-                    rates[name][level].append(round(num_tokens / elapsed, 1))
-    return {
-        "versions": versions,
-        "load_average_before": round(load_before, 1),
-        "seconds_to_ready": seconds_to_ready,
-        "tokens_per_second": rates,
-    }
+                    rates[name].setdefault(level, []).append(round(num_tokens / elapsed, 1))
+            if round_number == arguments.rounds:
+                yield {
+                    "versions": versions,
+                    "load_average_before": round(load_before, 1),
+                    "seconds_to_ready": seconds_to_ready,
+                    "tokens_per_second": rates,
+                }
 
 
 def shape(level: str, arguments: argparse.Namespace) -> tuple[int, int, int]:
