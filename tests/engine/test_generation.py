@@ -10,7 +10,6 @@ from tokenizers import Tokenizer as BPETokenizer
 from tokenizers.models import BPE
 
 from tests.conftest import DEMO
-from zeroshot.errors import ContextLengthExceeded, InvalidRequest
 from zeroshot.types import Grammar
 from zeroshot_kernels.sampling.reference import sample_reference
 
@@ -384,42 +383,3 @@ def test_max_tokens_zero_runs_the_prompt_only(fresh, greedy, run, request_of):
     warm = run(engine, request_of("b", prompt, max_tokens=5, ignore_eos=True))["b", 0]
     assert warm.num_cached_tokens == 8
     assert warm.token_ids == tokens[:5]
-
-
-# What is refused
-
-
-@pytest.mark.parametrize(
-    ("prompt", "params", "error", "field"),
-    [
-        ([], {}, InvalidRequest, "prompt"),
-        ([1] * 128, {"max_tokens": 1}, ContextLengthExceeded, "prompt"),
-        ([1] * 129, {"max_tokens": 0}, ContextLengthExceeded, "prompt"),
-        ([1], {"max_tokens": 128}, ContextLengthExceeded, "prompt"),
-        ([1, 211], {}, InvalidRequest, "prompt"),
-        ([-1], {}, InvalidRequest, "prompt"),
-        ([1], {"logit_bias": {211: 1.0}}, InvalidRequest, "logit_bias"),
-        ([1], {"stop_token_ids": (-1,)}, InvalidRequest, "stop_token_ids"),
-        ([1], {"logprobs": 212}, InvalidRequest, "logprobs"),
-        ([1], {"prompt_logprobs": 212}, InvalidRequest, "logprobs"),
-        ([1], {"seed": 2**63}, InvalidRequest, "seed"),
-    ],
-)
-def test_a_request_that_can_not_run_is_refused(engine, run, request_of, prompt, params, error, field):
-    with pytest.raises(error) as raised:
-        engine.add_request(request_of("bad", prompt, **params))
-    assert raised.value.field == field
-    assert not engine.has_work
-    assert not engine.is_active("bad")
-    assert run(engine, request_of("bad", [1, 2], max_tokens=1))["bad", 0].finish_reason in ("stop", "length")
-
-
-def test_an_id_in_use_is_refused(engine, request_of, drain):
-    engine.add_request(request_of("same", [1, 2], max_tokens=3))
-    with pytest.raises(InvalidRequest, match="same"):
-        engine.add_request(request_of("same", [3], max_tokens=3))
-    assert list(drain(engine)) == [("same", 0)]
-
-
-def test_exactly_the_context_is_accepted(engine, run, request_of):
-    assert len(run(engine, request_of("a", [1] * 100, max_tokens=28, ignore_eos=True))["a", 0].token_ids) == 28

@@ -10,6 +10,7 @@ import logging
 import time
 
 import msgspec
+import torch
 
 from zeroshot.engine.assembly import make_guessing, make_runner, step_budget
 from zeroshot.engine.beam_sequences import begin_search, continue_search
@@ -322,8 +323,8 @@ class Engine:
 
     def _fail_nan(self, sequence: Sequence) -> None:
         if not sequence.is_finished:
-            if (kv_dtype := self.model.kv_dtype).itemsize < 4:
-                logger.warning("logits are not finite: keys or values may not fit %s; see --kv-dtype", kv_dtype)
+            if self.model.kv_dtype == torch.float16:
+                logger.warning("not finite: keys may not fit fp16; try --kv-dtype fp32, on a GPU --dtype bf16")
             self._fail(sequence, NanLogits("The model's logits for this request are not finite (NaN or infinity)."))
 
     def _release(self, sequence: Sequence) -> None:
