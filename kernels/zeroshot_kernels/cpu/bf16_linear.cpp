@@ -34,7 +34,8 @@ void multiply_by_matrices(Team& team, const Linear& layer, const float* input, I
         for (Index part = 0; part < TILE; part += LANES)
             for (Index r = 0; r < count; ++r) sink.write(load<Floats>(sums[r] + part), row + r, tile * TILE + part);
     };
-    matrix::multiply_all<float>(team, room.rows, layer.weight, row_bytes, num_rows, tiles_for(layer.num_outputs), finish);
+    matrix::multiply_all<float>(team, room.rows, layer.weight, row_bytes, num_rows, tiles_for(layer.num_outputs), sink,
+                                finish);
 }
 #endif
 

@@ -108,6 +108,14 @@ struct Epilogue {
     Index num_outputs, output_stride;
     bool has_gelu;
 
+    // Asks for the lines of the cache that `write` fills, while the sums are still being added up: to fill a part of one
+    // takes reading it first, and rows lie far apart.
+    inline void fetch(Index row, Index num_rows, Index tile, Index num_tiles) const {
+        for (Index r = row; r < row + num_rows; ++r)
+            for (Index t = tile; t < tile + num_tiles; ++t)
+                __builtin_prefetch(output + r * output_stride + t * TILE, 1);
+    }
+
     // sums: of outputs `first`...; a layer's last tile may have more of them than the layer.
     inline void write(Floats sums, Index row, Index first) const {
         const Index left = num_outputs - first;

@@ -111,6 +111,7 @@ void multiply_by_vectors(Team& team, const Linear& layer, Index num_rows, const 
     const Index num_tiles = tiles_for(layer.num_outputs);
     share_blocks<FEW, MANY>(team, num_rows, num_tiles, [&](auto rows, auto tiles, Index row, Index tile) {
         alignas(64) std::int32_t sums[tiles()][rows()][TILE];
+        sink.fetch(row, rows(), tile, tiles());
         add_up<rows(), tiles()>(room.rows + row * width, width, weights_of(layer, tile), row == 0, sums);
         for (Index t = 0; t < tiles(); ++t) finish(layer, tile + t, sums[t], rows(), room.scales, row, sink);
     });
@@ -131,7 +132,7 @@ void multiply_by_matrices(Team& team, const Linear& layer, Index num_rows, const
         finish(layer, tile, sums, count, room.scales, row, sink);
     };
     matrix::multiply_all<std::int32_t>(team, room.rows, layer.weight, layer.num_inputs, num_rows,
-                                       tiles_for(layer.num_outputs), finish_rows);
+                                       tiles_for(layer.num_outputs), sink, finish_rows);
 }
 #endif
 

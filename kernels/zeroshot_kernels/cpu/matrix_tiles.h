@@ -120,11 +120,12 @@ inline void multiply(const Block& block, Sums<Sum>& sums) {
 
 #undef ZEROSHOT_ADD_PRODUCTS
 
-// finish(sums, how many of their rows there are, first row, tile) for the sums, [ROWS][TILE], of all rows and tiles.
+// finish(sums, how many of their rows there are, first row, tile) for the sums, [ROWS][TILE], of all rows and tiles. sink: as
+// in `team.h`; of it only `fetch` is called.
 // inputs, weights: as in `Block`. A row's sums run over its inputs in one order whatever the number of rows.
-template <typename Sum, typename Finish>
+template <typename Sum, typename Sink, typename Finish>
 void multiply_all(Team& team, const std::uint8_t* inputs, const void* weights, Index row_bytes, Index num_rows,
-                  Index num_tiles, Finish finish) {
+                  Index num_tiles, const Sink& sink, Finish finish) {
     const Registers registers;
     const Index num_pairs = (num_tiles + 1) / 2, at_once = pieces_at_once(num_pairs, team.num_threads());
     team.share(num_pairs, at_once, [&](Index pair) {
@@ -133,6 +134,7 @@ void multiply_all(Team& team, const std::uint8_t* inputs, const void* weights, I
         for (Index row = 0; row < num_rows; row += 2 * ROWS) {
             const bool has_second_rows = num_rows - row > ROWS, has_second_tile = tile + 1 < num_tiles;
             alignas(64) Sums<Sum> sums;
+            sink.fetch(row, std::min(2 * ROWS, num_rows - row), tile, 1 + has_second_tile);
             multiply<Sum>({inputs + row * row_bytes, from, row_bytes, has_second_rows, has_second_tile, row == 0,
                            (pair + 1) % at_once != 0},
                           sums);

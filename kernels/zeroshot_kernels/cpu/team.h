@@ -174,7 +174,8 @@ struct Queries {
     Index stride;
 };
 
-// sink.write(sums, row, first output) for LANES sums at a time: an `Epilogue`, or `Greedy`.
+// sink.write(sums, row, first output) for LANES sums at a time, sink.fetch(row, num_rows, tile, num_tiles) before they are
+// added up: an `Epilogue`, or `Greedy`.
 template <typename Sink>
 void float_linear(Team& team, const Linear& layer, const float* input, Index num_rows, const Sink& sink);
 template <typename Sink>

@@ -15,6 +15,7 @@ void multiply_by_vectors(Team& team, const Linear& layer, const float* input, In
         const Weight* weights = static_cast<const Weight*>(layer.weight) + tile * size;
         const bool fetches = row == 0 || tiles() == 1;  // two tiles that are in a cache leave loads no time for it
         alignas(64) float sums[tiles()][rows()][TILE];
+        sink.fetch(row, rows(), tile, tiles());
         multiply_tiles<rows(), tiles()>(input + row * width, width, weights, size, width, fetches, sums);
         for (Index t = 0; t < tiles(); ++t)
             for (Index r = 0; r < rows(); ++r)
