@@ -213,12 +213,14 @@ def test_prefill_attention(paged_cache, naive_attention, relative_error, head_di
     assert output.is_contiguous()
     for i, (part, found) in enumerate(zip(query.split(query_lens), output.split(query_lens), strict=True)):
         expected = naive_attention(part, cache.keys[i], cache.values[i], scale)
-        assert relative_error(found, expected) <= 2e-6, (query_lens[i], RAGGED_LENS[i])
+        # Matrix registers take the sum of two bfloat16 for a float, where the cache is in float16.
+        assert relative_error(found, expected) <= (2e-6 if dtype == torch.float32 else 1e-5), query_lens[i]
 
 
+@pytest.mark.parametrize("dtype", CACHE_DTYPES)
 @given(data=st.data(), context_len=st.integers(1, 150), seed=st.integers(0, 2**31))
-def test_a_prompt_gives_the_same_bits_whatever_its_chunks(paged_cache, data, context_len, seed):
-    cache = paged_cache([context_len], 2, 32, dtype=torch.float32, seed=seed)
+def test_a_prompt_gives_the_same_bits_whatever_its_chunks(paged_cache, dtype, data, context_len, seed):
+    cache = paged_cache([context_len], 2, 32, dtype=dtype, seed=seed)
     query = randn(context_len, 2, 32, seed=seed)
     whole = attend_to_prompts(query, cache, [context_len], [context_len], 0.2)
     start = 0
@@ -228,13 +230,25 @@ def test_a_prompt_gives_the_same_bits_whatever_its_chunks(paged_cache, data, con
         start = end
 
 
-def test_prefill_attention_keeps_nan_in_its_sequence(paged_cache):
-    cache = paged_cache([20, 30], 2, 32, dtype=torch.float32, seed=1)
+@pytest.mark.parametrize("dtype", CACHE_DTYPES)
+@pytest.mark.parametrize("poison", [torch.nan, torch.inf])
+def test_prefill_attention_keeps_nan_in_its_sequence(paged_cache, dtype, poison):
+    cache = paged_cache([20, 30], 2, 32, dtype=dtype, seed=1)
     query = randn(50, 2, 32, seed=2)
-    query[7, 1, 3] = torch.nan
+    query[7, 1, 3] = poison
     output = attend_to_prompts(query, cache, [20, 30], [20, 30], 0.2)
     assert output[7, 1].isnan().all()
     assert output[20:].isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", CACHE_DTYPES)
+@pytest.mark.parametrize("poisoned", ["keys", "values"])
+def test_prefill_attention_passes_a_tokens_nan_on_to_later_ones(paged_cache, dtype, poisoned):
+    cache = paged_cache([40], 2, 32, dtype=dtype, seed=1)
+    content = cache.key if poisoned == "keys" else cache.value
+    content[cache.block_tables[0, 0], 5] = torch.tensor(0x7FFF, dtype=torch.int16).view(torch.float16).to(dtype)
+    output = attend_to_prompts(randn(40, 2, 32, seed=2), cache, [40], [40], 0.2)
+    assert output[5:].isnan().any(-1).all()
 
 
 @pytest.mark.parametrize(("num_rows", "width"), [(1, 1), (3, 20), (40, 768), (17, 1600)])

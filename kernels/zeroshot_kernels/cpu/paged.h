@@ -23,6 +23,26 @@ inline void with_pages(void* key, void* value, const Shape& shape, bool is_half,
     else call(Pages<float>{static_cast<float*>(key), static_cast<float*>(value), shape});
 }
 
+// Neighbouring queries of one head. The first of them sees `context` tokens, each later one a token more.
+struct Rows {
+    const float* query;  // rows `query_stride` floats apart
+    float* output;       // rows `output_stride` floats apart
+    Index query_stride, output_stride, context;
+
+    Rows from(Index row) const {
+        return {query + row * query_stride, output + row * output_stride, query_stride, output_stride, context + row};
+    }
+
+    // Asks for what is read and written of `count` of them, before it is waited for.
+    void fetch(Index count, Index width) const {
+        for (Index row = 0; row < count; ++row)
+            for (Index d = 0; d < width; d += TILE) {
+                __builtin_prefetch(query + row * query_stride + d);
+                __builtin_prefetch(output + row * output_stride + d, 1);
+            }
+    }
+};
+
 // Neighbouring tokens of a sequence, from one head on.
 template <typename Number>
 struct Page {

@@ -5,64 +5,11 @@
 #include <algorithm>
 #include <vector>
 
-#include "team.h"
+#include "matrix_attention.h"
 #include "tile.h"
 
 namespace zeroshot {
 namespace {
-
-// One head's keys and values, and the scores of a group of queries: what a thread works in.
-struct Room {
-    std::vector<float> keys;    // [tiles_for(num_tokens), head_dim, TILE]: a tile is TILE tokens side by side
-    std::vector<float> values;  // [tiles_for(head_dim), num_tokens, TILE]: a tile is TILE numbers of each token
-    std::vector<float> scores;  // [MANY.rows, tiles_for(num_tokens) * TILE]
-
-    static void grow(std::vector<float>& floats, Index size) {
-        if (floats.size() < static_cast<std::size_t>(size)) floats.resize(static_cast<std::size_t>(size));
-    }
-
-    // What is beyond the last token or the last number is zero: it adds nothing to a sum.
-    template <typename Number>
-    void lay_out(const Pages<Number>& pages, const std::int64_t* table, Index num_tokens, Index head) {
-        const Index width = pages.shape.head_dim, stride = pages.shape.n_head * width;
-        const Index num_tiles = tiles_for(num_tokens);
-        grow(keys, num_tiles * width * TILE);
-        grow(values, tiles_for(width) * num_tokens * TILE);
-        grow(scores, MANY.rows * num_tiles * TILE);
-        if (num_tokens % TILE) std::fill_n(keys.data() + (num_tiles - 1) * width * TILE, width * TILE, 0.0f);
-        const auto for_each_token = [&](const Number* content, auto visit) {
-            for_each_page(content, nullptr, table, num_tokens, head, pages.shape, [&](const Page<Number>& page) {
-                for (Index t = 0; t < page.num_tokens; ++t) visit(page.first + t, page.numbers + t * stride);
-            });
-        };
-        for_each_token(pages.key, [&](Index t, const Number* key) {
-            float* target = keys.data() + t / TILE * width * TILE + t % TILE;
-            for_each_vector(key, width, [&](Index d, Index count, Floats vector) {
-                for (Index i = 0; i < count; ++i) target[(d + i) * TILE] = vector[i];
-            });
-        });
-        for_each_token(pages.value, [&](Index t, const Number* value) {
-            for_each_vector(value, width, [&](Index d, Index, Floats vector) {
-                store(vector, values.data() + (d / TILE * num_tokens + t) * TILE + d % TILE);
-            });
-        });
-    }
-
-    // visit(first number, how many, they and zeros)
-    template <typename Number, typename Visit>
-    static void for_each_vector(const Number* numbers, Index n, Visit visit) {
-        Index i = 0;
-        for (; i + LANES <= n; i += LANES) visit(i, LANES, load_floats(numbers + i));
-        if (i < n) visit(i, n - i, load_first(numbers + i, n - i));
-    }
-};
-
-// Neighbouring queries of one head. The first of them sees `context` tokens, each later one a token more.
-struct Rows {
-    const float* query;  // rows `query_stride` floats apart
-    float* output;       // rows `output_stride` floats apart
-    Index query_stride, output_stride, context, num_tokens;
-};
 
 // Some rows of numbers, and tiles to multiply them with: [num_tiles, num_inputs, TILE], `distance` floats apart.
 struct Product {
@@ -88,35 +35,122 @@ struct Product {
     }
 };
 
-template <Index rows>
-inline void attend(const Rows& queries, Room& room, Index width, float scale) {
-    const Index stride = tiles_for(queries.num_tokens) * TILE, longest = queries.context + rows - 1;
-    float* scores = room.scores.data();
-    const Product with_keys{queries.query, queries.query_stride, room.keys.data(), width * TILE, width,
-                            tiles_for(longest)};
-    with_keys.for_each_tile<rows>([&](const float (&sums)[rows][TILE], Index tile) {
-        for (Index r = 0; r < rows; ++r)
-            for (Index part = 0; part < TILE; part += LANES)
-                store(scale * load<Floats>(sums[r] + part), scores + r * stride + tile * TILE + part);
-    });
-    for (Index r = 0; r < rows; ++r) {
-        softmax(scores + r * stride, queries.context + r);
-        for (Index t = queries.context + r; t < longest; ++t) scores[r * stride + t] = 0.0f;  // the future
+// One head's keys and values, and the scores of a group of queries: what a thread works in.
+class Room {
+  public:
+    static constexpr Index QUERIES = MANY.rows;  // that are multiplied together
+
+    // What is beyond the last token or the last number is zero: it adds nothing to a sum.
+    template <typename Number>
+    void lay_out(const Pages<Number>& pages, const std::int64_t* table, Index num_tokens, Index head) {
+        const Index width = pages.shape.head_dim, stride = pages.shape.n_head * width;
+        const Index num_tiles = tiles_for(num_tokens);
+        width_ = width;
+        num_tokens_ = num_tokens;
+        grow(keys_, num_tiles * width * TILE);
+        grow(values_, tiles_for(width) * num_tokens * TILE);
+        grow(scores_, QUERIES * num_tiles * TILE);
+        if (num_tokens % TILE) std::fill_n(keys_.data() + (num_tiles - 1) * width * TILE, width * TILE, 0.0f);
+        const auto for_each_token = [&](const Number* content, auto visit) {
+            for_each_page(content, nullptr, table, num_tokens, head, pages.shape, [&](const Page<Number>& page) {
+                for (Index t = 0; t < page.num_tokens; ++t) visit(page.first + t, page.numbers + t * stride);
+            });
+        };
+        for_each_token(pages.key, [&](Index t, const Number* key) {
+            float* target = keys_.data() + t / TILE * width * TILE + t % TILE;
+            for_each_vector(key, width, [&](Index d, Index count, Floats vector) {
+                for (Index i = 0; i < count; ++i) target[(d + i) * TILE] = vector[i];
+            });
+        });
+        for_each_token(pages.value, [&](Index t, const Number* value) {
+            for_each_vector(value, width, [&](Index d, Index, Floats vector) {
+                store(vector, values_.data() + (d / TILE * num_tokens + t) * TILE + d % TILE);
+            });
+        });
     }
-    const Product with_values{scores, stride, room.values.data(), queries.num_tokens * TILE, longest, tiles_for(width)};
-    with_values.for_each_tile<rows>([&](const float (&sums)[rows][TILE], Index tile) {
-        const Index count = width - tile * TILE < TILE ? width - tile * TILE : TILE;
-        for (Index r = 0; r < rows; ++r)
-            for (Index j = 0; j < count; ++j) queries.output[r * queries.output_stride + tile * TILE + j] = sums[r][j];
-    });
-}
+
+    void attend(const Rows& queries, Index count, float scale) {
+        for_each_group<QUERIES>(count, [&](auto rows, Index first) {
+            attend_together<rows()>(queries.from(first), scale);
+        });
+    }
+
+  private:
+    Index width_, num_tokens_;
+    std::vector<float> keys_;    // [tiles_for(num_tokens), head_dim, TILE]: a tile is TILE tokens side by side
+    std::vector<float> values_;  // [tiles_for(head_dim), num_tokens, TILE]: a tile is TILE numbers of each token
+    std::vector<float> scores_;  // [QUERIES, tiles_for(num_tokens) * TILE]
+
+    static void grow(std::vector<float>& floats, Index size) {
+        if (floats.size() < static_cast<std::size_t>(size)) floats.resize(static_cast<std::size_t>(size));
+    }
+
+    // visit(first number, how many, they and zeros)
+    template <typename Number, typename Visit>
+    static void for_each_vector(const Number* numbers, Index n, Visit visit) {
+        Index i = 0;
+        for (; i + LANES <= n; i += LANES) visit(i, LANES, load_floats(numbers + i));
+        if (i < n) visit(i, n - i, load_first(numbers + i, n - i));
+    }
+
+    template <Index rows>
+    void attend_together(const Rows& queries, float scale) {
+        const Index stride = tiles_for(num_tokens_) * TILE, longest = queries.context + rows - 1;
+        float* scores = scores_.data();
+        const Product with_keys{queries.query, queries.query_stride, keys_.data(), width_ * TILE, width_,
+                                tiles_for(longest)};
+        with_keys.for_each_tile<rows>([&](const float (&sums)[rows][TILE], Index tile) {
+            for (Index r = 0; r < rows; ++r)
+                for (Index part = 0; part < TILE; part += LANES)
+                    store(scale * load<Floats>(sums[r] + part), scores + r * stride + tile * TILE + part);
+        });
+        for (Index r = 0; r < rows; ++r) {
+            softmax(scores + r * stride, queries.context + r);
+            for (Index t = queries.context + r; t < longest; ++t) scores[r * stride + t] = 0.0f;  // the future
+        }
+        const Product with_values{scores, stride, values_.data(), num_tokens_ * TILE, longest, tiles_for(width_)};
+        with_values.for_each_tile<rows>([&](const float (&sums)[rows][TILE], Index tile) {
+            const Index count = width_ - tile * TILE < TILE ? width_ - tile * TILE : TILE;
+            for (Index r = 0; r < rows; ++r)
+                for (Index j = 0; j < count; ++j)
+                    queries.output[r * queries.output_stride + tile * TILE + j] = sums[r][j];
+        });
+    }
+};
 
 // Queries of a sequence's head that a thread takes: all, unless there are too few heads to keep the threads busy.
-inline Index queries_at_once(Index num_heads, Index num_queries, Index num_threads) {
+inline Index queries_at_once(Index num_heads, Index num_queries, Index num_threads, Index together) {
     const Index wanted = 4 * num_threads;
     const Index pieces = num_heads >= wanted ? 1 : (wanted + num_heads - 1) / num_heads;
     const Index most = (num_queries + pieces - 1) / pieces;
-    return (most + MANY.rows - 1) / MANY.rows * MANY.rows;
+    return (most + together - 1) / together * together;
+}
+
+// Room: as the one above.
+template <typename Room, typename Number>
+void attend_all(Team& team, const Queries& queries, const Pages<Number>& pages, const Sequences& sequences,
+                float scale) {
+    const Shape& shape = pages.shape;
+    const Index n_head = shape.n_head, output_stride = n_head * shape.head_dim;
+    static thread_local Room room;
+    Index first_token = 0;
+    for (Index seq = 0; seq < sequences.num_seqs; ++seq) {
+        const Index num_queries = sequences.query_lens[seq], num_cached = sequences.context_lens[seq] - num_queries;
+        const Index at_once = queries_at_once(n_head, num_queries, team.num_threads(), Room::QUERIES);
+        const Index pieces = (num_queries + at_once - 1) / at_once;
+        team.share(n_head * pieces, 1, [&](Index i) {
+            // The last queries first: they have the most to do, and the threads end together.
+            const Index head = i % n_head, first = (pieces - 1 - i / n_head) * at_once;
+            const Index count = std::min(at_once, num_queries - first), context = num_cached + first + 1;
+            room.lay_out(pages, sequences.block_tables + seq * sequences.max_blocks, context + count - 1, head);
+            const Index token = first_token + first;
+            room.attend(Rows{queries.query + token * queries.stride + head * shape.head_dim,
+                             queries.output + token * output_stride + head * shape.head_dim, queries.stride,
+                             output_stride, context},
+                        count, scale);
+        });
+        first_token += num_queries;
+    }
 }
 
 }  // namespace
@@ -124,30 +158,11 @@ inline Index queries_at_once(Index num_heads, Index num_queries, Index num_threa
 template <typename Number>
 void prefill_attention(Team& team, const Queries& queries, const Pages<Number>& pages, const Sequences& sequences,
                        float scale) {
-    const Shape& shape = pages.shape;
-    const Index n_head = shape.n_head, output_stride = n_head * shape.head_dim;
-    static thread_local Room room;
-    Index first_token = 0;
-    for (Index seq = 0; seq < sequences.num_seqs; ++seq) {
-        const Index num_queries = sequences.query_lens[seq], num_cached = sequences.context_lens[seq] - num_queries;
-        const Index at_once = queries_at_once(n_head, num_queries, team.num_threads());
-        const Index pieces = (num_queries + at_once - 1) / at_once;
-        team.share(n_head * pieces, 1, [&](Index i) {
-            // The last queries first: they have the most to do, and the threads end together.
-            const Index head = i % n_head, first = (pieces - 1 - i / n_head) * at_once;
-            const Index count = num_queries - first < at_once ? num_queries - first : at_once;
-            const Index num_tokens = num_cached + first + count;
-            room.lay_out(pages, sequences.block_tables + seq * sequences.max_blocks, num_tokens, head);
-            for_each_group<MANY.rows>(count, [&](auto rows, Index row) {
-                const Index token = first_token + first + row;
-                attend<rows()>(Rows{queries.query + token * queries.stride + head * shape.head_dim,
-                                    queries.output + token * output_stride + head * shape.head_dim, queries.stride,
-                                    output_stride, num_cached + first + row + 1, num_tokens},
-                               room, shape.head_dim, scale);
-            });
-        });
-        first_token += num_queries;
-    }
+#if HAS_MATRIX_REGISTERS
+    if constexpr (std::is_same_v<Number, Half>)
+        if (matrix::are_allowed()) return attend_all<matrix::Room>(team, queries, pages, sequences, scale);
+#endif
+    attend_all<Room>(team, queries, pages, sequences, scale);
 }
 
 template void prefill_attention(Team&, const Queries&, const Pages<float>&, const Sequences&, float);
