@@ -71,6 +71,8 @@ class Room {
 
     void attend(const Rows& queries, Index count, float scale) {
         for_each_group<QUERIES>(count, [&](auto rows, Index first) {
+            const Index next = first + rows();
+            queries.from(next).fetch(std::min<Index>(rows(), count - next), width_);
             attend_together<rows()>(queries.from(first), scale);
         });
     }
@@ -132,7 +134,8 @@ void attend_all(Team& team, const Queries& queries, const Pages<Number>& pages, 
                 float scale) {
     const Shape& shape = pages.shape;
     const Index n_head = shape.n_head, output_stride = n_head * shape.head_dim;
-    static thread_local Room room;
+    static thread_local Room own;
+    Room& room = own;  // found once
     Index first_token = 0;
     for (Index seq = 0; seq < sequences.num_seqs; ++seq) {
         const Index num_queries = sequences.query_lens[seq], num_cached = sequences.context_lens[seq] - num_queries;
