@@ -18,6 +18,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from tests.support.triton_interpreter import replace_the_language_once_a_launch
 from zeroshot.engine.engine import Engine
 from zeroshot.engine.loader import load_engine as _load_engine
 from zeroshot.settings import EngineSettings
@@ -27,6 +28,7 @@ DEMO = TESTS.parent / "model_weights" / "demo"
 GPT2_VOCAB_SIZE = 50257
 
 torch.set_num_threads(1)  # the models here are tiny: a second thread only waits for the first
+replace_the_language_once_a_launch()
 settings.register_profile(
     "zeroshot",
     deadline=None,
