@@ -20,7 +20,6 @@ from unittest.mock import patch
 
 import msgspec
 import torch
-from transformers import GPT2LMHeadModel
 
 from benchmarks.cpu_llama_cpp import LlamaCpp
 from benchmarks.cpu_tokens import GREEDY, Sampling
@@ -34,6 +33,8 @@ END_OF_TEXT = 50256
 
 class HuggingFace:
     def __init__(self, checkpoint: Path, sampling: Sampling) -> None:
+        from transformers import GPT2LMHeadModel  # slow to import, and `EngineAlone`'s processes don't need it
+
         filters = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
         self._how: dict[str, Any] = {"do_sample": False} if sampling.is_greedy else {"do_sample": True} | filters
         self.model = GPT2LMHeadModel.from_pretrained(checkpoint, dtype=torch.float32).eval()

@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
 
 SIZES = {
     "tiny": {"n_embd": 64, "n_layer": 2, "n_head": 4},
@@ -20,6 +19,8 @@ def random_checkpoint(size: str, folder: Path, *, seed: int = 0) -> Path:
     """Saved by Hugging Face, with the real tokenizer. Returns its folder, in `folder`; made once."""
     target = folder / f"random-gpt2-{size}"
     if not (target / "model.safetensors").exists():
+        from transformers import GPT2Config, GPT2LMHeadModel  # slow to import, and the checkpoint may be there
+
         torch.manual_seed(seed)
         GPT2LMHeadModel(GPT2Config(**SIZES[size])).save_pretrained(target)
         for name in ("vocab.json", "merges.txt"):

@@ -43,11 +43,12 @@ def test_it_runs_from_one_command_and_goes_on_level_by_level(tmp_path: Path) -> 
     assert [name for name, row in rates.items() if "2" in row] == [served, BASELINE]  # one level is of one call
 
 
-def test_all_systems_can_draw_their_tokens(tmp_path: Path) -> None:
+def test_all_systems_can_draw_their_tokens(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Each is called with its own names for the same filters, those installed by `make bench-peers` too."""
-    found, _ = peers(tmp_path, 1)
+    found, _ = peers(tiny_checkpoint, 1)
     systems = ["zeroshot int8, HTTP", *(name for name in found if name != "zeroshot fp32, engine alone")]
-    result = run(tmp_path, "--concurrency", "2", "--sampled", "--systems", *systems)
+    options = ["--checkpoints", str(tiny_checkpoint.parent), "--concurrency", "2", "--sampled"]
+    result = run(tmp_path, *options, "--systems", *systems)
     assert result["sampling"] == {"temperature": 0.8, "top_k": 40, "top_p": 0.95}
     assert list(result["tokens_per_second"]) == systems
     assert min(rate for row in result["tokens_per_second"].values() for rate in row["2"]) > 0

@@ -16,10 +16,10 @@ pytestmark = pytest.mark.timeout(600)  # every system is loaded
 
 
 @pytest.mark.skipif(why_unavailable() is not None, reason=f"no C++ kernels: {why_unavailable()}")
-def test_it_runs_from_one_command(tmp_path: Path) -> None:
+def test_it_runs_from_one_command(tiny_checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "result.json"
     sizes = ["--size", "tiny", "--rounds", "2", "--seconds", "0.01", "--steps", "1", "3", "256"]
-    command = [sys.executable, "-m", "benchmarks.cpu_kernels", *sizes, "--checkpoints", str(tmp_path)]
+    command = [sys.executable, "-m", "benchmarks.cpu_kernels", *sizes, "--checkpoints", str(tiny_checkpoint.parent)]
     result = subprocess.run([*command, "--output", str(output)], cwd=ROOT, capture_output=True, text=True, timeout=550)
     assert result.returncode == 0, result.stderr
     rates = json.loads(output.read_text())["tokens_per_second"]

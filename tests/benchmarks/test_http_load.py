@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,13 +11,11 @@ import pytest
 from benchmarks.cpu import random_prompts, request_body
 from benchmarks.http_load import seconds_for
 from benchmarks.http_server import running_server
-from benchmarks.random_checkpoint import random_checkpoint
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    checkpoint = random_checkpoint("tiny", tmp_path_factory.mktemp("checkpoints"))
-    with running_server(checkpoint, "--threads", "1") as url:
+def url(tiny_checkpoint: Path) -> Iterator[str]:
+    with running_server(tiny_checkpoint, "--threads", "1") as url:
         yield url
 
 
