@@ -6,6 +6,7 @@ import json
 import secrets
 import signal
 import sys
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -119,14 +120,17 @@ def serve(
     from zeroshot.engine.supervisor import start_process
 
     engine = start_process()  # it imports torch meanwhile
-    from zeroshot.app import create_app
-    from zeroshot.client import EngineClient
-    from zeroshot.serving import serve as run_server
+    with ExitStack() as unless_it_can_serve:
+        unless_it_can_serve.callback(engine.kill)  # by itself it would end once it has imported torch
+        from zeroshot.app import create_app
+        from zeroshot.client import EngineClient
+        from zeroshot.serving import serve as run_server
 
-    check_address(settings.host, settings.port)
-    folder = _fetch_models(settings)
-    application = create_app(settings, EngineClient(settings, folder, engine))
-    listeners = listen(settings.host, settings.port)
+        check_address(settings.host, settings.port)
+        folder = _fetch_models(settings)
+        application = create_app(settings, EngineClient(settings, folder, engine))
+        listeners = listen(settings.host, settings.port)
+        unless_it_can_serve.pop_all()
     port = listeners[0].getsockname()[1]  # the one that was picked for port 0
     announce(settings.log_format, folder.name, url_of(settings.host, port))
     raise typer.Exit(run_server(application, settings, listeners))
@@ -211,18 +215,19 @@ def generate(
     device: DeviceOption = "auto",
 ) -> None:
     """Continue a text in the terminal, without a server."""
+    _check_utf8(prompt)
+    settings = _settings(model=model, dtype=dtype, device=device)
+    folder = _fetch_models(settings)
     with ctrl_c_ends_at_once():  # torch's import takes a second, and would not take a KeyboardInterrupt well
         from zeroshot.engine.offline import continue_text
 
-    _check_utf8(prompt)
-    settings = _settings(model=model, dtype=dtype, device=device)
     params = SamplingParams(
         max_tokens=max_tokens,
         temperature=temperature,
         top_k=top_k,
         seed=secrets.randbelow(MAX_SEED) if seed is None else seed,
     )
-    for piece in continue_text(settings.engine_settings(_fetch_models(settings)), prompt, params):
+    for piece in continue_text(settings.engine_settings(folder), prompt, params):
         typer.echo(piece, nl=False)
     typer.echo()
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -39,6 +40,17 @@ def test_ctrl_c_while_modules_are_imported_ends_quietly(tmp_path: Path, module: 
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     result = subprocess.run([*COMMAND, *arguments], env=environment, capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
+def test_a_server_that_cannot_serve_does_not_wait_for_its_engine(tmp_path: Path) -> None:
+    """Which is importing torch: seconds. Its output would stay open for as long."""
+    (tmp_path / "torch.py").write_text("import time\ntime.sleep(120)\n")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        command = [*COMMAND, "serve", "--port", str(taken.getsockname()[1])]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert "is in use" in " ".join(result.stderr.split())
 
 
 def test_ctrl_c_before_a_command_begins_ends_quietly() -> None:
