@@ -42,6 +42,10 @@ _POINTERS = {
 _INSTRUCTIONS = ("cp.async", "mma.sync", "wgmma", "tf32", "mul.hi.u64")
 _WAIT_GROUP = re.compile(r"cp\.async\.wait_group\s+(\d+)")
 _OPTIONS = ("num_warps", "num_stages", "num_ctas", "maxnreg", "launch_pdl")
+_ONLY_FUSED = {
+    f"{op}_kernel" for op in ("ln_qkv_append", "split_attention", "merge_projection", "ln_fc_gelu", "projection")
+}
+"""Of a fused decode step and of nothing else, which asks for `launch_pdl` wherever that is there (triton_fused.py)."""
 
 
 def ast_source(kernel: JITFunction, args: tuple[Any, ...], options: dict[str, Any]) -> ASTSource:
@@ -75,6 +79,8 @@ def compile_instead_of_running(report: Callable[[dict[str, Any]], None]) -> None
         for target in TARGETS:
             if target.arch < 90 and (compiler_options.get("launch_pdl") or "*fp8e4nv" in source.signature.values()):
                 continue  # neither is there before
+            if target.arch >= 90 and kernel.__name__ in _ONLY_FUSED and not compiler_options.get("launch_pdl"):
+                continue  # never launched
             key = f"{kernel.__name__}{source.signature}{source.constants}{source.attrs}{compiler_options}{target}"
             if key in done:
                 continue
