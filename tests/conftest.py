@@ -11,17 +11,19 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from tests.support.triton_interpreter import replace_the_language_once_a_launch
 from zeroshot.engine.engine import Engine
 from zeroshot.engine.loader import load_engine as _load_engine
 from zeroshot.settings import EngineSettings
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel  # where it runs, only once a model is made: its import takes seconds
 
 TESTS = Path(__file__).parent
 DEMO = TESTS.parent / "model_weights" / "demo"
@@ -67,7 +69,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 class Checkpoint(NamedTuple):
     folder: Path
-    model: GPT2LMHeadModel
+    model: "GPT2LMHeadModel"
 
 
 @pytest.fixture(scope="session")
@@ -94,7 +96,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Checkp
     return make
 
 
-def random_model(*, seed: int, **options: Any) -> GPT2LMHeadModel:
+def random_model(*, seed: int, **options: Any) -> "GPT2LMHeadModel":
+    from transformers import GPT2Config, GPT2LMHeadModel
+
     sizes = {"vocab_size": 211, "n_positions": 128, "n_embd": 48, "n_layer": 2, "n_head": 3, "initializer_range": 0.35}
     options = sizes | options
     options.setdefault("eos_token_id", options["vocab_size"] - 1)
