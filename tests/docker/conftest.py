@@ -83,6 +83,8 @@ class Project:
         }
         self.url = f"http://127.0.0.1:{port}"
         self.http = httpx.Client(base_url=self.url, timeout=60)
+        self.settings: dict[str, str] | None = None
+        """With which it was brought up last; None before."""
 
     def compose(self, *arguments: str, **environment: str) -> str:
         running = DockerEngine(self.engine.environment | self.environment | environment)
@@ -90,11 +92,15 @@ class Project:
 
     def up(self, **environment: str) -> None:
         self.compose("up", "--detach", "--no-build", "zeroshot", **environment)
+        self.settings = environment
         self.wait_until_ready()
 
     @property
     def container(self) -> str:
-        return self.compose("ps", "--quiet", "zeroshot")
+        """Its id. The engine says it at once; Compose 1.29 takes a second to start."""
+        labels = (f"project={self.environment['COMPOSE_PROJECT_NAME']}", "service=zeroshot")
+        filters = [f"--filter=label=com.docker.compose.{label}" for label in labels]
+        return self.engine.docker("ps", "--all", "--quiet", "--no-trunc", *filters)
 
     def inspect(self) -> dict[str, Any]:
         return json.loads(self.engine.docker("inspect", self.container))[0]
@@ -146,5 +152,6 @@ def project(
 @pytest.fixture
 def service(project: Project) -> Project:
     """The project with its server ready, whatever the test before did to it."""
-    project.up()
+    if project.settings != {} or not project.is_ready():
+        project.up()
     return project
