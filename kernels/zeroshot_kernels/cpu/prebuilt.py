@@ -22,7 +22,8 @@ from zeroshot_kernels.cpu.compiler import (
 FOLDER = SOURCES / "built"
 _V3 = "avx avx2 bmi1 bmi2 f16c fma abm movbe"
 _V4 = f"{_V3} avx512f avx512bw avx512cd avx512dq avx512vl"
-_AMX = ("-mavx512vnni", "-mamx-tile", "-mamx-int8", "-mamx-bf16")
+_MATRIX = "avx512_vnni avx512_bf16 amx_tile amx_int8 amx_bf16"
+_AMX = ("-mavx512vnni", "-mavx512bf16", "-mamx-tile", "-mamx-int8", "-mamx-bf16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Level:
 
 LEVELS = {
     "x86_64": (
-        Level("x86-64-v4-amx", ("-march=x86-64-v4", *_AMX), f"{_V4} avx512_vnni amx_tile amx_int8 amx_bf16"),
+        Level("x86-64-v4-amx", ("-march=x86-64-v4", *_AMX), f"{_V4} {_MATRIX}"),
         Level("x86-64-v4-vnni", ("-march=x86-64-v4", "-mavx512vnni"), f"{_V4} avx512_vnni"),
         Level("x86-64-v4", ("-march=x86-64-v4",), _V4),
         Level("x86-64-v3-vnni", ("-march=x86-64-v3", "-mavxvnni"), f"{_V3} avx_vnni"),
