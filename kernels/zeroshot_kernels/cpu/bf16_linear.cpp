@@ -31,8 +31,7 @@ void multiply_by_matrices(Team& team, const Linear& layer, const float* input, I
         round_row(input + row * width, width, matrix::place_of(room.rows, row, row_bytes));
     });
     const auto finish = [&](const float (*sums)[TILE], Index count, Index row, Index tile) {
-        for (Index part = 0; part < TILE; part += LANES)
-            for (Index r = 0; r < count; ++r) sink.write(load<Floats>(sums[r] + part), row + r, tile * TILE + part);
+        write_tile(sums, count, row, tile, sink);
     };
     matrix::multiply_all<float>(team, room.rows, layer.weight, row_bytes, num_rows, tiles_for(layer.num_outputs), sink,
                                 finish);

@@ -86,9 +86,10 @@ template <Index rows, Index tiles>
 }
 
 // What the first `num_rows` of a tile's sums stand for: that adding ZERO_POINT to each input has added offsets (which
-// are 128 * the sum of an output's weights), and the output's and the row's scale.
+// are 128 * the sum of an output's weights), and the output's and the row's scale. Not inlined: one of it serves blocks
+// of any size, and compiles in less time.
 template <typename Sink>
-inline void finish(const Linear& layer, Index tile, const std::int32_t (*sums)[TILE], Index num_rows,
+[[gnu::noinline]] void finish(const Linear& layer, Index tile, const std::int32_t (*sums)[TILE], Index num_rows,
                    const float* row_scales, Index row, const Sink& sink) {
     for (Index first = tile * TILE, part = 0; part < TILE; part += LANES) {
         const Ints offsets = ZERO_POINT ? load<Ints>(layer.offsets + first + part) : Ints{};

@@ -7,6 +7,14 @@
 
 namespace zeroshot {
 
+// Of a tile's sums those of its rows. Not inlined: one of it serves blocks of any size, and compiles in less time.
+template <typename Sink>
+[[gnu::noinline]] void write_tile(const float (*sums)[TILE], Index num_rows, Index row, Index tile, const Sink& sink) {
+    for (Index r = 0; r < num_rows; ++r)
+        for (Index part = 0; part < TILE; part += LANES)
+            sink.write(load<Floats>(sums[r] + part), row + r, tile * TILE + part);
+}
+
 template <typename Weight, typename Sink>
 void multiply_by_vectors(Team& team, const Linear& layer, const float* input, Index num_rows, const Sink& sink) {
     const Index width = layer.num_inputs, size = tile_size<Weight>(width);
@@ -17,10 +25,7 @@ void multiply_by_vectors(Team& team, const Linear& layer, const float* input, In
         alignas(64) float sums[tiles()][rows()][TILE];
         sink.fetch(row, rows(), tile, tiles());
         multiply_tiles<rows(), tiles()>(input + row * width, width, weights, size, width, fetches, sums);
-        for (Index t = 0; t < tiles(); ++t)
-            for (Index r = 0; r < rows(); ++r)
-                for (Index part = 0; part < TILE; part += LANES)
-                    sink.write(load<Floats>(sums[t][r] + part), row + r, (tile + t) * TILE + part);
+        for (Index t = 0; t < tiles(); ++t) write_tile(sums[t], rows(), row, tile + t, sink);
     });
 }
 
