@@ -50,6 +50,12 @@ def test_a_processor_that_lacks_one_instruction_set_does_not_take_it(folder, mon
         assert found is None or level_of(found) != level.name
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="only x86 has AMX")
+def test_matrix_registers_are_used_where_a_level_has_them(folder):
+    attention = b"8zeroshot6matrix4Room"  # of the names that the linker knows
+    assert [level_of(path) for path in folder.iterdir() if attention in path.read_bytes()] == ["x86-64-v4-amx"]
+
+
 def test_kernels_of_other_sources_are_not_taken(folder, monkeypatch):
     monkeypatch.setattr(prebuilt, "sources_digest", lambda: "0" * 16)
     assert prebuilt.find(folder) is None
