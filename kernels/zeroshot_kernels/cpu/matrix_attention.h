@@ -2,8 +2,6 @@
 // never adds up across a register.
 #pragma once
 
-#include <vector>
-
 #include "split_tiles.h"
 
 #if HAS_MATRIX_REGISTERS
@@ -59,11 +57,6 @@ class Room {
     std::vector<SplitTile> likelihoods_;  // [token_steps]: lanes are queries
 
     static Index steps_for(Index n) { return (n + STEP - 1) / STEP; }
-
-    template <typename Item>
-    static void grow(std::vector<Item>& items, Index size) {
-        if (items.size() < static_cast<std::size_t>(size)) items.resize(static_cast<std::size_t>(size));
-    }
 
     void find_tokens(const Half* content, const Shape& shape, const std::int64_t* table, Index num_tokens, Index head) {
         tokens_.assign(static_cast<std::size_t>(token_steps_ * STEP), zeros_.data());

@@ -1,6 +1,8 @@
 // What attention over paged keys and values shares.
 #pragma once
 
+#include <vector>
+
 #include "half.h"
 
 namespace zeroshot {
@@ -21,6 +23,12 @@ template <typename Call>
 inline void with_pages(void* key, void* value, const Shape& shape, bool is_half, Call call) {
     if (is_half) call(Pages<Half>{static_cast<Half*>(key), static_cast<Half*>(value), shape});
     else call(Pages<float>{static_cast<float*>(key), static_cast<float*>(value), shape});
+}
+
+// What a thread works in is kept from call to call.
+template <typename Item>
+inline void grow(std::vector<Item>& items, Index size) {
+    if (items.size() < static_cast<std::size_t>(size)) items.resize(static_cast<std::size_t>(size));
 }
 
 // Neighbouring queries of one head. The first of them sees `context` tokens, each later one a token more.

@@ -3,7 +3,6 @@
 // Each query's sums run over its own context in one order, so they never depend on where a prompt was cut in chunks.
 
 #include <algorithm>
-#include <vector>
 
 #include "matrix_attention.h"
 #include "tile.h"
@@ -82,10 +81,6 @@ class Room {
     std::vector<float> keys_;    // [tiles_for(num_tokens), head_dim, TILE]: a tile is TILE tokens side by side
     std::vector<float> values_;  // [tiles_for(head_dim), num_tokens, TILE]: a tile is TILE numbers of each token
     std::vector<float> scores_;  // [QUERIES, tiles_for(num_tokens) * TILE]
-
-    static void grow(std::vector<float>& floats, Index size) {
-        if (floats.size() < static_cast<std::size_t>(size)) floats.resize(static_cast<std::size_t>(size));
-    }
 
     // visit(first number, how many, they and zeros)
     template <typename Number, typename Visit>
