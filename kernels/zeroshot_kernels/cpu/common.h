@@ -135,20 +135,21 @@ struct Epilogue {
     inline Floats finished(Floats sums) const { return has_gelu ? gelu_tanh(sums) : sums; }
 };
 
-template <Index most, typename Visit>
+template <Index most, Index least, typename Visit>
 inline void visit_group(Index size, Index row, Visit& visit) {
     if (size == most) visit(std::integral_constant<Index, most>{}, row);
-    else if constexpr (most > 1) visit_group<most - 1>(size, row, visit);
+    else if constexpr (most > least) visit_group<most - 1, least>(size, row, visit);
 }
 
 // visit(std::integral_constant<Index, n>, first row) for groups of at most `most` rows, all as large as each other, or
 // nearly: n is a constant to the compiler, and the fewer rows share what is read the dearer they are.
-template <Index most, typename Visit>
+// least: where a caller knows that no group has fewer, none is compiled.
+template <Index most, Index least = 1, typename Visit>
 inline void for_each_group(Index num_rows, Visit visit) {
     Index row = 0;
     for (Index groups = (num_rows + most - 1) / most; groups > 0; --groups) {
         const Index size = (num_rows - row + groups - 1) / groups;
-        visit_group<most>(size, row, visit);
+        visit_group<most, least>(size, row, visit);
         row += size;
     }
 }

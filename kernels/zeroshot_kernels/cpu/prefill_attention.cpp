@@ -37,7 +37,9 @@ struct Product {
 // One head's keys and values, and the scores of a group of queries: what a thread works in.
 class Room {
   public:
-    static constexpr Index QUERIES = MANY.rows;  // that are multiplied together
+    // Queries that are multiplied together: as many as there are registers for, or one or two thirds of them. Zeros make up
+    // the number, since code for each number took longer to compile than all the rest of this file.
+    static constexpr Index QUERIES = MANY.rows, THIRD = QUERIES / 3;
 
     // What is beyond the last token or the last number is zero: it adds nothing to a sum.
     template <typename Number>
@@ -49,6 +51,7 @@ class Room {
         grow(keys_, num_tiles * width * TILE);
         grow(values_, tiles_for(width) * num_tokens * TILE);
         grow(scores_, QUERIES * num_tiles * TILE);
+        grow(queries_, QUERIES * width);
         if (num_tokens % TILE) std::fill_n(keys_.data() + (num_tiles - 1) * width * TILE, width * TILE, 0.0f);
         const auto for_each_token = [&](const Number* content, auto visit) {
             for_each_page(content, nullptr, table, num_tokens, head, pages.shape, [&](const Page<Number>& page) {
@@ -69,18 +72,21 @@ class Room {
     }
 
     void attend(const Rows& queries, Index count, float scale) {
-        for_each_group<QUERIES>(count, [&](auto rows, Index first) {
-            const Index next = first + rows();
-            queries.from(next).fetch(std::min<Index>(rows(), count - next), width_);
-            attend_together<rows()>(queries.from(first), scale);
-        });
+        for (Index first = 0; first < count; first += QUERIES) {
+            const Index left = count - first, together = std::min(QUERIES, left);
+            if (left > QUERIES) queries.from(first + QUERIES).fetch(std::min(QUERIES, left - QUERIES), width_);
+            if (together > 2 * THIRD) attend_together<3 * THIRD>(queries.from(first), together, scale);
+            else if (together > THIRD) attend_together<2 * THIRD>(queries.from(first), together, scale);
+            else attend_together<THIRD>(queries.from(first), together, scale);
+        }
     }
 
   private:
     Index width_, num_tokens_;
     std::vector<float> keys_;    // [tiles_for(num_tokens), head_dim, TILE]: a tile is TILE tokens side by side
     std::vector<float> values_;  // [tiles_for(head_dim), num_tokens, TILE]: a tile is TILE numbers of each token
-    std::vector<float> scores_;  // [QUERIES, tiles_for(num_tokens) * TILE]
+    std::vector<float> scores_;   // [QUERIES, tiles_for(num_tokens) * TILE]
+    std::vector<float> queries_;  // [QUERIES, head_dim]
 
     // visit(first number, how many, they and zeros)
     template <typename Number, typename Visit>
@@ -90,26 +96,29 @@ class Room {
         if (i < n) visit(i, n - i, load_first(numbers + i, n - i));
     }
 
+    // Of `rows` queries the first `count` are there.
     template <Index rows>
-    void attend_together(const Rows& queries, float scale) {
-        const Index stride = tiles_for(num_tokens_) * TILE, longest = queries.context + rows - 1;
-        float* scores = scores_.data();
-        const Product with_keys{queries.query, queries.query_stride, keys_.data(), width_ * TILE, width_,
-                                tiles_for(longest)};
+    void attend_together(const Rows& queries, Index count, float scale) {
+        const Index stride = tiles_for(num_tokens_) * TILE, longest = queries.context + count - 1;
+        float *scores = scores_.data(), *together = queries_.data();
+        for (Index r = 0; r < count; ++r)
+            std::copy_n(queries.query + r * queries.query_stride, width_, together + r * width_);
+        std::fill_n(together + count * width_, (rows - count) * width_, 0.0f);
+        const Product with_keys{together, width_, keys_.data(), width_ * TILE, width_, tiles_for(longest)};
         with_keys.for_each_tile<rows>([&](const float (&sums)[rows][TILE], Index tile) {
             for (Index r = 0; r < rows; ++r)
                 for (Index part = 0; part < TILE; part += LANES)
                     store(scale * load<Floats>(sums[r] + part), scores + r * stride + tile * TILE + part);
         });
-        for (Index r = 0; r < rows; ++r) {
+        for (Index r = 0; r < count; ++r) {
             softmax(scores + r * stride, queries.context + r);
             for (Index t = queries.context + r; t < longest; ++t) scores[r * stride + t] = 0.0f;  // the future
         }
         const Product with_values{scores, stride, values_.data(), num_tokens_ * TILE, longest, tiles_for(width_)};
         with_values.for_each_tile<rows>([&](const float (&sums)[rows][TILE], Index tile) {
-            const Index count = width_ - tile * TILE < TILE ? width_ - tile * TILE : TILE;
-            for (Index r = 0; r < rows; ++r)
-                for (Index j = 0; j < count; ++j)
+            const Index numbers = std::min(TILE, width_ - tile * TILE);
+            for (Index r = 0; r < count; ++r)
+                for (Index j = 0; j < numbers; ++j)
                     queries.output[r * queries.output_stride + tile * TILE + j] = sums[r][j];
         });
     }

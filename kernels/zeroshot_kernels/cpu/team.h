@@ -131,9 +131,11 @@ struct Linear {
 // one stream of them.
 template <Block few, Block many, typename Visit>
 void share_blocks(Team& team, Index num_rows, Index num_tiles, Visit visit) {
-    static_assert(few.tiles == 1);
+    static_assert(few.tiles == 1 && 2 * few.rows >= many.rows);
     const auto visit_rows = [&]<Block most>(Index tile) {
-        for_each_group<most.rows>(num_rows, [&](auto rows, Index row) {
+        // The smallest of two groups has half as many as fit into one.
+        constexpr Index least = most.tiles > 1 ? most.rows / 2 : 1;
+        for_each_group<most.rows, least>(num_rows, [&](auto rows, Index row) {
             visit(rows, std::integral_constant<Index, most.tiles>{}, row, tile);
         });
     };
