@@ -51,11 +51,11 @@ def compose(engine: DockerEngine) -> list[str]:
 def image(engine: DockerEngine, compose: list[str], tmp_path_factory: pytest.TempPathFactory) -> str:
     """The tag of the image that `docker compose build` makes of the working tree."""
     folder = engine.scratch or tmp_path_factory.mktemp("base")
-    build: dict[str, Any] = {}
+    build: dict[str, Any] = {"args": {"PROCESSORS": "here"}}  # tests/kernels/test_prebuilt.py has the others
     with ExitStack() as stack:
         if not engines.pull(engine, PUBLIC_BASE):
             try:
-                build["args"] = {"BASE_IMAGE": engines.make_stand_in(engine, folder)}
+                build["args"]["BASE_IMAGE"] = engines.make_stand_in(engine, folder)
             except engines.Unavailable as reason:
                 pytest.skip(str(reason))
             for wheels in engines.wheel_folders()[:1]:
@@ -63,7 +63,7 @@ def image(engine: DockerEngine, compose: list[str], tmp_path_factory: pytest.Tem
         if not engine.has_bridge:
             build["network"] = "host"
         override = folder / "override.yaml"
-        override.write_text(yaml.safe_dump({"services": {"zeroshot": {"build": build}}} if build else {"services": {}}))
+        override.write_text(yaml.safe_dump({"services": {"zeroshot": {"build": build}}}))
         engine.run(*compose, "-f", "compose.yaml", "-f", str(override), "build", "zeroshot", cwd=ROOT, timeout=900)
     return "zeroshot:cpu"
 

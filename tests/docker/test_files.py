@@ -42,7 +42,7 @@ def test_both_images_are_made_the_same_way() -> None:
     cpu, gpu = ((ROOT / file).read_text().splitlines() for file in DOCKERFILES)
     missing = [line for line in cpu if line not in gpu and not line.startswith("#")]
     stage = missing.index("FROM ${BASE_IMAGE} AS cpu-kernels")
-    end = missing.index("RUN python3 -m zeroshot_kernels.cpu.prebuilt") + 1
+    end = missing.index('RUN python3 -m zeroshot_kernels.cpu.prebuilt "$PROCESSORS"') + 1
     assert missing[:stage] + missing[end:] == [
         "ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu",
         "COPY --from=cpu-kernels /build/zeroshot_kernels/cpu/built /opt/zeroshot/zeroshot_kernels/cpu/built",

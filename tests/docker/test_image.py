@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.docker_engine import DockerEngine
+from zeroshot_kernels.cpu import prebuilt
 
 MAX_BYTES = 1.5e9
 CONSTRAINTS = (Path(__file__).parents[2] / "constraints.txt").read_text().splitlines()
@@ -70,6 +71,13 @@ def test_nothing_of_the_repository_that_the_server_does_not_need(engine: DockerE
     names = {line.rsplit("/", 1)[1] for line in listing.splitlines()}
     assert {"translate.yaml", "model.safetensors", "cli.py"} <= names
     assert not {"tests", "benchmark.py", "training", ".git", "loss.png"} & names
+
+
+def test_kernels_for_the_processors_that_were_asked_for(engine: DockerEngine, image: str) -> None:
+    """`PROCESSORS=here`; which are right for it is asked by the log of a server that runs on them."""
+    listing = run_in(engine, image, "find", "/opt/zeroshot/zeroshot_kernels/cpu/built", "-type", "f")
+    best = prebuilt.levels_of_this_processor()[:1]
+    assert [Path(line).stem.rsplit("-", 1)[0] for line in listing.splitlines()] == [level.name for level in best]
 
 
 def test_a_model_that_is_not_there_is_one_readable_line(engine: DockerEngine, image: str) -> None:

@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, quick_compiler: str) -> Pat
     folder = tmp_path_factory.mktemp("prebuilt") / "built"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CXX", quick_compiler)
-        assert [path.parent for path in prebuilt.build(folder)] == [folder] * len(LEVELS)
+        assert [path.parent for path in prebuilt.build(LEVELS, folder)] == [folder] * len(LEVELS)
     return folder
 
 
@@ -99,4 +99,4 @@ def test_they_are_right_without_any_of_these_instructions(tmp_path, quick_compil
 def test_a_build_without_a_compiler_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(KernelsUnavailable, match="install g"):
-        prebuilt.build(tmp_path / "built")
+        prebuilt.build(LEVELS, tmp_path / "built")

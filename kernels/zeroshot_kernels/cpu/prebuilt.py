@@ -1,13 +1,16 @@
 """Kernels compiled ahead of time, for machines that have no compiler, such as containers.
 
     python -m zeroshot_kernels.cpu.prebuilt        compile for every level of this architecture, into built/
+    python -m zeroshot_kernels.cpu.prebuilt here   only for the one that this machine takes
 
 A level is a set of instructions that many processors share; a machine takes the best one that it has. The result is not
 distributed with the sources: a machine with a compiler makes kernels for exactly its own processor in some seconds.
 """
 
+import argparse
 import platform
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,20 +59,25 @@ LEVELS = {
 
 def find(folder: Path = FOLDER) -> Path | None:
     """The kernels of the best level that this processor has, of just these sources. None: there are none."""
+    paths = (_path(folder, level) for level in levels_of_this_processor())
+    return next((path for path in paths if path.exists()), None)
+
+
+def levels_of_this_architecture() -> Sequence[Level]:
+    return LEVELS.get(platform.machine(), ())
+
+
+def levels_of_this_processor() -> Sequence[Level]:
+    """Those whose instructions it has, the best first."""
     features = set(processor_features().split())
-    for level in LEVELS.get(platform.machine(), ()):
-        path = _path(folder, level)
-        if level.suits(features) and path.exists():
-            return path
-    return None
+    return [level for level in levels_of_this_architecture() if level.suits(features)]
 
 
-def build(folder: Path = FOLDER) -> list[Path]:
-    """Compile for every level of this machine's architecture. Raises KernelsUnavailable."""
+def build(levels: Sequence[Level], folder: Path = FOLDER) -> list[Path]:
+    """Compile for each of them, and for nothing else. Raises KernelsUnavailable."""
     compiler = find_compiler()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    levels = LEVELS.get(platform.machine(), ())
     for level in levels:
         compile_kernels(compiler, list(level.flags), _path(folder, level))
     return [_path(folder, level) for level in levels]
@@ -79,6 +87,13 @@ def _path(folder: Path, level: Level) -> Path:
     return folder / f"{level.name}-{sources_digest()}.so"
 
 
-if __name__ == "__main__":
-    for path in build():
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Compile the C++ kernels for machines that have no compiler.")
+    parser.add_argument("processors", nargs="?", choices=("all", "here"), default="all", help="of this architecture")
+    is_all = parser.parse_args(arguments).processors == "all"
+    for path in build(levels_of_this_architecture() if is_all else levels_of_this_processor()[:1]):
         print(path)  # noqa: T201 - the command's result
+
+
+if __name__ == "__main__":
+    main()
