@@ -50,6 +50,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Keep the k most likely tokens; 0 keeps all."""
     top_p: float = 1.0
     min_p: float = 0.0
+    typical_p: float = 1.0
+    """Of what those leave, keep the tokens whose surprise is nearest to the expected one (Meister et al. 2023)."""
     repetition_penalty: float = 1.0
     """Of tokens in the prompt or the text so far (Keskar et al. 2019)."""
     presence_penalty: float = 0.0
@@ -69,6 +71,11 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """The first prompt position to score. Position 0 has no log-probability: nothing precedes it."""
     grammar: Grammar | None = None
     beams: BeamParams | None = None
+
+    @property
+    def is_typical(self) -> bool:
+        """Whether tokens are drawn by typical decoding."""
+        return self.typical_p < 1.0 and self.temperature > 0.0
 
     @property
     def has_penalties(self) -> bool:

@@ -103,10 +103,19 @@ def test_truncation_keeps_the_end(client: Any) -> None:
     assert client.text_generation(long, max_new_tokens=4, truncate=7, return_full_text=True) == long + cut
 
 
+def test_typical_decoding_as_langchain_asks_for_it_by_default(client: Any, server: Any) -> None:
+    asked = {"top_k": 10, "top_p": 0.95, "typical_p": 0.95, "temperature": 0.8, "seed": 5}
+    text = client.text_generation(PROMPT, max_new_tokens=12, do_sample=False, **asked)
+    assert server.generate(prompt=PROMPT, max_tokens=12, **asked)["choices"][0]["text"] == text
+    asked |= {"top_k": None, "top_p": None, "typical_p": 0.2}  # hardly ever the likeliest of a flat distribution
+    best = client.text_generation(PROMPT, max_new_tokens=12)
+    assert client.text_generation(PROMPT, max_new_tokens=12, **asked) not in (text, best)
+
+
 def test_mistakes_are_validation_errors(client: Any) -> None:
     from huggingface_hub.errors import ValidationError
 
-    for wrong in ({"typical_p": 0.5}, {"watermark": True}, {"best_of": 2}, {"max_new_tokens": 5000}):
+    for wrong in ({"typical_p": 1.5}, {"watermark": True}, {"best_of": 2}, {"max_new_tokens": 5000}):
         with pytest.raises(ValidationError):
             client.text_generation(PROMPT, **wrong)
 

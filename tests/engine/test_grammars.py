@@ -29,6 +29,7 @@ ASKED = [
     {"temperature": 1.0, "min_tokens": 20},
     {"temperature": 1.0, "top_k": 40},
     {"temperature": 1.0, "top_p": 0.9},
+    {"temperature": 1.0, "typical_p": 0.9},
 ]
 
 

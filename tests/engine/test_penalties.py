@@ -101,7 +101,7 @@ def test_a_bias_of_minus_infinity_forbids(engine, prompts_of, run, request_of):
         assert not set(result.token_ids) & set(plain)
 
 
-@pytest.mark.parametrize("filters", [{}, {"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.5}], ids=str)
+@pytest.mark.parametrize("filters", [{}, {"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.5}, {"typical_p": 0.5}], ids=str)
 @pytest.mark.parametrize(
     "extreme",
     [

@@ -15,6 +15,7 @@ KINDS = [
     {"temperature": 0.7, "top_k": 5, "top_p": 0.9, "seed": 8, "logprobs": 2},
     {"temperature": 0.5, "seed": 9, "frequency_penalty": 1.0, "repetition_penalty": 1.2, "logit_bias": {3: 4.0}},
     {"min_tokens": 6, "stop_token_ids": [5, 6, 7, 8]},
+    {"temperature": 0.6, "typical_p": 0.8, "seed": 10},
     {"repetition_penalty": 0.5},
 ]
 """The last one makes any model repeat itself."""

@@ -125,6 +125,7 @@ def test_extremes_that_are_allowed(server: Any) -> None:
         {"top_p": 1e-9},
         {"top_k": 2**31 - 1},
         {"min_p": 1},
+        {"typical_p": 1e-9},
         {"repetition_penalty": 1e-30},
         {"logit_bias": {str(i): -100 for i in range(300)}},
         {"stop": ["x" * 256] * 16},

@@ -12,6 +12,7 @@ from transformers import (
     RepetitionPenaltyLogitsProcessor,
     TopKLogitsWarper,
     TopPLogitsWarper,
+    TypicalLogitsWarper,
 )
 
 from zeroshot_kernels.sampling.reference import (
@@ -30,7 +31,7 @@ def draw(logits, *, temperature=1.0, seed=0, choice=0, position=0, **filters):
     return sample_reference(logits, temperature=temperature, seed=seed, choice=choice, position=position, **options)
 
 
-def hugging_face_filtered(logits, *, top_k=0, top_p=1.0, min_p=0.0):
+def hugging_face_filtered(logits, *, top_k=0, top_p=1.0, min_p=0.0, typical_p=1.0):
     """[vocab_size] logits with -inf for what Hugging Face's generate would never draw."""
     warpers = LogitsProcessorList()
     if top_k:
@@ -39,6 +40,8 @@ def hugging_face_filtered(logits, *, top_k=0, top_p=1.0, min_p=0.0):
         warpers.append(TopPLogitsWarper(top_p))
     if min_p:
         warpers.append(MinPLogitsWarper(min_p))
+    if typical_p < 1.0:
+        warpers.append(TypicalLogitsWarper(typical_p))
     return warpers(torch.zeros(1, 0, dtype=torch.long), logits[None].clone())[0]
 
 
@@ -121,6 +124,8 @@ def chi_square_limit(degrees):
         {"top_p": 0.8},
         {"min_p": 0.1},
         {"top_k": 8, "top_p": 0.9, "min_p": 0.05},
+        {"typical_p": 0.6},
+        {"top_k": 10, "top_p": 0.95, "typical_p": 0.5},
     ],
     ids=str,
 )
@@ -136,7 +141,7 @@ def test_draws_have_the_frequencies_of_the_filtered_softmax(filters, temperature
     assert chi_square(counts[possible], probabilities[possible]) < chi_square_limit(int(possible.sum()) - 1)
 
 
-@pytest.mark.parametrize("filters", [{}, {"top_k": 7}, {"top_p": 0.9}, {"min_p": 0.05}], ids=str)
+@pytest.mark.parametrize("filters", [{}, {"top_k": 7}, {"top_p": 0.9}, {"min_p": 0.05}, {"typical_p": 0.7}], ids=str)
 def test_a_draw_is_the_best_of_logit_and_noise_of_each_token(filters):
     """Whatever is filtered, a token's noise is that of its id."""
     logits = torch.randn(60, generator=torch.Generator().manual_seed(10))
@@ -167,7 +172,7 @@ def test_settings_that_leave_only_the_best_token(only_the_best):
     assert {draw(logits, position=p, **only_the_best) for p in range(50)} == {int(logits.argmax())}
 
 
-@pytest.mark.parametrize("filters", [{}, {"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.5}], ids=str)
+@pytest.mark.parametrize("filters", [{}, {"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.5}, {"typical_p": 0.5}], ids=str)
 @pytest.mark.parametrize("temperature", [5e-324, 1e-60, 1e-45, 1e-30, 1e-4, 1e9, 3e38])
 def test_extreme_temperatures_give_a_token(temperature, filters):
     logits = torch.randn(50, generator=torch.Generator().manual_seed(5)) * 30
@@ -181,7 +186,7 @@ def test_extreme_temperatures_give_a_token(temperature, filters):
 def test_forbidden_tokens_are_never_drawn():
     logits = torch.randn(30, generator=torch.Generator().manual_seed(6))
     logits[::2] = -torch.inf
-    for filters in ({}, {"top_k": 20}, {"top_p": 0.99}, {"min_p": 1e-6}):
+    for filters in ({}, {"top_k": 20}, {"top_p": 0.99}, {"min_p": 1e-6}, {"typical_p": 0.9}):
         assert all(draw(logits, position=p, temperature=5.0, **filters) % 2 == 1 for p in range(200))
     logits[1:] = -torch.inf
     logits[0] = -3.0
@@ -211,12 +216,16 @@ def test_the_logits_are_left_alone():
     top_k=st.integers(0, 45),
     top_p=st.one_of(st.just(1.0), st.floats(0.001, 0.999)),
     min_p=st.one_of(st.just(0.0), st.floats(0.001, 1.0)),
+    typical_p=st.one_of(st.just(1.0), st.floats(0.001, 0.999)),
 )
-def test_filters_keep_what_hugging_face_keeps(values, top_k, top_p, min_p):
+def test_filters_keep_what_hugging_face_keeps(values, top_k, top_p, min_p, typical_p):
     logits = torch.tensor(values, dtype=torch.float32) / 100
     assume(_is_no_borderline_case(logits.double(), top_k, top_p, min_p))
-    kept = filter_candidates(logits, top_k=top_k, top_p=top_p, min_p=min_p)
-    expected = hugging_face_filtered(logits, top_k=top_k, top_p=top_p, min_p=min_p).isfinite().nonzero().squeeze(1)
+    filters = {"top_k": top_k, "top_p": top_p, "min_p": min_p}
+    left = hugging_face_filtered(logits, **filters).double()
+    assume(typical_p == 1.0 or _is_no_borderline_case_of_typical_decoding(left[left.isfinite()], typical_p))
+    kept = filter_candidates(logits, **filters, typical_p=typical_p)
+    expected = hugging_face_filtered(logits, **filters, typical_p=typical_p).isfinite().nonzero().squeeze(1)
     assert len(kept) == len(kept.unique())
     assert sorted(kept.tolist()) == expected.tolist()
 
@@ -229,6 +238,20 @@ def _is_no_borderline_case(logits, top_k, top_p, min_p):
     return bool((reached - top_p).abs().min() > 1e-5 or top_p == 1.0) and bool(
         ((ratios - min_p).abs() / ratios).min() > 1e-4 or min_p in (0.0, 1.0)
     )
+
+
+def _is_no_borderline_case_of_typical_decoding(logits, typical_p):
+    probabilities = logits.softmax(-1)
+    distances = (logits - (probabilities * logits).sum()).abs().sort()
+    reached = probabilities[distances.indices].cumsum(0)
+    return bool((reached - typical_p).abs().min() > 1e-5) and bool((distances.values.diff() > 1e-4).all())
+
+
+def test_typical_decoding_may_leave_out_the_best_and_keeps_what_ties_with_the_last():
+    """Expected surprise is that of the eight equals, nearly: the likeliest token says less than one expects."""
+    logits = torch.tensor([0.2] + [0.1] * 8).log()
+    kept = [filter_candidates(logits, **NO_FILTER, typical_p=p).tolist() for p in (0.001, 0.79, 0.81)]
+    assert kept == [[*range(1, 9)], [*range(1, 9)], [*range(9)]]
 
 
 def test_top_p_of_a_flat_distribution_over_a_whole_vocabulary():
@@ -252,7 +275,9 @@ def test_of_tokens_that_tie_top_p_keeps_the_first(top_p):
     assert len(kept) > 3
 
 
-@pytest.mark.parametrize("filters", [{"top_k": 1}, {"top_p": 0.0}, {"top_p": 1e-9}, {"min_p": 1.0}, {"top_p": 0.999}])
+@pytest.mark.parametrize(
+    "filters", [{"top_k": 1}, {"top_p": 0.0}, {"top_p": 1e-9}, {"min_p": 1.0}, {"top_p": 0.999}, {"typical_p": 1e-9}]
+)
 def test_at_least_one_token_stays(filters):
     for logits in (torch.zeros(1), torch.tensor([-torch.inf, 2.0, -torch.inf]), torch.tensor([0.0, 1e30, -1e30])):
         kept = filter_candidates(logits, **NO_FILTER | filters)

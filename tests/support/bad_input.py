@@ -264,6 +264,7 @@ NUMBERS: dict[str, tuple[list[Any], list[Any]]] = {
     "temperature": ([-1, 1e9, NAN, INFINITY, -INFINITY, True, "0.5", [], 101], [0, -0.0, 1e-9, 1, 100]),
     "top_p": ([0, -0.1, 1.1, NAN, True, "1"], [1, 1e-9]),
     "min_p": ([-0.1, 1.1, NAN, True], [0, 1]),
+    "typical_p": ([0, -0.1, 1.1, NAN, True, "1"], [1, 0.5]),
     "top_k": ([-2, 2**63, 1.5, True, "5"], [0, 1, 50257]),
     "max_tokens": ([-1, 2**31, 2**63, 1.5, True, "5", 1024], [1, 200]),
     "n": ([0, -1, 10**9, 1.5, True, "2"], [1]),

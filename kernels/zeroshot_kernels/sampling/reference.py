@@ -1,8 +1,9 @@
 """Sampling in PyTorch: the oracle for the kernel, and the CPU backend.
 
-The order is Hugging Face's: bias, penalties, temperature, top-k, top-p, min-p. The draw is Gumbel-max: the token with
-the largest logit + Gumbel noise is an exact sample of softmax(logits) (Gumbel 1954; Maddison et al. 2014). The noise
-is a function of (seed, choice, position, token id) alone, so a request gets the same tokens in any batch.
+The order is Hugging Face's: bias, penalties, temperature, top-k, top-p, min-p, typical decoding (which no kernel does).
+The draw is Gumbel-max: the token with the largest logit + Gumbel noise is an exact sample of softmax(logits) (Gumbel
+1954; Maddison et al. 2014). The noise is a function of (seed, choice, position, token id) alone, so a request gets the
+same tokens in any batch.
 """
 
 import math
@@ -75,13 +76,15 @@ def _to_tensor(numbers: Collection[int], device: torch.device) -> Tensor:
     return torch.from_numpy(np.fromiter(numbers, np.int64, len(numbers))).to(device)
 
 
-def filter_candidates(logits: Tensor, *, top_k: int, top_p: float, min_p: float) -> Tensor:
-    """The token ids that may be drawn, best first unless all of them may: int64 [num_candidates], at least one.
+def filter_candidates(logits: Tensor, *, top_k: int, top_p: float, min_p: float, typical_p: float = 1.0) -> Tensor:
+    """The token ids that may be drawn, int64 [num_candidates], at least one; the best first where top-p is on.
 
-    logits: [vocab_size], already divided by the temperature. top_k 0, top_p 1 and min_p 0 are off. Tokens that tie
-    with the k-th are kept. top-p keeps the fewest most likely tokens whose probabilities reach top_p (Holtzman et
-    al. 2020), of those that tie the first; min-p keeps those at least min_p times as likely as the best (Nguyen et al.
-    2024).
+    logits: [vocab_size], already divided by the temperature. top_k 0, top_p 1, min_p 0 and typical_p 1 are off. Tokens
+    that tie with the k-th are kept. top-p keeps the fewest most likely tokens whose probabilities reach top_p (Holtzman
+    et al. 2020), of those that tie the first; min-p keeps those at least min_p times as likely as the best (Nguyen et
+    al. 2024). Of what these leave, typical decoding keeps the tokens whose surprise, -log p, is nearest to the expected
+    one, until their probabilities reach typical_p (Meister et al. 2023), and what ties with the last: it may leave out
+    the best.
     """
     if 0 < top_k < len(logits):
         kth = logits.topk(top_k).values[-1]
@@ -93,7 +96,7 @@ def filter_candidates(logits: Tensor, *, top_k: int, top_p: float, min_p: float)
     if min_p > 0.0:
         values = logits[kept]
         kept = kept[values >= values.max() + math.log(min_p)]
-    return kept
+    return _filter_typical(logits, kept, typical_p) if typical_p < 1.0 else kept
 
 
 def _filter_top_p(logits: Tensor, kept: Tensor, top_p: float) -> Tensor:
@@ -111,6 +114,17 @@ def _filter_top_p(logits: Tensor, kept: Tensor, top_p: float) -> Tensor:
     return kept[tried[best.indices[:num_kept]]]
 
 
+def _filter_typical(logits: Tensor, kept: Tensor, typical_p: float) -> Tensor:
+    kept = kept[logits[kept] > -torch.inf]  # what can't be drawn surprises nobody
+    values = logits[kept]
+    probabilities = values.softmax(0)
+    distances = (values - (probabilities * values).sum()).abs()  # surprise is a logit, but for its sign and a constant
+    nearest = distances.sort()
+    reached = probabilities[nearest.indices].cumsum(0)
+    last = min(int((reached < typical_p).sum()), len(kept) - 1)
+    return kept[distances <= nearest.values[last]]
+
+
 def sample_reference(
     logits: Tensor,
     *,
@@ -121,6 +135,7 @@ def sample_reference(
     seed: int,
     choice: int,
     position: int,
+    typical_p: float = 1.0,
 ) -> int:
     """One token id. logits: [vocab_size] float32, bias and penalties applied; none is NaN or +inf, one is not -inf.
 
@@ -131,9 +146,9 @@ def sample_reference(
         return int(logits.argmax())
     scaled = (logits - logits.max()) / temperature  # the best is 0: no temperature, however small, overflows it
     noise = uniform_noise(seed, choice, position, len(logits)).to(logits.device)
-    if top_k == 0 and top_p == 1.0 and min_p == 0.0:
+    if top_k == 0 and top_p == 1.0 and min_p == 0.0 and typical_p == 1.0:
         return int(_gumbel_argmax(scaled, noise))
-    kept = filter_candidates(scaled, top_k=top_k, top_p=top_p, min_p=min_p)
+    kept = filter_candidates(scaled, top_k=top_k, top_p=top_p, min_p=min_p, typical_p=typical_p)
     return int(kept[_gumbel_argmax(scaled[kept], noise[kept])])
 
 

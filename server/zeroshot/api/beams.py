@@ -30,6 +30,7 @@ _NOT_TOGETHER: dict[str, tuple[Any, ...]] = {
     "top_k": (0,),
     "top_p": (1.0,),
     "min_p": (0.0,),
+    "typical_p": (1.0,),
     "seed": (None,),
     "stop": ([],),
     "logprobs": (None, False),

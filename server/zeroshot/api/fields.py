@@ -113,6 +113,14 @@ TopP = Annotated[
 MinP = Annotated[
     float, Field(ge=0, le=1, description="Draw from tokens at least this share as likely as the best. 0 is off.")
 ]
+TypicalP = Annotated[
+    float,
+    Field(
+        gt=0,
+        le=1,
+        description="Draw from the tokens nearest to the expected surprise whose probabilities reach this. 1 is off.",
+    ),
+]
 RepetitionPenalty = Annotated[float, Field(gt=0, le=100, description="Above 1 makes tokens seen before less likely.")]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED, description="The same request with the same seed gives the same text.")]
@@ -154,6 +162,7 @@ class SamplingBody(StrictBody):
     top_k: TopK = 0
     top_p: TopP = 1.0
     min_p: MinP = 0.0
+    typical_p: TypicalP = 1.0
     repetition_penalty: RepetitionPenalty = 1.0
     presence_penalty: Penalty = 0.0
     frequency_penalty: Penalty = 0.0

@@ -156,6 +156,7 @@ def sampling_params(
         top_k=body.top_k,
         top_p=body.top_p,
         min_p=body.min_p,
+        typical_p=body.typical_p,
         repetition_penalty=body.repetition_penalty,
         presence_penalty=body.presence_penalty,
         frequency_penalty=body.frequency_penalty,

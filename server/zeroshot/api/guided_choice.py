@@ -24,6 +24,7 @@ _NOT_TOGETHER = (
     "top_k",
     "top_p",
     "min_p",
+    "typical_p",
     "min_tokens",
     "repetition_penalty",
     "presence_penalty",

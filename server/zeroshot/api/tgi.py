@@ -174,6 +174,7 @@ class _Call:
             temperature=parameters.temperature if parameters.is_sampling else 0.0,
             top_k=parameters.top_k,
             top_p=parameters.top_p,
+            typical_p=parameters.typical_p,
             repetition_penalty=parameters.repetition_penalty,
             frequency_penalty=parameters.frequency_penalty,
             seed=self.seed % (MAX_SEED + 1),

@@ -34,6 +34,7 @@ class TGIParameters(fields.NullsAreDefaults, fields.StrictBody):
     temperature: fields.Temperature = 1.0
     top_k: fields.TopK = 0
     top_p: fields.TopP = 1.0
+    typical_p: fields.TypicalP = 1.0
     repetition_penalty: fields.RepetitionPenalty = 1.0
     frequency_penalty: fields.Penalty = 0.0
     seed: int | None = Field(default=None, ge=0, le=2**64 - 1)
@@ -47,13 +48,12 @@ class TGIParameters(fields.NullsAreDefaults, fields.StrictBody):
     )
     top_n_tokens: fields.Logprobs | None = None
     watermark: bool = False
-    typical_p: float | None = None
     grammar: TGIGrammar | None = Field(default=None, description="What the text must be.")
     adapter_id: Any = None
 
     @property
     def is_sampling(self) -> bool:
-        return self.do_sample or self.temperature != 1.0 or self.top_k > 0 or self.top_p < 1.0
+        return self.do_sample or self.temperature != 1.0 or self.top_k > 0 or self.top_p < 1.0 or self.typical_p < 1.0
 
     @property
     def has_details(self) -> bool:
@@ -65,8 +65,6 @@ class TGIParameters(fields.NullsAreDefaults, fields.StrictBody):
         for name in ("watermark", "adapter_id"):
             if getattr(self, name):
                 raise InvalidRequest(f"`{name}` is not supported by this server.", field=name)
-        if self.typical_p not in (None, 1.0):
-            raise InvalidRequest("`typical_p` is not supported by this server.", field="typical_p")
         if self.best_of > 1 and not self.is_sampling:
             raise InvalidRequest("you must use sampling when `best_of` is > 1", field="best_of")
         if self.best_of > 1 and stream:

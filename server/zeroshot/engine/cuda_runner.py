@@ -9,8 +9,9 @@ ignored. The slot that N + 1 fills does no harm: it lies past what the host coun
 sequence's own when the step was launched, and the stream's order makes the block's next owner write after it.
 
 Decodes and prefills are steps of their own. Both replay graphs: decodes those that were recorded at the start, for
-numbers of rows and kinds of steps; prefills those of `prompt_forward.py`. Beams run as prefills do: the host has to
-decide on their every token. Nor is there a step ahead of a guess, which the host makes from the newest token.
+numbers of rows and kinds of steps; prefills those of `prompt_forward.py`. Sequences whose every token the host chooses,
+beams and those of typical decoding, run as prefills do. Nor is there a step ahead of a guess, which the host makes from
+the newest token.
 """
 
 import itertools
@@ -66,7 +67,7 @@ class CudaRunner:
     ) -> None:
         """max_rows: of the largest decode step; a sequence has one, or one for its newest token and each guess.
 
-        max_prompt_tokens: of the largest step of prompts, and of beams.
+        max_prompt_tokens: of the largest step of prompts, and of what the host draws.
         """
         self.model = model
         self.kv_cache = kv_cache
@@ -101,8 +102,8 @@ class CudaRunner:
     def _execute(self, scheduled: list[ScheduledSequence], steps_ahead: int) -> StepResult:
         if scheduled[0].guessed:
             return self._check_guess(*scheduled)
-        beams = [item for item in scheduled if item.sequence.beams is not None]
-        scheduled = [item for item in scheduled if item.sequence.beams is None]
+        hosted = [item for item in scheduled if item.sequence.needs_host]
+        scheduled = [item for item in scheduled if not item.sequence.needs_host]
         decodes = [item.sequence for item in scheduled if item.sequence.is_decoding]
         prefills = [item for item in scheduled if not item.sequence.is_decoding]
         drawing = [item.sequence for item in prefills if item.needs_sample]
@@ -114,8 +115,8 @@ class CudaRunner:
         landings: list[Landing] = [] if flight is None else [partial(_landed, flight, decodes)]
         if prefills:
             landings.append(self._launch_prefill(prefills, drawing))
-        if beams:
-            landings.append(self._launch_search(beams))
+        if hosted:
+            landings.append(self._launch_for_host(hosted))
         self._ahead = self._launch_ahead(decodes + drawing, steps_ahead)
         # From here on the host waits, for what was launched before the step ahead.
         return StepResult.joined(land() for land in landings)
@@ -209,9 +210,9 @@ class CudaRunner:
 
         return land
 
-    def _launch_search(self, beams: list[ScheduledSequence]) -> Landing:
-        """A step of beams, whose candidates are found on the host."""
-        batch = build_batch(beams, self.block_size, torch.device("cpu"))
+    def _launch_for_host(self, hosted: list[ScheduledSequence]) -> Landing:
+        """A step of those whose tokens, or a beam's candidates, are found on the host."""
+        batch = build_batch(hosted, self.block_size, torch.device("cpu"))
         hidden = self._prompts(batch)
         is_finite = hidden[self._upload(batch.last_rows)].sum(-1).isfinite()
         logits = self.model.compute_logits(hidden[self._upload(batch.sampled_rows)])

@@ -57,8 +57,8 @@ def sample(
 def _way_by_kernels(sequence: Sequence) -> Callable[..., list[SampledToken]]:
     """By what the sequence asks for alone, so that it gets the same bits in any batch."""
     if sequence.beams is None:
-        return _sample_together
-    return _search_each if _changes_logits(sequence) else _search_together
+        return _each_by_pytorch if sequence.sampling_params.is_typical else _sample_together
+    return _each_by_pytorch if _changes_logits(sequence) else _search_together
 
 
 def _sample_each(logits: Tensor, sequences: list[Sequence], eos_token_id: int) -> list[SampledToken]:
@@ -92,9 +92,11 @@ def _sample_together(
     return sampled
 
 
-def _search_each(_: SamplingKernels, logits: Tensor, beams: list[Sequence], eos_token_id: int) -> list[SampledToken]:
-    """Beams whose log-probabilities are changed, which the kernels can't."""
-    return _sample_each(logits, beams, eos_token_id)
+def _each_by_pytorch(
+    _: SamplingKernels, logits: Tensor, sequences: list[Sequence], eos_token_id: int
+) -> list[SampledToken]:
+    """What the kernels can't: typical decoding, and beams whose log-probabilities are changed."""
+    return _sample_each(logits, sequences, eos_token_id)
 
 
 def _search_together(kernels: SamplingKernels, logits: Tensor, beams: list[Sequence], _: int) -> list[SampledToken]:
@@ -121,7 +123,7 @@ def draws_before_mask(sequence: Sequence, guide: "Guide") -> bool:
     It is the same token: what is largest of all, noise included, is largest among those that may come. But not with
     filters, which depend on what they leave. And where few tokens may come, the first draw would be for nothing.
     """
-    return guide.is_open and sequence.beams is None and _filters([sequence.sampling_params])[0] is None
+    return guide.is_open and not sequence.needs_host and _filters([sequence.sampling_params])[0] is None
 
 
 def _draw_again(
@@ -242,6 +244,7 @@ def _drawn_alone(logits: Tensor, sequence: Sequence, eos_token_id: int) -> int:
         top_k=params.top_k,
         top_p=params.top_p,
         min_p=params.min_p,
+        typical_p=params.typical_p,
         seed=params.seed,
         choice=sequence.choice_index,
         position=sequence.num_tokens,

@@ -66,6 +66,11 @@ class Sequence:
         return self.num_uncomputed_tokens == 1 and self.num_output_tokens > 0
 
     @property
+    def needs_host(self) -> bool:
+        """Whether the host chooses its tokens, on a GPU too: no kernel knows beam search and typical decoding."""
+        return self.beams is not None or self.sampling_params.is_typical
+
+    @property
     def is_finished(self) -> bool:
         return self.finish_reason is not None
 

@@ -45,7 +45,7 @@ def max_decode_rows(settings: EngineSettings) -> int:
 
 def num_guessable(sequence: Sequence, most: int) -> int:
     """How many tokens it is worth guessing: one less than the sequence may still get, none under a grammar."""
-    if sequence.guide is not None or sequence.beams is not None:
+    if sequence.guide is not None or sequence.needs_host:
         return 0
     return max(0, min(most, sequence.max_num_tokens - sequence.num_tokens - 1))
 

@@ -29,6 +29,7 @@ from zeroshot.text.grammar_check import mistake_in
 
 _MAX_FILE_BYTES = 256 * 1024
 _BOUNDS = (("min", "max"), ("min_chars", "max_chars"), ("min_items", "max_items"))
+_OF_DRAWING = ("temperature", "top_k", "top_p", "min_p", "typical_p")
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
@@ -201,7 +202,8 @@ def _decoding_mistakes(file: PromptFile) -> Iterator[tuple[YamlPath, str]]:
     if message is not None:
         yield place, message
     if decoding.num_beams > 1:
-        if decoding.temperature or decoding.stop or decoding.top_k or decoding.top_p < 1 or decoding.min_p:
+        draws = any(getattr(decoding, name) != getattr(Decoding(), name) for name in _OF_DRAWING)
+        if draws or decoding.stop:
             yield (
                 ("decoding", "num_beams"),
                 "beam search draws nothing and knows no stop strings: remove these settings",

@@ -37,6 +37,7 @@ def sampling_params(
         top_k=decoding.top_k,
         top_p=decoding.top_p,
         min_p=decoding.min_p,
+        typical_p=decoding.typical_p,
         repetition_penalty=decoding.repetition_penalty,
         presence_penalty=decoding.presence_penalty,
         frequency_penalty=decoding.frequency_penalty,

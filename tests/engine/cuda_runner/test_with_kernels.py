@@ -60,8 +60,9 @@ def test_every_kind_of_request_gets_the_cpu_paths_tokens(
         {"temperature": 0.8, "top_k": 5, "top_p": 0.9, "seed": 8},
         {"temperature": 1.0, "min_p": 0.1, "seed": 2**63 - 1, "n": 2},
         {"frequency_penalty": 1.5, "repetition_penalty": 1.3, "logit_bias": {3: 4.0}, "min_tokens": 3, "logprobs": 3},
+        {"temperature": 0.9, "typical_p": 0.5, "seed": 9, "repetition_penalty": 1.2, "prompt_logprobs": 0},
     ]
-    prompts = prompts_of(2, [5, 21, 3, 18], vocab_size=96)
+    prompts = prompts_of(2, [5, 21, 3, 18, 9], vocab_size=96)
     requests = [request_of(str(i), p, max_tokens=6, **k) for i, (p, k) in enumerate(zip(prompts, kinds, strict=True))]
     found, expected = run(engine_on_kernels, *requests), run(load_cpu_engine(tiny.folder), *requests)
     assert {key: result.token_ids for key, result in found.items()} == {k: r.token_ids for k, r in expected.items()}

@@ -99,6 +99,7 @@ def test_beams_are_hugging_faces(make_task: Any, run: Any, hf: Any, tokenizer: A
         ("output: {kind: text}\ndecoding: {regex: '('}", "decoding.regex", "unclosed group"),
         ("output: {kind: text}\ndecoding: {regex: 'a{100000}'}", "decoding.regex", "repetitions"),
         ("output: {kind: text}\ndecoding: {num_beams: 2, temperature: 1.0}", "decoding.num_beams", "draws nothing"),
+        ("output: {kind: text}\ndecoding: {num_beams: 2, typical_p: 0.9}", "decoding.num_beams", "draws nothing"),
         ("output: {kind: text}\ndecoding: {num_beams: 2, regex: a}", "decoding.num_beams", "combined"),
     ],
 )

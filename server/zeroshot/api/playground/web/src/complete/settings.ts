@@ -21,6 +21,7 @@ export const MAIN_SETTINGS: NumberSetting[] = [
 
 export const MORE_SETTINGS: NumberSetting[] = [
   { name: "min_p", label: "Min p", minimum: 0, maximum: 1, step: 0.01, default: 0, hint: "Drop tokens less than this share as likely as the best. 0 is off." },
+  { name: "typical_p", label: "Typical p", minimum: 0.05, maximum: 1, step: 0.05, default: 1, hint: "Draw from the tokens nearest to the expected surprise that together are this likely. 1 is off." },
   { name: "repetition_penalty", label: "Repetition", minimum: 1, maximum: 2, step: 0.05, default: 1, hint: "Above 1 makes tokens seen before less likely." },
   { name: "presence_penalty", label: "Presence", minimum: -2, maximum: 2, step: 0.1, default: 0, hint: "Taken once from the logit of each token in the text so far." },
   { name: "frequency_penalty", label: "Frequency", minimum: -2, maximum: 2, step: 0.1, default: 0, hint: "Taken for each time the token is in the text so far." },
@@ -49,8 +50,8 @@ export function defaultSettings(): Settings {
 
 /** What the server takes when a field is left out; such a value is not sent. */
 const SERVER_DEFAULTS: Record<string, number> = {
-  temperature: 1, top_k: 0, top_p: 1, min_p: 0, repetition_penalty: 1, presence_penalty: 0, frequency_penalty: 0,
-  min_tokens: 0, n: 1,
+  temperature: 1, top_k: 0, top_p: 1, min_p: 0, typical_p: 1, repetition_penalty: 1, presence_penalty: 0,
+  frequency_penalty: 0, min_tokens: 0, n: 1,
 };
 
 export function toBody(prompt: string, settings: Settings): Record<string, unknown> {
