@@ -48,9 +48,9 @@ def test_what_is_compared_is_with_the_kernels_and_without(checkpoint):
     backend, num_draws = model.backend, []
     kernels = backend.sampling_kernels
 
-    def counted(logits, *arguments):
+    def counted(logits, *arguments, **options):
         num_draws.append(len(logits))
-        return kernels.draw(logits, *arguments)
+        return kernels.draw(logits, *arguments, **options)
 
     model.backend = replace(backend, sampling_kernels=replace(kernels, draw=counted))
     for has_kernels in (True, False):

@@ -23,7 +23,7 @@ void zeroshot_decode_attention(const float*, void*, void*, int, const Index*, co
 void zeroshot_prefill_attention(const float*, void*, void*, int, const Index*, const Index*, const Index*, float*,
                                 Index, Index, Index, Index, Index, Index, float);
 void zeroshot_draw(const float*, const void* const*, const float*, const Index*, const float*, const float*,
-                   const Index*, const Index*, const Index*, Index*, bool*, Index, Index, Index);
+                   const float*, const Index*, const Index*, const Index*, Index*, bool*, Index, Index, Index);
 void zeroshot_logprobs(const float*, const Index*, float*, Index*, Index, Index, Index, Index);
 }
 
@@ -104,14 +104,16 @@ void sampling(Index vocab_size) {
     constexpr Index rows = 6, top = 4;
     const Reals logits = reals(rows * vocab_size, 6.0f);
     const Reals temperatures = {0.0f, 1.0f, 0.7f, 1.0f, 1.3f, 1.0f}, top_ps = {1.0f, 1.0f, 1.0f, 0.8f, 1.0f, 0.9f};
-    const Reals min_ps = {0.0f, 0.0f, 0.0f, 0.0f, 0.05f, 0.01f};
+    const Reals min_ps = {0.0f, 0.0f, 0.0f, 0.0f, 0.05f, 0.01f}, typical_ps = {0.5f, 0.3f, 0.9f, 0.5f, 1.0f, 0.7f};
     const Indices top_ks = {0, 0, 40, 0, 0, 300}, seeds = {1, 2, 3, 4, 5, 6}, choices(rows), positions = {7, 8, 9, 1, 2, 3};
     Indices tokens(rows);
     bool are_finite[rows];
-    for (const bool is_filtered : {false, true}) {
+    for (const int filters : {0, 1, 2, 3}) {
+        const bool is_filtered = filters & 1, is_typical = filters & 2;
         zeroshot_draw(logits.data(), nullptr, temperatures.data(), is_filtered ? top_ks.data() : nullptr,
-                      is_filtered ? top_ps.data() : nullptr, is_filtered ? min_ps.data() : nullptr, seeds.data(),
-                      choices.data(), positions.data(), tokens.data(), are_finite, rows, vocab_size, vocab_size);
+                      is_filtered ? top_ps.data() : nullptr, is_filtered ? min_ps.data() : nullptr,
+                      is_typical ? typical_ps.data() : nullptr, seeds.data(), choices.data(), positions.data(),
+                      tokens.data(), are_finite, rows, vocab_size, vocab_size);
         print("draw", tokens);
     }
     Reals logprobs(rows * (1 + top));

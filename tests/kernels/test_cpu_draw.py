@@ -17,8 +17,8 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no
 NO_FILTERS = (None, None, None)
 
 
-def draw(logits, *arguments, adjustments=None):
-    token_ids, are_finite = draw_and_check(logits, adjustments, *arguments)
+def draw(logits, *arguments, adjustments=None, typical_ps=None):
+    token_ids, are_finite = draw_and_check(logits, adjustments, *arguments, typical_ps=typical_ps)
     assert are_finite.tolist() == logits.isfinite().all(1).tolist()
     return token_ids
 
@@ -34,11 +34,13 @@ def filters(num_rows, *, top_k=0, top_p=1.0, min_p=0.0):
     return torch.full((num_rows,), top_k), torch.full((num_rows,), top_p), torch.full((num_rows,), min_p)
 
 
-def reference(logits, temperatures, top_ks, top_ps, min_ps, *drawn):
+def reference(logits, temperatures, top_ks, top_ps, min_ps, *drawn, typical_ps=None):
     if top_ks is None:
         top_ks, top_ps, min_ps = filters(len(logits))
-    names = ("temperature", "top_k", "top_p", "min_p", "seed", "choice", "position")
-    columns = (column.tolist() for column in (temperatures, top_ks, top_ps, min_ps, *drawn))
+    if typical_ps is None:
+        typical_ps = torch.ones(len(logits))
+    names = ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed", "choice", "position")
+    columns = (column.tolist() for column in (temperatures, top_ks, top_ps, min_ps, typical_ps, *drawn))
     return [
         sample_reference(row, **dict(zip(names, values, strict=True)))
         for row, *values in zip(logits, *columns, strict=True)
@@ -95,6 +97,25 @@ def test_filters_leave_what_the_reference_leaves(vocab_size, filters_on):
         values[[3, 8]] = off
     drawn = keys(num_rows, seed=vocab_size)
     assert draw(logits, temperatures, *on, *drawn).tolist() == reference(logits, temperatures, *on, *drawn)
+
+
+@pytest.mark.parametrize("vocab_size", [1, 17, 1000, 50257])
+@pytest.mark.parametrize("typical_p", [1e-9, 0.2, 0.9, 0.999])
+@pytest.mark.parametrize("others", [None, {}, {"top_k": 40}, {"top_p": 0.9}, {"top_p": 1e-9}, {"min_p": 0.01}], ids=str)
+def test_typical_decoding_leaves_what_the_reference_leaves(vocab_size, typical_p, others):
+    """Rows as above; of what the other filters leave. One row in three is drawn without."""
+    num_rows = 18
+    generator = torch.Generator().manual_seed(vocab_size)
+    spreads = torch.tensor([0.3, 1.0, 3.0, 10.0, 300.0, 2.0]).repeat(3)[:, None]
+    logits = spreads * torch.randn(num_rows, vocab_size + 5, generator=generator)[:, :vocab_size]
+    logits[1, 1::2] = logits[2, 1:] = -torch.inf
+    temperatures = torch.tensor([1.0, 0.3, 2.0]).repeat(6)
+    on = NO_FILTERS if others is None else filters(num_rows, **others)
+    typical_ps = torch.full((num_rows,), typical_p)
+    typical_ps[2::3] = 1.0
+    drawn = keys(num_rows, seed=vocab_size)
+    found = draw(logits, temperatures, *on, *drawn, typical_ps=typical_ps).tolist()
+    assert found == reference(logits, temperatures, *on, *drawn, typical_ps=typical_ps)
 
 
 @pytest.mark.parametrize("filters_on", FILTERS, ids=str)

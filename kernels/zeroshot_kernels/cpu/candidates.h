@@ -1,4 +1,4 @@
-// The most likely tokens of a row: those that top-k, top-p and min-p leave, as `filter_candidates` in
+// The most likely tokens of a row: those that top-k, top-p, min-p and typical decoding leave, as `filter_candidates` in
 // sampling/reference.py defines them, and the draw of one of them. The vocabulary is never sorted.
 #pragma once
 
@@ -14,8 +14,9 @@ struct Filters {
     Index top_k;  // 0: off
     float top_p;  // 1: off
     float min_p;  // 0: off
+    float typical_p;  // 1: off
 
-    bool any() const { return top_k > 0 || top_p < 1.0f || min_p > 0.0f; }
+    bool any() const { return top_k > 0 || top_p < 1.0f || min_p > 0.0f || typical_p < 1.0f; }
 };
 
 // One object serves row after row: it is as large as a row.
@@ -24,6 +25,7 @@ class Candidates {
     Drawn draw(const Row& row, Index vocab_size, const Filters& filters) {
         fill(row.logits, vocab_size, row.largest, row.temperature);
         if (filters.top_k > 0) keep_nearest(filters.top_k);
+        if (filters.typical_p < 1.0f) return draw_typical(row, filters);
         if (filters.top_p < 1.0f) return draw_nucleus(row, filters);
         keep_likely(filters.min_p);
         return draw_any(row);
@@ -133,19 +135,71 @@ class Candidates {
     // all. Whether the best one may is asked first; if not, the best of those before it, and so on. With a top_p of nine
     // tenths the first one may in nine cases of ten.
     Drawn draw_nucleus(const Row& row, const Filters& filters) {
-        const auto weights = weights_within(LEVELS);
-        const double enough = static_cast<double>(filters.top_p) * weights.back();
-        for (std::size_t level = 0; level < LEVELS.size(); ++level)
-            if (weights[level] > 1.0001 * enough) {  // far enough for no rounding to matter
-                keep_within(LEVELS[level]);
-                break;
-            }
+        const double enough = keep_level(filters.top_p);
         keep_likely(filters.min_p);
         while (true) {
             const Drawn best = draw_any(row);
             keep_before(row.distance(row.logits[best.token]), best.token);
             if (size_ == 0 || weights_within(std::array{FLT_MAX})[0] < enough) return best;
         }
+    }
+
+    // The first level that has all of the nucleus. Returns how much the nucleus weighs.
+    double keep_level(float top_p) {
+        const auto weights = weights_within(LEVELS);
+        const double enough = static_cast<double>(top_p) * weights.back();
+        for (std::size_t level = 0; level < LEVELS.size(); ++level)
+            if (weights[level] > 1.0001 * enough) {  // far enough for no rounding to matter
+                keep_within(LEVELS[level]);
+                break;
+            }
+        return enough;
+    }
+
+    // As above, in the order of how far a token's surprise is from the expected one. Surprise is distance and a constant,
+    // so that is how far its distance is from the mean.
+    Drawn draw_typical(const Row& row, const Filters& filters) {
+        if (filters.top_p < 1.0f) keep_nucleus(filters.top_p);
+        keep_likely(filters.min_p);
+        keep_within(FLT_MAX);
+        const double enough = static_cast<double>(filters.typical_p) * weights_within(std::array{FLT_MAX})[0];
+        const float mean = mean_distance();
+        while (true) {
+            const Drawn best = draw_any(row);
+            const float limit = std::fabs(row.distance(row.logits[best.token]) - mean);
+            keep_if([=](Floats distances, Ints) -> Ints {
+                const Floats difference = distances - mean;
+                return (difference < 0.0f ? -difference : difference) < limit;
+            });
+            if (size_ == 0 || weights_within(std::array{FLT_MAX})[0] < enough) return best;
+        }
+    }
+
+    void keep_nucleus(float top_p) {
+        const double enough = keep_level(top_p);
+        std::vector<std::int32_t> order(static_cast<std::size_t>(size_));
+        for (Index i = 0; i < size_; ++i) order[i] = static_cast<std::int32_t>(i);
+        std::sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
+            return distances_[a] < distances_[b] || (distances_[a] == distances_[b] && a < b);
+        });
+        double weight = 0.0;
+        Index last = 0;
+        for (; last < size_ - 1; ++last) {
+            weight += std::exp(-static_cast<double>(distances_[order[last]]));
+            if (weight >= enough) break;
+        }
+        keep_before(distances_[order[last]], tokens_[order[last]] + 1);
+    }
+
+    // Weighed by exp(-distance). All of them are finite.
+    float mean_distance() const {
+        double weight = 0.0, sum = 0.0;
+        for (Index i = 0; i < size_; ++i) {
+            const double likely = fast_exp(-distances_[i]);
+            weight += likely;
+            sum += likely * distances_[i];
+        }
+        return static_cast<float>(sum / weight);
     }
 
     void keep_before(float distance, Index token) {

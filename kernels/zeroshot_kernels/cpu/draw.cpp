@@ -46,13 +46,13 @@ Drawn find_largest(const Row& row, Index first, Index last) {
 
 // logits: [num_rows, vocab_size], rows `stride` floats apart; adjustments: [num_rows], each of them or all null;
 // temperatures, seeds, choices, positions (how many tokens precede the one that is drawn): [num_rows]; top_ks, top_ps,
-// min_ps: [num_rows], or all three null. What is found, [num_rows] each: tokens, -1 of a row with NaN or +inf, or with -inf
-// only; are_finite, whether all of a row's logits are, before they are adjusted.
+// min_ps: [num_rows], or all three null; typical_ps: [num_rows], or null. What is found, [num_rows] each: tokens, -1 of a
+// row with NaN or +inf, or with -inf only; are_finite, whether all of a row's logits are, before they are adjusted.
 EXPORT void zeroshot_draw(const float* logits, const zeroshot::Adjustment* const* adjustments,
                           const float* temperatures, const std::int64_t* top_ks, const float* top_ps,
-                          const float* min_ps, const std::int64_t* seeds, const std::int64_t* choices,
-                          const std::int64_t* positions, std::int64_t* tokens, bool* are_finite,
-                          std::int64_t num_rows, std::int64_t vocab_size, std::int64_t stride) {
+                          const float* min_ps, const float* typical_ps, const std::int64_t* seeds,
+                          const std::int64_t* choices, const std::int64_t* positions, std::int64_t* tokens,
+                          bool* are_finite, std::int64_t num_rows, std::int64_t vocab_size, std::int64_t stride) {
     using namespace zeroshot;
     const Index pieces = (vocab_size + PIECE - 1) / PIECE;
     std::vector<Extent> extents(static_cast<std::size_t>(num_rows * pieces));
@@ -88,7 +88,8 @@ EXPORT void zeroshot_draw(const float* logits, const zeroshot::Adjustment* const
                       Noise(static_cast<std::uint64_t>(seeds[r]), static_cast<std::uint64_t>(choices[r]),
                             static_cast<std::uint64_t>(positions[r]))};
         if (row.temperature < FLT_MIN) return find_largest(row, piece * PIECE, end_of(piece));
-        const Filters filters = top_ks ? Filters{top_ks[r], top_ps[r], min_ps[r]} : Filters{0, 1.0f, 0.0f};
+        Filters filters = top_ks ? Filters{top_ks[r], top_ps[r], min_ps[r], 1.0f} : Filters{0, 1.0f, 0.0f, 1.0f};
+        if (typical_ps) filters.typical_p = typical_ps[r];
         if (!filters.any()) return draw_any(row, piece * PIECE, end_of(piece));
         thread_local Candidates candidates;
         return piece == 0 ? candidates.draw(row, vocab_size, filters) : Drawn{};  // filters need the whole row

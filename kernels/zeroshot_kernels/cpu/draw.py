@@ -39,6 +39,8 @@ def draw(
     seeds: Tensor,
     choices: Tensor,
     positions: Tensor,
+    *,
+    typical_ps: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What `sample_reference` draws of each row, but for the rounding of logarithms and sums, int64 [num_rows], and
     whether all of a row's logits are finite, bool [num_rows]. -1 where a logit is NaN or +inf, or all are -inf.
@@ -46,12 +48,12 @@ def draw(
     logits: [num_rows, vocab_size] float32, rows contiguous, unchanged; adjustments: [num_rows], each row is drawn
     from as `adjust_reference` would change it, but for rounding; temperatures: [num_rows] float32; top_ks: int64,
     top_ps, min_ps: float32, or all three None: no filter is on; seeds, choices, positions: int64, the last one how many
-    tokens precede the one that is drawn. Of tokens that tie, top-p keeps the first.
+    tokens precede the one that is drawn; typical_ps: float32, or None: off. Of tokens that tie, top-p keeps the first.
     """
     tokens = torch.empty(len(logits), dtype=torch.int64)
     are_finite = torch.empty(len(logits), dtype=torch.bool)
     packed = _Adjustments(adjustments) if adjustments and any(adjustments) else None
-    filters = (None if values is None else values.data_ptr() for values in (top_ks, top_ps, min_ps))
+    filters = (None if values is None else values.data_ptr() for values in (top_ks, top_ps, min_ps, typical_ps))
     library().zeroshot_draw(
         logits.data_ptr(), None if packed is None else packed.addresses, temperatures.data_ptr(), *filters,
         seeds.data_ptr(), choices.data_ptr(), positions.data_ptr(), tokens.data_ptr(), are_finite.data_ptr(),

@@ -24,7 +24,7 @@ _SIGNATURES = {
     "zeroshot_prefill_attention": [_FLOATS, *_CACHES, *[_INTS] * 3, _FLOATS, *[_SIZE] * 6, ctypes.c_float],
     "zeroshot_layer_norm": [*[_FLOATS] * 4, *[_SIZE] * 2, ctypes.c_float],
     "zeroshot_layers": [_STRUCTURES, _SIZE, _FLOATS, *[_STRUCTURES] * 3],
-    "zeroshot_draw": [_FLOATS, _STRUCTURES, _FLOATS, _INTS, _FLOATS, _FLOATS, *[_INTS] * 4, _BYTES, *[_SIZE] * 3],
+    "zeroshot_draw": [_FLOATS, _STRUCTURES, _FLOATS, _INTS, *[_FLOATS] * 3, *[_INTS] * 4, _BYTES, *[_SIZE] * 3],
     "zeroshot_logprobs": [_FLOATS, _INTS, _FLOATS, _INTS, *[_SIZE] * 4],
     "zeroshot_kv_append": [_FLOATS, _FLOATS, _INTS, *_CACHES, *[_SIZE] * 4],
 }

@@ -1,6 +1,6 @@
 """Sampling in PyTorch: the oracle for the kernel, and the CPU backend.
 
-The order is Hugging Face's: bias, penalties, temperature, top-k, top-p, min-p, typical decoding (which no kernel does).
+The order is Hugging Face's: bias, penalties, temperature, top-k, top-p, min-p, typical decoding (no kernel of a GPU).
 The draw is Gumbel-max: the token with the largest logit + Gumbel noise is an exact sample of softmax(logits) (Gumbel
 1954; Maddison et al. 2014). The noise is a function of (seed, choice, position, token id) alone, so a request gets the
 same tokens in any batch.

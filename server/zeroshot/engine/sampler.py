@@ -57,8 +57,8 @@ def sample(
 def _way_by_kernels(sequence: Sequence) -> Callable[..., list[SampledToken]]:
     """By what the sequence asks for alone, so that it gets the same bits in any batch."""
     if sequence.beams is None:
-        return _each_by_pytorch if sequence.sampling_params.is_typical else _sample_together
-    return _each_by_pytorch if _changes_logits(sequence) else _search_together
+        return _sample_together
+    return _search_each if _changes_logits(sequence) else _search_together
 
 
 def _sample_each(logits: Tensor, sequences: list[Sequence], eos_token_id: int) -> list[SampledToken]:
@@ -92,11 +92,9 @@ def _sample_together(
     return sampled
 
 
-def _each_by_pytorch(
-    _: SamplingKernels, logits: Tensor, sequences: list[Sequence], eos_token_id: int
-) -> list[SampledToken]:
-    """What the kernels can't: typical decoding, and beams whose log-probabilities are changed."""
-    return _sample_each(logits, sequences, eos_token_id)
+def _search_each(_: SamplingKernels, logits: Tensor, beams: list[Sequence], eos_token_id: int) -> list[SampledToken]:
+    """Beams whose log-probabilities are changed, which the kernels can't."""
+    return _sample_each(logits, beams, eos_token_id)
 
 
 def _search_together(kernels: SamplingKernels, logits: Tensor, beams: list[Sequence], _: int) -> list[SampledToken]:
@@ -113,7 +111,12 @@ def _draw(kernels: SamplingKernels, logits: Tensor, sequences: list[Sequence], e
     params = [sequence.sampling_params for sequence in sequences]
     temperatures = torch.tensor([p.temperature for p in params], dtype=torch.float32)
     keys = torch.tensor([[p.seed, s.choice_index, s.num_tokens] for p, s in zip(params, sequences, strict=True)])
-    token_ids, are_finite = kernels.draw(logits, adjustments, temperatures, *_filters(params), *keys.t().contiguous())
+    typical_ps = None
+    if any(p.is_typical for p in params):
+        typical_ps = torch.tensor([p.typical_p for p in params], dtype=torch.float32)
+    token_ids, are_finite = kernels.draw(
+        logits, adjustments, temperatures, *_filters(params), *keys.t().contiguous(), typical_ps=typical_ps
+    )
     return token_ids.masked_fill_(~are_finite, -1)
 
 

@@ -67,7 +67,7 @@ class Sequence:
 
     @property
     def needs_host(self) -> bool:
-        """Whether the host chooses its tokens, on a GPU too: no kernel knows beam search and typical decoding."""
+        """Whether the host chooses its tokens, on a GPU too: no kernel there knows beam search and typical decoding."""
         return self.beams is not None or self.sampling_params.is_typical
 
     @property

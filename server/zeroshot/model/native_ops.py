@@ -23,7 +23,7 @@ from zeroshot_kernels.cpu.linear import TILE
 from zeroshot_kernels.cpu.logprobs import logprobs
 from zeroshot_kernels.decode_attention.reference import decode_attention_reference
 from zeroshot_kernels.prefill_attention.reference import prefill_attention_reference
-from zeroshot_kernels.sampling.reference import Adjustment, sampling_reference
+from zeroshot_kernels.sampling.reference import Adjustment, filter_candidates, sampling_reference
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +158,12 @@ def _draw_probes(generator: torch.Generator) -> Iterator[Probe]:
         expected, _, _ = sampling_reference(logits, temperatures, *filters, *keys)
         found, _ = draw(logits, None, temperatures, *filters, *keys)
         yield op, found, expected
-    # Only one token is left to each row: by a bias, penalties and what is forbidden, and by a mask.
+    # Only one token is left to each row: the most typical one.
+    scaled, typical_ps = logits / temperatures[:, None], torch.full((5,), 1e-6)
+    most_typical = [filter_candidates(row, top_k=0, top_p=1.0, min_p=0.0, typical_p=1e-6) for row in scaled]
+    found, _ = draw(logits, None, temperatures, None, None, None, *keys, typical_ps=typical_ps)
+    yield "typical draw", found, torch.cat(most_typical)
+    # By a bias, penalties and what is forbidden, and by a mask.
     biased = Adjustment({7: 300.0}, (9, 9), 1, 1.5, 100.0, 100.0, forbidden_ids=(3,))
     logits[:, 9] = 200.0
     logits[:, 3] = 250.0
