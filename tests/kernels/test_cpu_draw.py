@@ -82,16 +82,21 @@ FILTERS = [
 ]
 
 
+def rows_of_every_kind(vocab_size, spreads):
+    """Logits and temperatures, two rows for each spread: flat, steep, and with tokens that are forbidden."""
+    num_rows, generator = 2 * len(spreads), torch.Generator().manual_seed(vocab_size)
+    numbers = torch.randn(num_rows, vocab_size + 5, generator=generator)[:, :vocab_size]
+    logits = torch.tensor(spreads).repeat(2)[:, None] * numbers
+    logits[1, 1::2] = logits[2, 1:] = -torch.inf
+    return logits, torch.tensor([1.0, 0.3, 2.0]).repeat(num_rows // 3)
+
+
 @pytest.mark.parametrize("vocab_size", [1, 17, 1000, 50257])
 @pytest.mark.parametrize("filters_on", FILTERS, ids=str)
 def test_filters_leave_what_the_reference_leaves(vocab_size, filters_on):
-    """Rows that are flat, steep, with tokens that are forbidden, and with filters beside rows without."""
-    num_rows = 12
-    generator = torch.Generator().manual_seed(vocab_size)
-    spreads = torch.tensor([0.01, 0.3, 1.0, 3.0, 10.0, 300.0]).repeat(2)[:, None]
-    logits = spreads * torch.randn(num_rows, vocab_size + 5, generator=generator)[:, :vocab_size]
-    logits[1, 1::2] = logits[2, 1:] = -torch.inf
-    temperatures = torch.tensor([1.0, 0.3, 2.0]).repeat(4)
+    """Rows with filters beside rows without."""
+    logits, temperatures = rows_of_every_kind(vocab_size, [0.01, 0.3, 1.0, 3.0, 10.0, 300.0])
+    num_rows = len(logits)
     on = filters(num_rows, **filters_on)
     for values, off in zip(on, (0, 1.0, 0.0), strict=True):
         values[[3, 8]] = off
@@ -103,13 +108,9 @@ def test_filters_leave_what_the_reference_leaves(vocab_size, filters_on):
 @pytest.mark.parametrize("typical_p", [1e-9, 0.2, 0.9, 0.999])
 @pytest.mark.parametrize("others", [None, {}, {"top_k": 40}, {"top_p": 0.9}, {"top_p": 1e-9}, {"min_p": 0.01}], ids=str)
 def test_typical_decoding_leaves_what_the_reference_leaves(vocab_size, typical_p, others):
-    """Rows as above; of what the other filters leave. One row in three is drawn without."""
-    num_rows = 18
-    generator = torch.Generator().manual_seed(vocab_size)
-    spreads = torch.tensor([0.3, 1.0, 3.0, 10.0, 300.0, 2.0]).repeat(3)[:, None]
-    logits = spreads * torch.randn(num_rows, vocab_size + 5, generator=generator)[:, :vocab_size]
-    logits[1, 1::2] = logits[2, 1:] = -torch.inf
-    temperatures = torch.tensor([1.0, 0.3, 2.0]).repeat(6)
+    """Of what the other filters leave. One row in three is drawn without."""
+    logits, temperatures = rows_of_every_kind(vocab_size, [0.3, 1.0, 3.0, 10.0, 300.0, 2.0, 0.5, 1.5, 30.0])
+    num_rows = len(logits)
     on = NO_FILTERS if others is None else filters(num_rows, **others)
     typical_ps = torch.full((num_rows,), typical_p)
     typical_ps[2::3] = 1.0

@@ -1,5 +1,6 @@
 // The most likely tokens of a row: those that top-k, top-p, min-p and typical decoding leave, as `filter_candidates` in
-// sampling/reference.py defines them, and the draw of one of them. The vocabulary is never sorted.
+// sampling/reference.py defines them, and the draw of one of them. Nothing is sorted, unless
+// typical decoding needs all that top-p leaves.
 #pragma once
 
 #include <array>

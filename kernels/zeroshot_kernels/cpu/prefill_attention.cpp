@@ -38,7 +38,7 @@ struct Product {
 class Room {
   public:
     // Queries that are multiplied together: as many as there are registers for, or one or two thirds of them. Zeros make up
-    // the number, since code for each number took longer to compile than all the rest of this file.
+    // the number, since code for each number took half of the time that this file compiled.
     static constexpr Index QUERIES = MANY.rows, THIRD = QUERIES / 3;
 
     // What is beyond the last token or the last number is zero: it adds nothing to a sum.
